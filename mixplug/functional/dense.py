@@ -1,0 +1,107 @@
+"""Dense MultiMix: attention, and convex combinations of the batch at every position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+QUERIES = ("gap", "cam")
+NORMALIZE = ("l1", "softmax", "uniform")
+
+
+def attention_map(
+    z: Tensor,
+    query: str = "gap",
+    normalize: str = "l1",
+    weight: Tensor | None = None,
+    target: Tensor | None = None,
+) -> Tensor:
+    r"""How sure each position is of the example's target: ``a = h(z^T u)`` (5.9).
+
+    Args:
+        z: (B, D, N) features of N positions.
+        query: u: 'gap' is the mean of z over positions; 'cam' is W y, the classifier's own vector
+            of the target.
+        normalize: h: 'l1' is ReLU, then division by the sum, a row of zeros where nothing is
+            positive; 'softmax'; 'uniform' is 1/N and no attention at all.
+        weight: W as the classifier holds it, (K, D); for 'cam'.
+        target: (B, K) rows over classes; for 'cam'.
+
+    Returns:
+        (B, N), float32 or float64 if given, without gradient. Each row sums to 1 or to 0.
+
+    Raises:
+        ValueError: an unknown query or normalisation, z not 3-D, or 'cam' without its arguments.
+    """
+    if query not in QUERIES or normalize not in NORMALIZE:
+        raise ValueError(
+            f"attention_map needs query in {QUERIES} and normalize in {NORMALIZE}, got "
+            f"{query!r} and {normalize!r}."
+        )
+    if z.dim() != 3:
+        raise ValueError(f"attention_map needs z (B, D, N), got {tuple(z.shape)}.")
+    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
+    with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+        z = z.to(dtype)
+        if normalize == "uniform":
+            return z.new_full((z.shape[0], z.shape[2]), 1 / z.shape[2])
+        if query == "gap":
+            u = z.mean(-1)
+        elif weight is None or target is None:
+            raise ValueError("attention_map needs weight (K, D) and target (B, K) for query 'cam'.")
+        else:
+            u = target.to(dtype) @ weight.flatten(1).to(dtype)  # (B, D)
+        scores = torch.einsum("bdn,bd->bn", z, u)
+        if normalize == "softmax":
+            return scores.softmax(-1)
+        scores = scores.relu()
+        total = scores.sum(-1, keepdim=True)
+        return torch.where(total > 0, scores / total.clamp(min=torch.finfo(dtype).tiny), 0)
+
+
+def dense_weights(weights: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Hull weights scaled by attention, on the simplex again (5.10)-(5.11).
+
+        M^j = diag(a^j) Λ^j,   s^j = 1^T M^j,   M̂^j = M^j diag(s^j)^-1
+
+    Args:
+        weights: Λ, (M, B, N).
+        attention: a, (B, N), >= 0.
+
+    Returns:
+        M̂ (M, B, N) and s (M, N). Where no example has attention, M̂ = Λ and s = 0.
+    """
+    scaled = weights * attention.to(weights.dtype)
+    s = scaled.sum(1)
+    tiny = torch.finfo(weights.dtype).tiny
+    return torch.where(s[:, None] > tiny, scaled / s[:, None].clamp(min=tiny), weights), s
+
+
+def dense_multimix(
+    z: Tensor, y: Tensor, weights: Tensor, attention: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Convex combinations of the batch at every position: ``Z^j M̂^j``, ``Y M̂^j`` (5.10)-(5.14).
+
+    Args:
+        z: (B, D, N).
+        y: (B, K) target rows, one per example, inherited by all its positions.
+        weights: Λ, (M, B, N), on the simplex over B at each position.
+        attention: a, (B, N).
+
+    Returns:
+        ``z_mixed`` (M, D, N), ``y_mixed`` (M, K, N), and ``s`` (M, N), what each term weighs in
+        the loss (5.14).
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    b, _, n = z.shape
+    if y.shape[0] != b or weights.shape[1:] != (b, n) or attention.shape != (b, n):
+        raise ValueError(
+            f"dense_multimix needs z (B, D, N), y (B, K), weights (M, B, N), attention (B, N), got "
+            f"{tuple(z.shape)}, {tuple(y.shape)}, {tuple(weights.shape)}, {tuple(attention.shape)}."
+        )
+    m_hat, s = dense_weights(weights, attention)
+    z_mixed = torch.einsum("bdn,mbn->mdn", z, m_hat.to(z.dtype))
+    y_mixed = torch.einsum("bk,mbn->mkn", y, m_hat.to(y.dtype))
+    return z_mixed, y_mixed, s
