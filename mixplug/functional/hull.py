@@ -100,10 +100,11 @@ class _HullCrossEntropy(torch.autograd.Function):
         for p in range(len(logits)):
             for lam, mass in zip(weights[p].split(rows), c_mass[p].split(rows), strict=True):
                 mixed = lam @ logits[p]  # (rows, K)
-                log_z = torch.logsumexp(mixed, -1)
-                loss += mass @ log_z
-                softmax = mixed.sub_(log_z[:, None]).exp_()
-                gradient[p].addmm_(lam.mT, softmax.mul_(mass[:, None]))
+                top = mixed.amax(-1, keepdim=True)
+                total = mixed.sub_(top).exp_().sum(-1)
+                loss += mass @ (total.log() + top[:, 0])
+                # softmax is mixed / total; dividing the narrower of the two factors is cheaper
+                gradient[p].addmm_((lam * (mass / total)[:, None]).mT, mixed)
         ctx.save_for_backward(gradient)
         return loss
 

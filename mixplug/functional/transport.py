@@ -71,8 +71,8 @@ def _normalise_once(log_kernel: Tensor, axis: str) -> Tensor:
 def _iterate(log_kernel: Tensor, iters: int, tol: float | None) -> Tensor:
     n, m = log_kernel.shape[-2:]
     work = log_kernel.dtype
-    # The potentials reach range(cost)/eps, say 5000, where float32 is 5e-4 coarse, and that would be
-    # the relative error of the plan. They are renewed seldom, so float64 costs next to nothing.
+    # The potentials reach range(cost)/eps, say 5000, where float32 is 5e-4 coarse, and so would be
+    # the plan, relatively. They are renewed seldom, so float64 costs next to nothing.
     if log_kernel.device.type != "mps":  # which has no float64
         log_kernel = log_kernel.double()
     u = -math.log(n) - torch.logsumexp(log_kernel, -1, keepdim=True)  # (..., N, 1)

@@ -1,0 +1,1 @@
+"""Thin layers between the mixers and the hosts: timm, OpenMMLab, plain torch modules."""

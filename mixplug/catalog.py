@@ -1,0 +1,171 @@
+"""THE table: what mixplug, and packages that plug into it, offer by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+T = TypeVar("T", bound=Callable)
+
+ENTRY_POINTS = "mixplug.plugins"
+_SCANNED = ("mixers",)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table.
+
+    Attributes:
+        kind: what it is, such as 'mixer'.
+        name: as in a config's ``type``.
+        target: the class or function that is called.
+        reference: where it is defined, such as 'thesis 5.3.2'.
+        alias: a second name, lower case, which is also ``mixplug.<alias>``.
+        hosts: where it can be used.
+    """
+
+    kind: str
+    name: str
+    target: Callable
+    reference: str
+    alias: str
+    hosts: tuple[str, ...]
+
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The keys of its config and their defaults."""
+        return {f.name: f.default for f in dataclasses.fields(self.target) if f.init}
+
+
+_table: dict[str, Entry] = {}
+_loaded: list[bool] = []
+
+
+def register(
+    name: str,
+    kind: str = "mixer",
+    reference: str = "",
+    alias: str = "",
+    hosts: Iterable[str] = ("timm", "mmpretrain", "torch"),
+) -> Callable[[T], T]:
+    """Enter a class in the table; with it, its name becomes a config key in every host.
+
+    ::
+
+        @mixplug.register("MyMix", reference="our paper")
+        @dataclass(frozen=True, kw_only=True)
+        class MyMix(mixplug.Mixer): ...
+
+    Raises:
+        KeyError: a name or alias that another object has; it names both owners.
+    """
+
+    def decorate(target: T) -> T:
+        entry = Entry(kind, name, target, reference, alias or name.lower(), tuple(hosts))
+        for key in {entry.name, entry.alias}:
+            owner = _table.get(key)
+            if owner is not None and _path(owner.target) != _path(target):
+                raise KeyError(
+                    f"{key!r} is already registered by {_path(owner.target)}, so "
+                    f"{_path(target)} needs another name."
+                )
+        _table.update({entry.name: entry, entry.alias: entry})
+        return target
+
+    return decorate
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """All rows, or those of one kind, in the order of kind and name."""
+    _load()
+    rows = {id(e): e for e in _table.values() if kind in (None, e.kind)}
+    return sorted(rows.values(), key=lambda e: (e.kind, e.name))
+
+
+def find(name: str, kind: str | None = None) -> Entry:
+    """The row of a name or alias.
+
+    Raises:
+        KeyError: no such name of that kind; it suggests the nearest.
+    """
+    _load()
+    entry = _table.get(name) or _table.get(name.removeprefix("mixplug."))
+    if entry is not None and kind in (None, entry.kind):
+        return entry
+    known = [e.name for e in entries(kind)]
+    raise KeyError(f"There is no {kind or 'entry'} {name!r}.{_suggest(name, known)}")
+
+
+def build(spec: Mapping | str | Callable, kind: str | None = None, **overrides: object) -> object:
+    """Make an object from a config.
+
+    Args:
+        spec: a dict with ``type``; a name or alias; a dotted path into any importable package;
+            or the class itself, also as ``type``.
+        kind: what it must be, checked for names of the table.
+        **overrides: keys that win over those of ``spec``.
+
+    Raises:
+        KeyError: an unknown name or an unknown key, with the nearest known one.
+        ValueError: a value that the object refuses, or a spec without ``type``.
+    """
+    spec = {"type": spec} if not isinstance(spec, Mapping) else dict(spec)
+    if "type" not in spec:
+        raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
+    target = resolve(spec.pop("type"), kind)
+    arguments = {**spec, **overrides}
+    if dataclasses.is_dataclass(target):
+        known = [f.name for f in dataclasses.fields(target) if f.init]
+        for key in arguments:
+            if key not in known:
+                raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, known)}")
+    return target(**arguments)
+
+
+def resolve(target: str | Callable, kind: str | None = None) -> Callable:
+    """The class or function behind a name, an alias, a dotted path, or itself.
+
+    Raises:
+        KeyError: nothing is found under it.
+    """
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.rpartition(".")
+    if not module or module == "mixplug":
+        return find(target, kind).target
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or " "):
+            raise  # the module is there, something that it imports is not
+        raise KeyError(f"Nothing is importable as {target!r}: {error}.") from error
+
+
+def _load() -> None:
+    """Import every module of the package that may register, then the plugins of other packages."""
+    if _loaded:
+        return
+    _loaded.append(True)
+    for folder in _SCANNED:
+        package = importlib.import_module(f"mixplug.{folder}")
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    lower = {k.lower(): k for k in known}
+    nearest = difflib.get_close_matches(name.lower(), lower, n=1)
+    guess = f" Did you mean {lower[nearest[0]]!r}?" if nearest else ""
+    return f"{guess} Known: {', '.join(known)}."
+
+
+def _path(target: Callable) -> str:
+    return f"{target.__module__}.{target.__qualname__}"

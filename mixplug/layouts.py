@@ -1,0 +1,95 @@
+"""How a module's output holds a feature map: channels first, channels last, or tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Reads a (B, C, H, W) map out of a module's output, and puts one back.
+
+    Outputs may be (B, C, H, W); (B, H, W, C) if ``channels_last``; tokens (B, P + N, C) whose
+    first P = ``prefix`` (class, distillation, register) have no place in the grid; or a tuple of
+    such levels, of which the last counts.
+
+    Attributes:
+        channels_last: whether 4-D outputs are (B, H, W, C).
+        prefix: P.
+    """
+
+    channels_last: bool = False
+    prefix: int = 0
+
+    def map(self, output: object) -> Tensor:
+        """The map A, (B, C, H, W); tokens that fill no square become one row, H = 1."""
+        x = _last(output)
+        if x.dim() == 4:
+            return x.permute(0, 3, 1, 2) if self.channels_last else x
+        if x.dim() != 3 or x.shape[1] <= self.prefix:
+            raise ValueError(
+                f"A feature map needs 4 dimensions, or 3 with more than {self.prefix} prefix "
+                f"tokens, got shape {tuple(x.shape)}. Name a module before pooling."
+            )
+        tokens = x[:, self.prefix :].mT  # (B, C, N)
+        side = math.isqrt(tokens.shape[-1])
+        square = side * side == tokens.shape[-1]
+        return tokens.unflatten(-1, (side, side) if square else (1, tokens.shape[-1]))
+
+    def prefix_tokens(self, output: object) -> Tensor | None:
+        """The P tokens without a place, (B, P, C), or None."""
+        x = _last(output)
+        return x[:, : self.prefix] if x.dim() == 3 and self.prefix else None
+
+    def put(self, output: object, a: Tensor, prefix: Tensor | None) -> object:
+        """``output`` with another map (B', C, H', W') and other prefix tokens (B', P, C)."""
+        if _last(output).dim() == 4:
+            return _replace(output, a.permute(0, 2, 3, 1) if self.channels_last else a)
+        tokens = a.flatten(2).mT
+        return _replace(output, tokens if prefix is None else torch.cat([prefix, tokens], 1))
+
+    def positions(self, output: object) -> object:
+        """Every position as an example of its own, batch B*N in the order (B, N).
+
+        Whatever follows the map then works at each position alone: pooling over one position is
+        the identity, so a head becomes the 1x1 convolution of section 5.3.3. A token fills the
+        prefix's places too, so that it is what class-token, average or attention pooling returns.
+        """
+        columns = self.map(output).flatten(2).mT.flatten(0, 1)  # (B*N, C)
+        if _last(output).dim() == 3:
+            return _replace(output, columns[:, None].expand(-1, self.prefix + 1, -1))
+        one = columns[:, None, None, :] if self.channels_last else columns[:, :, None, None]
+        return _replace(output, one)
+
+
+def pool(a: Tensor, resolution: int | None) -> Tensor:
+    """Average-pool a map (B, C, H, W) to (B, C, r, r); None leaves it.
+
+    Raises:
+        ValueError: the map is smaller than r x r, so the images are too small or the model
+            downsamples too often.
+    """
+    if resolution is None or a.shape[-2:] == (resolution, resolution):
+        return a
+    if min(a.shape[-2:]) < resolution:
+        raise ValueError(
+            f"resolution={resolution} needs a feature map of at least {resolution}x{resolution}, "
+            f"got {a.shape[-2]}x{a.shape[-1]}: use larger images, a layer before the last "
+            f"downsampling, or a model with a smaller stride (last_stride=1)."
+        )
+    return F.adaptive_avg_pool2d(a, resolution)
+
+
+def _last(output: object) -> Tensor:
+    return output[-1] if isinstance(output, (tuple, list)) else output
+
+
+def _replace(output: object, new: Tensor) -> object:
+    if isinstance(output, (tuple, list)):
+        return type(output)([*output[:-1], new])
+    return new

@@ -1,0 +1,109 @@
+"""What a mixer returns: mixed logits, their targets and weights, ready for any criterion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mixplug.criterion import as_criterion
+from mixplug.functional.hull import hull_cross_entropy
+from mixplug.functional.targets import smooth, soft_targets
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Terms of a loss.
+
+    Attributes:
+        logits: (M, K), or (M, N, K) for a dense loss.
+        target: rows over classes, same shape.
+        weight: what each term weighs in the sum, (M,) or (M, N); None is the mean over terms.
+        extra: named scalars to be added to the loss, such as a reconstruction loss.
+        output: (B, K) logits for a host's training metrics; None is ``logits``.
+    """
+
+    logits: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    output: Tensor | None = None
+
+    def loss(self, criterion: object = None) -> Tensor:
+        """Scalar loss, float32 (float64 if given): ``sum_t weight_t criterion_t + sum of extra``.
+
+        Args:
+            criterion: any host's loss, see :func:`mixplug.criterion.as_criterion`; None is the
+                cross-entropy.
+
+        Raises:
+            ValueError: the criterion returns neither one value per term nor a scalar, or a scalar
+                where terms are weighted.
+        """
+        fn = as_criterion(criterion)
+        dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
+        classes = self.logits.shape[-1]
+        with torch.autocast(self.logits.device.type, enabled=False):
+            logits = self.logits.to(dtype).reshape(-1, classes)
+            target = smooth(self.target.to(dtype), fn.smoothing).reshape(-1, classes)
+            terms = fn.terms(logits, target) * fn.scale
+            return self._reduce(terms, len(logits)) + sum(self.extra.values())
+
+    def _reduce(self, terms: Tensor, count: int) -> Tensor:
+        if terms.dim() == 0 and self.weight is None:
+            return terms
+        if terms.shape != (count,):
+            raise ValueError(
+                f"The criterion must return one value per term, ({count},), got {tuple(terms.shape)}"
+                + (". A scalar will not do, since these terms are weighted." if terms.dim() == 0 else ".")
+            )
+        return terms.mean() if self.weight is None else (terms * self.weight.flatten()).sum()
+
+
+@dataclass(frozen=True)
+class HullMixed:
+    """Terms of a loss on hull points, kept as logits of the clean examples and their weights.
+
+    For a linear classifier ``Λ L`` are the logits of mixed embeddings. Nothing of size M x K is
+    made as long as the criterion is a cross-entropy.
+
+    Attributes:
+        clean_logits: L, (B, K), or (N, B, K) at N positions.
+        clean_target: Y, (B, K).
+        weights: Λ or M̂, (M, B) or (N, M, B).
+        weight: what each term weighs in the sum, (M,) or (N, M); None is the mean.
+        extra: as in :class:`Mixed`.
+        output: as in :class:`Mixed`.
+    """
+
+    clean_logits: Tensor
+    clean_target: Tensor
+    weights: Tensor
+    weight: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    output: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """Mixed logits, (M, K) or (N, M, K); made when asked for."""
+        return self.weights.to(self.clean_logits.dtype) @ self.clean_logits
+
+    @property
+    def target(self) -> Tensor:
+        """Mixed targets, same shape as ``logits``; made when asked for."""
+        return self.weights.to(self.clean_target.dtype) @ self.clean_target
+
+    def loss(self, criterion: object = None) -> Tensor:
+        """Scalar loss as in :meth:`Mixed.loss`, by the fused form where the criterion allows it."""
+        fn = as_criterion(criterion)
+        if not fn.is_cross_entropy:
+            return Mixed(self.logits, self.target, self.weight, self.extra).loss(fn)
+        target = smooth(self.clean_target, fn.smoothing)
+        loss = hull_cross_entropy(self.clean_logits, target, self.weights, self.weight)
+        return loss * fn.scale + sum(self.extra.values())
+
+
+def clean(logits: Tensor, y: Tensor) -> Mixed:
+    """The unmixed batch: logits (B, K) against targets of any kind."""
+    return Mixed(logits, soft_targets(y, logits.shape[-1]), output=logits)

@@ -1,0 +1,187 @@
+"""AlignMixup: feature maps aligned by optimal transport, then mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from mixplug import sampling
+from mixplug.catalog import register
+from mixplug.functional.aligned import align, mix
+from mixplug.functional.targets import soft_targets
+from mixplug.layouts import pool
+from mixplug.mixed import Mixed
+from mixplug.mixers.base import CLEAN, Plan, pair
+from mixplug.mixers.pairwise import PairMixer
+from mixplug.stages import Forward, Stages
+
+_LEVELS = ("x", "A", "A'", "e")
+_RECONSTRUCT = "reconstruct"
+
+
+@register("AlignMixup", alias="alignmix", reference="thesis 3.3, Algorithm 1")
+@dataclass(frozen=True, kw_only=True)
+class AlignMixup(PairMixer):
+    r"""AlignMixup [0]: mix inputs, embeddings, or feature maps that were aligned first.
+
+        mode A:   λ A + (1 - λ) A~,    target λ y + (1 - λ) y'                          (3.12)
+        mode A':  λ A' + (1 - λ) A~',  target λ y' + (1 - λ) y                          (3.13)
+
+    A~ is A re-made from the features of A' (:func:`mixplug.functional.align`): pose of the first
+    operand, texture of the other. λ ~ Beta(α, α) per example weighs the first operand, which in
+    mode A' is the pair, as Algorithm 1 swaps inputs and targets (line 17). One mode per batch,
+    uniformly. No gradient passes through the plan.
+
+    With a decoder there is one more mode, on the clean batch: the loss is ``|x - D(e)|^2``, summed
+    over pixels, averaged over the batch. The decoder D is saved with a checkpoint and has no part
+    in testing. For 'vae', e is the mean μ and a linear map of e the log σ²; the clean batch adds
+    the KL divergence from N(0, I), and mode e mixes μ and σ of both and classifies a draw.
+
+    Attributes:
+        modes: a subset of 'x', 'A', "A'", 'e'; others are names of further modules whose maps are
+            mixed like A (the tensor E of Table 3.8), or like A' if a prime follows the name.
+        alpha: α of Beta(α, α).
+        per_example: one λ per example; False is one per batch.
+        align: align maps; False mixes them as they are (Table 3.8, "unaligned").
+        eps: entropy weight, in the units of squared distances.
+        iters: Sinkhorn iterations; 0 normalises once (Table 3.9).
+        tol: stop Sinkhorn early; not in the thesis.
+        normalize_cost: divide costs by their maximum; not in the thesis.
+        features: name of the module whose map is A; None is the host's last before pooling.
+        resolution: r of the r x r to which A is average-pooled before alignment (Table 3.8).
+        decoder: None, 'ae' or 'vae'.
+        image_shape: (channels, height, width) of the input, which a decoder must know beforehand.
+
+    - [0]: AlignMixup, 2022, https://arxiv.org/abs/2103.15375
+    """
+
+    alpha: float = 2.0
+    per_example: bool = True
+    modes: tuple[str, ...] = _LEVELS
+    align: bool = True
+    eps: float = 0.1
+    iters: int = 100
+    tol: float | None = None
+    normalize_cost: bool = False
+    features: str | None = None
+    decoder: str | None = None
+    image_shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        names = "a non-empty tuple of 'x', 'A', \"A'\", 'e' and names of modules"
+        self.require(bool(self.modes) and not isinstance(self.modes, str), "modes", names)
+        self.require(self.eps > 0, "eps", "> 0")
+        self.require(self.iters >= 0, "iters", ">= 0")
+        self.require(self.decoder in (None, "ae", "vae"), "decoder", "None, 'ae' or 'vae'")
+        if self.decoder is not None:
+            shape = self.image_shape
+            self.require(
+                shape is not None and len(shape) == 3 and min(shape) > 0,
+                "image_shape",
+                "(channels, height, width) where there is a decoder",
+            )
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is a decoder."""
+        return self.decoder is not None
+
+    def build_module(self, embed_dim: int) -> nn.Module | None:
+        """The decoder D, and for 'vae' the map from e to log σ²."""
+        from mixplug.models.decoder import GaussianHead, ResidualDecoder
+
+        parts = {"decoder": ResidualDecoder(embed_dim, self.image_shape)}
+        if self.decoder == "vae":
+            parts["log_variance"] = GaussianHead(embed_dim)
+        return nn.ModuleDict(parts)
+
+    def points(self) -> Sequence[str]:
+        """The named modules."""
+        named = [mode.removesuffix("'") for mode in self.modes if mode not in _LEVELS]
+        return [*named, *([self.features] if self.features else [])]
+
+    def branches(self) -> dict[str, float]:
+        """Every mode alike, clean reconstruction being a fifth with a decoder."""
+        return dict.fromkeys([*self.modes, *([_RECONSTRUCT] if self.decoder else [])], 1.0)
+
+    def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
+        """For a primed mode, swap the roles (Algorithm 1, line 17): λ then weighs the pair."""
+        return replace(plan, lam=1 - plan.lam) if plan.branch.endswith("'") else plan
+
+    def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
+        """Mix in the plan's mode, or reconstruct; what this leaves out gets zero gradients."""
+        if not self.learns:
+            return super().apply(stages, x, y, plan)
+        if stages.learned is None:
+            raise ValueError(f"{self.name} has a decoder: call attach(stages) before training.")
+        if plan.branch == _RECONSTRUCT:
+            return self._reconstruct(stages, x, y, plan)
+        mixed = super().apply(stages, x, y, plan)
+        return replace(mixed, extra={"unused": _no_gradient(stages.learned)})
+
+    def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
+        """The batch as it is."""
+        mixed = super().unmixed(stages, x, y)
+        return replace(mixed, extra={"unused": _no_gradient(stages.learned)}) if self.learns else mixed
+
+    def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
+        """Run the model with A mixed; inputs and embeddings as in the base."""
+        level = plan.branch
+        if level == "e" and self.decoder == "vae":
+            return stages(x, embedding=partial(self._draw_between, stages=stages, plan=plan))
+        if level in ("x", "e", CLEAN):
+            return super().forward(stages, x, plan)
+        at = self.features if level in ("A", "A'") else level.removesuffix("'")
+        dense = (lambda a: pool(a, self.resolution)) if self.dense else None
+        aligned = partial(self._mix_maps, plan=plan)
+        return stages(x, features=aligned, prefix=partial(pair, plan=plan), dense=dense, at=at)
+
+    def _mix_maps(self, a: Tensor, plan: Plan) -> Tensor:
+        a = pool(a, self.resolution)
+        other = a[plan.permutation.to(a.device)]
+        if not self.align:
+            return mix(a, other, plan.lam)
+        a_aligned, other_aligned = align(a, other, self.eps, self.iters, self.normalize_cost, self.tol)
+        if plan.branch.endswith("'"):  # λ of the plan weighs a; in (3.13) the pair comes first
+            return mix(other, other_aligned, 1 - plan.lam)
+        return mix(a, a_aligned, plan.lam)
+
+    def _draw_between(self, e: Tensor, stages: Stages, plan: Plan) -> Tensor:
+        sigma = torch.exp(stages.learned["log_variance"](e) / 2)
+        noise = sampling.normal(e.shape, plan.generator(e.device)).to(e)
+        return pair(e, plan) + pair(sigma, plan) * noise
+
+    def _reconstruct(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"{self.name} was built to decode images of {self.image_shape}, the batch has "
+                f"{tuple(x.shape[1:])}."
+            )
+        forward = stages(x)
+        code, extra = forward.embedding, {}
+        if self.decoder == "vae":
+            log_variance = stages.learned["log_variance"](code)
+            extra["kl"] = _kl(code.float(), log_variance.float())
+            noise = sampling.normal(code.shape, plan.generator(code.device)).to(code)
+            code = code + torch.exp(log_variance / 2) * noise
+        image = stages.learned["decoder"](code)
+        extra["reconstruction"] = (image.float() - x.float()).square().flatten(1).sum(1).mean()
+        nothing = forward.logits.new_zeros(len(x), dtype=torch.float32)
+        target = soft_targets(y, forward.logits.shape[-1])
+        return Mixed(forward.logits, target, weight=nothing, extra=extra)
+
+
+def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL divergence of N(μ, σ²) from N(0, I): sum over D, mean over the batch."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+
+
+def _no_gradient(module: nn.Module) -> Tensor:
+    """Zero that depends on every parameter, so that DDP does not wait for those out of use."""
+    return sum(p.flatten()[0] * 0 for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,144 @@
+"""What every mixer is: a frozen record of its settings, one draw, and one way to apply it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from mixplug import sampling
+from mixplug.functional.aligned import mix
+from mixplug.mixed import HullMixed, Mixed, clean
+from mixplug.stages import Stages
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is random in one step, and nothing else.
+
+    Attributes:
+        branch: which way of mixing; equal on all ranks.
+        permutation: π, (B,): example i is paired with example π(i).
+        lam: λ, (B,), the weight of example i against its pair.
+        key: of a generator for draws whose shape only the features tell.
+        box: top, bottom, left, right of a pasted rectangle, in pixels.
+    """
+
+    branch: str
+    permutation: Tensor | None = None
+    lam: Tensor | None = None
+    key: int = 0
+    box: tuple[int, int, int, int] | None = None
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The generator of ``key``."""
+        return sampling.generator(self.key, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixer:
+    """Base of all mixers; fields of a subclass are its config keys.
+
+    A subclass gives :meth:`sample` and :meth:`apply`, and, if it learns or mixes at named layers,
+    :meth:`build_module` and :meth:`points`.
+
+    Attributes:
+        off_epoch: the epoch (from 0) from which on batches are left clean; None is never.
+    """
+
+    off_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Turn lists into tuples, as config files have no tuples, and check what is common."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        if self.off_epoch is not None and self.off_epoch < 0:
+            raise ValueError(f"{self.name} needs off_epoch >= 0 or None, got {self.off_epoch}.")
+
+    @property
+    def name(self) -> str:
+        """Class name, for messages."""
+        return type(self).__name__
+
+    def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
+        """Draw a plan for the batch ``x`` (B, ...), of which only the shape is used."""
+        raise NotImplementedError
+
+    def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
+        """Run the model on ``x``, mixed as planned; ``y`` as in :func:`soft_targets`."""
+        raise NotImplementedError
+
+    def build_module(self, embed_dim: int) -> nn.Module | None:
+        """What the mixer learns itself, if anything."""
+        return None
+
+    def points(self) -> Sequence[str]:
+        """Names of the model's modules at which it mixes, beside features and embedding."""
+        return ()
+
+    def attach(self, stages: Stages) -> None:
+        """Check the model against the settings, and register what the mixer learns on it.
+
+        To be called before the optimizer is built and before DDP or compile wrap the model.
+        """
+        for name in self.points():
+            stages.require(name)
+        module = self.build_module(stages.embed_dim) if self.learns else None
+        if module is not None:
+            like = next(stages.model.parameters())
+            stages.learn(module.to(like.device, like.dtype))
+
+    @property
+    def learns(self) -> bool:
+        """Whether :meth:`build_module` gives a module."""
+        return type(self).build_module is not Mixer.build_module
+
+    def __call__(
+        self,
+        stages: Stages,
+        x: Tensor,
+        y: Tensor,
+        generators: sampling.Generators,
+        epoch: int = 0,
+        step: int | None = None,
+    ) -> Mixed | HullMixed:
+        """One training batch: draw, run the model, return the terms of the loss.
+
+        Args:
+            stages: the model.
+            x: (B, ...) input.
+            y: (B,) class indices, or (B, K) soft or multi-label rows.
+            generators: of this step, see :func:`mixplug.sampling.generators`.
+            epoch: from 0, for ``off_epoch``.
+            step: only for messages.
+
+        Raises:
+            ValueError: what the settings, the model or the batch do not allow, or NaN features.
+        """
+        if self.off_epoch is not None and epoch >= self.off_epoch:
+            plan, mixed = Plan(CLEAN), self.unmixed(stages, x, y)
+        else:
+            plan = self.sample(x, generators)
+            mixed = self.apply(stages, x, y, plan)
+        stages.check(f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}"))
+        return mixed
+
+    def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
+        """The batch as it is."""
+        return clean(stages(x).logits, y)
+
+    def require(self, ok: bool, key: str, allowed: str) -> None:
+        """Raise ValueError, naming the mixer, its key, the value and what is allowed."""
+        if not ok:
+            raise ValueError(f"{self.name} needs {key} {allowed}, got {getattr(self, key)!r}.")
+
+
+def pair(t: Tensor, plan: Plan) -> Tensor:
+    """Standard mixup of a batch with its permutation, λ weighs the example itself (3.1)."""
+    return mix(t, t[plan.permutation.to(t.device)], plan.lam)

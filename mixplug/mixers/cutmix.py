@@ -1,0 +1,46 @@
+"""CutMix: a rectangle of one image pasted into another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mixplug import sampling
+from mixplug.catalog import register
+from mixplug.mixers.base import Plan
+from mixplug.mixers.pairwise import PairMixer
+
+
+@register("CutMix", alias="cutmix", reference="thesis 3.2")
+@dataclass(frozen=True, kw_only=True)
+class CutMix(PairMixer):
+    """CutMix [0]: x' inside a rectangle, x outside; targets mixed by the share of the area.
+
+    λ weighs x: it is drawn from Beta(α, α), the rectangle has an area of 1 - λ, centred anywhere
+    and clipped to the image, and λ is then the share that really is x's. One rectangle per batch.
+
+    - [0]: CutMix, 2019, https://arxiv.org/abs/1905.04899
+    """
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.require(not self.per_example, "per_example", "False, as the rectangle is per batch")
+
+    def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
+        """Draw the rectangle, and set λ to the share outside of it."""
+        height, width = x.shape[-2:]
+        box = sampling.box(height, width, 1 - float(plan.lam[0]), generators.local)
+        top, bottom, left, right = box
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+        return replace(plan, box=box, lam=torch.full_like(plan.lam, share))
+
+    def mix_input(self, x: Tensor, plan: Plan) -> Tensor:
+        """Paste the rectangle of the pair into a copy."""
+        top, bottom, left, right = plan.box
+        pasted = x.clone()
+        other = x[plan.permutation.to(x.device)]
+        pasted[..., top:bottom, left:right] = other[..., top:bottom, left:right]
+        return pasted

@@ -1,0 +1,126 @@
+"""Dense MultiMix: the hull at every position, weighted by attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mixplug.catalog import register
+from mixplug.functional.dense import (
+    NORMALIZE,
+    QUERIES,
+    attention_map,
+    dense_multimix,
+    dense_weights,
+)
+from mixplug.functional.targets import soft_targets
+from mixplug.layouts import pool
+from mixplug.mixed import HullMixed, Mixed
+from mixplug.mixers.base import Plan
+from mixplug.mixers.multimix import MultiMix
+from mixplug.stages import Stages
+
+_REDUCTIONS = ("position_mean", "global")
+
+
+@register("DenseMultiMix", alias="dense_multimix", reference="thesis 5.3.3")
+@dataclass(frozen=True, kw_only=True)
+class DenseMultiMix(MultiMix):
+    r"""Dense MultiMix [0]: MultiMix at every position of the last map, and a dense loss.
+
+        M^j = diag(a^j) Λ^j,  M̂^j = M^j / column sums s^j,  Z^j M̂^j,  Y M̂^j          (5.10)-(5.13)
+
+    The loss is the cross-entropy weighted by s at each position (5.14), then the mean over
+    positions. Each has the target of its example, and attention a (5.9) says how far to trust it;
+    the attention carries no gradient. Λ is drawn per position.
+
+    The classifier works at each position as a 1x1 convolution. If it is linear, the dense clean
+    logits are mixed instead of the dense embeddings, as in MultiMix.
+
+    Attributes:
+        attention: query u of (5.9): 'gap', 'cam' (needs a linear classifier) or 'none' (uniform).
+        normalize: non-linearity h of (5.9): 'l1' (ReLU, then by the sum) or 'softmax'.
+        resolution: average-pool the last map to r x r; None leaves it. 1 is global pooling.
+        reduction: 'position_mean' as above, or 'global': one weighted mean over all terms.
+
+    - [0]: Embedding Space Interpolation Beyond Mini-Batch, Beyond Pairs and Beyond Examples, 2023,
+      https://arxiv.org/abs/2311.05538
+    """
+
+    attention: str = "gap"
+    normalize: str = "l1"
+    resolution: int | None = None
+    reduction: str = "position_mean"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.require(self.layer is None, "layer", "None: it works on the last map")
+        self.require(self.attention in (*QUERIES, "none"), "attention", f"in {(*QUERIES, 'none')}")
+        self.require(self.normalize in NORMALIZE[:2], "normalize", f"in {NORMALIZE[:2]}")
+        self.require(self.resolution is None or self.resolution >= 1, "resolution", ">= 1 or None")
+        self.require(self.reduction in _REDUCTIONS, "reduction", f"in {_REDUCTIONS}")
+
+    def attach(self, stages: Stages) -> None:
+        """Check that the model has what the attention needs."""
+        super().attach(stages)
+        self._require_linear(stages)
+
+    def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
+        """Points of the hull at every position (5.10)-(5.13)."""
+        self._require_linear(stages)
+        dense = partial(pool, resolution=self.resolution)
+        if stages.linear is None:
+            return self._plain(stages, x, y, plan, dense)
+        forward = stages(x, dense=dense)
+        target = soft_targets(y, forward.logits.shape[-1])
+        weights = self.weights(x, plan, positions=forward.logits.shape[1])
+        attention = self._attention(stages, forward.embedding.mT, target)
+        m_hat, s = dense_weights(weights, attention)
+        return HullMixed(
+            forward.logits.transpose(0, 1),
+            target,
+            m_hat.permute(2, 0, 1),
+            self._coefficient(s).T,
+            output=forward.logits.mean(1),
+        )
+
+    def _plain(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan, dense: object) -> Mixed:
+        """For a classifier that does not commute with mixing: mix embeddings, then classify."""
+        drawn: list[tuple[Tensor, Tensor]] = []
+
+        def combine(e: Tensor) -> Tensor:  # (B, N, D) to (M * N, D)
+            weights = self.weights(x, plan, positions=e.shape[1])
+            attention = self._attention(stages, e.mT, None)
+            rows = torch.eye(len(x), device=e.device)  # targets mixed later, once K is known
+            mixed, m_hat, s = dense_multimix(e.mT, rows, weights, attention)
+            drawn.append((m_hat, self._coefficient(s)))
+            return mixed.mT.flatten(0, 1)
+
+        logits = stages(x, dense=dense, embedding=combine).logits
+        m_hat, coefficient = drawn[0]
+        target = m_hat.mT @ soft_targets(y, logits.shape[-1])  # (M, N, K)
+        return Mixed(logits.view_as(target), target, coefficient)
+
+    def _attention(self, stages: Stages, z: Tensor, target: Tensor | None) -> Tensor:
+        if self.attention == "none":
+            return attention_map(z, normalize="uniform")
+        weight = stages.linear.weight if self.attention == "cam" else None
+        return attention_map(z, self.attention, self.normalize, weight, target)
+
+    def _coefficient(self, s: Tensor) -> Tensor:
+        """What each term weighs in the sum, (M, N), from s (5.14); a position without s has none."""
+        tiny = torch.finfo(s.dtype).tiny
+        if self.reduction == "global":
+            return s / s.sum().clamp(min=tiny)
+        return s / s.sum(0).clamp(min=tiny) / s.shape[1]
+
+    def _require_linear(self, stages: Stages) -> None:
+        if self.attention == "cam" and stages.linear is None:
+            raise ValueError(
+                f"{self.name} with attention='cam' needs a linear classifier (nn.Linear or a 1x1 "
+                f"nn.Conv2d), got {type(stages.classifier).__name__}. Use attention='gap'."
+            )

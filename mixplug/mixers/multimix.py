@@ -1,0 +1,107 @@
+"""MultiMix: many points of the batch's convex hull, in embedding space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mixplug import sampling
+from mixplug.catalog import register
+from mixplug.functional.hull import multimix
+from mixplug.functional.targets import soft_targets
+from mixplug.mixed import HullMixed, Mixed
+from mixplug.mixers.base import Mixer, Plan, pair
+from mixplug.stages import Stages
+
+_HULL, _INPUT = "hull", "x"
+
+
+@register("MultiMix", alias="multimix", reference="thesis 5.3.2")
+@dataclass(frozen=True, kw_only=True)
+class MultiMix(Mixer):
+    r"""MultiMix [0]: ``Z Λ`` and ``Y Λ`` in place of the batch, n columns of Λ ~ Dir(α) (5.6)-(5.8).
+
+    Only mixed examples are trained on. With probability ``prob`` a batch is mixed so, otherwise
+    its inputs are mixed in pairs (5.5), where λ weighs the example itself.
+
+    With a linear classifier the B clean logits are mixed instead of the B embeddings, which is the
+    same and costs M x B x K, not M x D x K. Otherwise the embeddings are.
+
+    Attributes:
+        n: mixed examples per batch and per rank, M.
+        m: how many examples each is mixed from, at most B; None is all B.
+        alpha: concentration of the Dirichlet, a number, or (low, high): uniform per mixed example.
+        layer: name of a module whose output is mixed instead of the embedding (Figure 5.4a).
+        prob: probability of mixing in the hull rather than pairs of inputs (5.4.1).
+        input_alpha: α of Beta(α, α) for pairs of inputs.
+
+    - [0]: Embedding Space Interpolation Beyond Mini-Batch, Beyond Pairs and Beyond Examples, 2023,
+      https://arxiv.org/abs/2311.05538
+    """
+
+    n: int = 1000
+    m: int | None = None
+    alpha: float | tuple[float, float] = (0.5, 2.0)
+    layer: str | None = None
+    prob: float = 0.5
+    input_alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.require(self.n >= 1, "n", ">= 1")
+        self.require(self.m is None or self.m >= 1, "m", ">= 1 or None")
+        self.require(0 <= self.prob <= 1, "prob", "in [0, 1]")
+        self.require(self.input_alpha > 0, "input_alpha", "> 0")
+        try:
+            sampling.concentration_range(self.alpha)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
+    def points(self) -> tuple[str, ...]:
+        """The named layer."""
+        return (self.layer,) if self.layer else ()
+
+    def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
+        """Draw the branch (synced), then a key for Λ, or π and λ (per rank)."""
+        if self.m is not None and self.m > len(x):
+            raise ValueError(f"{self.name} mixes m={self.m} examples, but the batch has {len(x)}.")
+        ways = (self.prob, 1 - self.prob)
+        if sampling.branch((_HULL, _INPUT), generators.synced, ways) == _HULL:
+            return Plan(_HULL, key=sampling.key(generators.local))
+        lam = sampling.beta(self.input_alpha, 1, generators.local).expand(len(x))
+        return Plan(_INPUT, sampling.permutation(len(x), generators.local), lam)
+
+    def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
+        """Run the model on the clean batch and mix, or on mixed inputs."""
+        if plan.branch == _INPUT:
+            return self.pairs(stages, x, y, plan)
+        return self.hull(stages, x, y, plan)
+
+    def pairs(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
+        """Input mixup (5.5)."""
+        logits = stages(pair(x, plan)).logits
+        return Mixed(logits, pair(soft_targets(y, logits.shape[-1]), plan))
+
+    def weights(self, x: Tensor, plan: Plan, positions: int | None = None) -> Tensor:
+        """Λ of the plan, on the device of x."""
+        source = plan.generator(x.device)
+        drawn = sampling.hull_weights(self.n, len(x), self.alpha, self.m, source, positions)
+        return drawn.to(x.device)
+
+    def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
+        """Points of the hull (5.6)-(5.7)."""
+        weights = self.weights(x, plan)
+        if self.layer is None and stages.linear is not None:
+            logits = stages(x).logits
+            target = soft_targets(y, logits.shape[-1])
+            return HullMixed(logits, target, weights, output=logits)
+
+        def combine(t: Tensor) -> Tensor:
+            return (weights.to(t.dtype) @ t.flatten(1)).view(self.n, *t.shape[1:])
+
+        at = {"layers": {self.layer: combine}} if self.layer else {"embedding": combine}
+        logits = stages(x, **at).logits
+        target = weights @ soft_targets(y, logits.shape[-1])
+        return Mixed(logits, target)

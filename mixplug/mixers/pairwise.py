@@ -1,0 +1,90 @@
+"""What mixers of pairs share: λ ~ Beta(α, α), a permutation, and a dense loss if wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from mixplug import sampling
+from mixplug.functional.targets import soft_targets
+from mixplug.layouts import pool
+from mixplug.mixed import Mixed
+from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
+from mixplug.stages import Forward, Stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMixer(Mixer):
+    """Base of mixers of pairs.
+
+    Attributes:
+        alpha: α of Beta(α, α), > 0.
+        prob: probability that a batch is mixed at all.
+        per_example: one λ per example instead of one per batch.
+        dense: apply the loss at every position of the last map, with the example's target
+            (Table 5.9).
+        resolution: average-pool that map, or the map that is mixed, to r x r; None leaves it.
+    """
+
+    alpha: float = 1.0
+    prob: float = 1.0
+    per_example: bool = False
+    dense: bool = False
+    resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.require(self.alpha > 0, "alpha", "> 0")
+        self.require(0 <= self.prob <= 1, "prob", "in [0, 1]")
+        self.require(self.resolution is None or self.resolution >= 1, "resolution", ">= 1 or None")
+
+    def branches(self) -> dict[str, float]:
+        """Ways of mixing and their relative frequency."""
+        return {"x": 1.0}
+
+    def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
+        """Draw the branch (synced), then π and λ (per rank)."""
+        ways = {name: self.prob * weight for name, weight in self.branches().items()}
+        ways[CLEAN] = ways.get(CLEAN, 0.0) + (1 - self.prob) * sum(self.branches().values())
+        branch = sampling.branch(list(ways), generators.synced, list(ways.values()))
+        permutation = sampling.permutation(len(x), generators.local)
+        lam = sampling.beta(self.alpha, len(x) if self.per_example else 1, generators.local)
+        plan = Plan(branch, permutation, lam.expand(len(x)), sampling.key(generators.local))
+        return plan if branch == CLEAN else self.refine(plan, x, generators)
+
+    def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
+        """Add what else a subclass draws."""
+        return plan
+
+    def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
+        """Run the model, mixed at the level that the branch names."""
+        forward = self.forward(stages, x, plan)
+        logits = forward.logits
+        target = soft_targets(y, logits.shape[-1])
+        target = target if plan.branch == CLEAN else pair(target, plan)
+        if self.dense:  # one target for all positions of an example
+            logits = logits.reshape(len(x), -1, logits.shape[-1])
+            target = target[:, None].expand_as(logits)
+        return Mixed(logits, target)
+
+    def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
+        """Mix at a level, which is the branch: 'x', 'A' (map), 'e', or a module's name."""
+        dense = (lambda a: pool(a, self.resolution)) if self.dense else None
+        mixed = partial(pair, plan=plan)
+        if plan.branch == CLEAN:
+            return stages(x, dense=dense)
+        if plan.branch == "x":
+            return stages(self.mix_input(x, plan), dense=dense)
+        if plan.branch == "A":
+            return stages(x, features=mixed, prefix=mixed, dense=dense)
+        if plan.branch == "e":
+            embedding = (lambda e: mixed(e).flatten(0, 1)) if self.dense else mixed
+            return stages(x, embedding=embedding, dense=dense)
+        return stages(x, layers={plan.branch: mixed}, dense=dense)
+
+    def mix_input(self, x: Tensor, plan: Plan) -> Tensor:
+        """Level 'x'."""
+        return pair(x, plan)

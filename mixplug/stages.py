@@ -1,0 +1,252 @@
+"""A host model seen in stages: input x -> feature map A -> embedding e -> logits.
+
+The model's own forward runs once, with functions applied on the way: taps at named modules hand
+what flows there to a mixer and take back what it makes of it. So whatever lies between features
+and classifier (norm, pooling, dropout, further blocks) stays the model's own business, and the
+model's class, parameters and state dict stay as they are.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mixplug.layouts import Layout
+
+Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One pass through the model: logits (B, K) and embedding (B, D); (B, N, .) if dense."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class _Tap:
+    """A hook that hands a module's output, or its first input, to ``edit`` while that is set.
+
+    An object and not a closure, so that a deep copy of the model (an EMA) has idle taps of its
+    own. Dynamo leaves it alone: what is edited changes from step to step.
+    """
+
+    def __init__(self) -> None:
+        self.edit: Callable | None = None
+
+    def on_input(self, module: nn.Module, args: tuple) -> tuple | None:
+        return None if self.edit is None else (self.edit(args[0]), *args[1:])
+
+    def on_output(self, module: nn.Module, args: tuple, output: object) -> object | None:
+        return None if self.edit is None else self.edit(output)
+
+
+class Stages:
+    """Any ``nn.Module`` in stages, by the names of its feature and classifier modules.
+
+    ::
+
+        stages = Stages(torchvision.models.resnet18(), features="layer4", classifier="fc")
+        stages(x).logits                                          # the model as it is
+        stages(x, features=lambda a: mix(a, a.flip(0), 0.3))      # mixed in between
+
+    Args:
+        model: the module that owns the named ones.
+        features: name of the module whose output is the map A to be mixed.
+        classifier: name of the last module, whose input is e and whose output the logits.
+        last: name of the last module whose output has a grid, where a dense loss splits it into
+            positions; ``features`` if not given.
+        layout: how these outputs hold the map.
+        call: runs the model on x, if not ``model(x)`` (under DDP or compiled, say).
+
+    Raises:
+        ValueError: a name that the model does not have; it lists the nearest.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        features: str,
+        classifier: str,
+        last: str | None = None,
+        layout: Layout | None = None,
+        call: Callable[[Tensor], object] | None = None,
+    ) -> None:
+        self.model = model
+        self.features = features
+        self.last = last or features
+        self.layout = layout or Layout()
+        self.call = call or model
+        self.learned: nn.Module | None = None
+        self._watch = _NanWatch()
+        self._outputs: dict[str, _Tap] = {}
+        self._input = _Tap()
+        self.classifier = self._module(classifier)
+        self.classifier.register_forward_pre_hook(torch.compiler.disable(self._input.on_input))
+        self._logits = self._tap(classifier)
+        self._tap(self.features), self._tap(self.last)
+
+    @property
+    def linear(self) -> nn.Linear | nn.Conv2d | None:
+        """The classifier if it is linear (also as a 1x1 convolution), so that mixing commutes."""
+        head = self.classifier
+        if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward:
+            return head
+        pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1
+        return head if pointwise and type(head).forward is nn.Conv2d.forward else None
+
+    @property
+    def embed_dim(self) -> int:
+        """D, as the classifier declares it."""
+        head = self.classifier
+        width = getattr(head, "in_features", None) or getattr(head, "in_channels", None)
+        if width is None:
+            raise ValueError(
+                f"A decoder needs the width of the embedding, which the classifier "
+                f"{type(head).__name__} does not declare (in_features or in_channels)."
+            )
+        return width
+
+    def require(self, name: str) -> None:
+        """Prepare an edit at a further named module; ValueError if the model has none such."""
+        self._tap(name)
+
+    def learn(self, module: nn.Module) -> None:
+        """Register a mixer's own module on the model, as ``mixup``, before the optimizer is built."""
+        self.model.add_module("mixup", module)
+        self.learned = module
+
+    def __call__(
+        self,
+        x: Tensor,
+        features: Edit | None = None,
+        prefix: Edit | None = None,
+        embedding: Edit | None = None,
+        layers: Mapping[str, Edit] | None = None,
+        dense: Edit | None = None,
+        at: str | None = None,
+    ) -> Forward:
+        """Run the model once, with functions applied on the way.
+
+        Args:
+            x: (B, ...) input.
+            features: on the map A (B, C, H, W); may change H, W.
+            prefix: on the tokens (B, P, C) beside the map, if there are any.
+            embedding: on e, (B, D), or (B, N, D) if dense, to (M, D).
+            layers: on a named module's output as it is.
+            dense: on the last map, of which every position then becomes an example of its own.
+            at: another module's name in place of ``features``.
+
+        Raises:
+            ValueError: a module that was never called, or an output without a map.
+        """
+        edits: dict[str, list[Callable]] = {name: [edit] for name, edit in (layers or {}).items()}
+        if features is not None:
+            edits.setdefault(at or self.features, []).append(self._on_map(features, prefix))
+        if dense is not None:
+            edits.setdefault(self.last, []).append(self._on_map(dense, None))
+            edits[self.last].append(self.layout.positions)
+        return self._run(x, edits, embedding, dense is not None)
+
+    def check(self, what: str) -> None:
+        """Raise ValueError if the embeddings of the last pass hold a NaN.
+
+        At once on the CPU. On an accelerator at the next pass, since to look is to wait for it.
+        """
+        self._watch.check(what)
+
+    def _run(
+        self, x: Tensor, edits: Mapping[str, list[Callable]], embedding: Edit | None, dense: bool
+    ) -> Forward:
+        seen: dict[str, Tensor] = {}
+
+        def on_embedding(e: Tensor) -> Tensor:
+            flat = e.flatten(1)
+            seen["e"] = flat.unflatten(0, (len(x), -1)) if dense else flat
+            if embedding is None:
+                return e
+            new = embedding(seen["e"])
+            return new.view(*new.shape, *[1] * (e.dim() - 2))
+
+        def on_logits(logits: Tensor) -> Tensor:
+            seen["logits"] = logits
+            return logits
+
+        try:
+            self._input.edit = on_embedding
+            for name, functions in edits.items():
+                self._tap(name).edit = _chain(functions)
+            self._logits.edit = on_logits
+            self.call(x)
+        finally:
+            self._input.edit = None
+            for tap in self._outputs.values():
+                tap.edit = None
+        if "logits" not in seen:
+            raise ValueError("The model's forward never called its classifier module.")
+        self._watch.see(seen["e"])
+        logits = seen["logits"].flatten(1)
+        return Forward(logits.unflatten(0, (len(x), -1)) if dense and embedding is None else logits, seen["e"])
+
+    def _on_map(self, edit: Edit, prefix_edit: Edit | None) -> Callable[[object], object]:
+        def edit_output(output: object) -> object:
+            prefix = self.layout.prefix_tokens(output)
+            if prefix is not None and prefix_edit is not None:
+                prefix = prefix_edit(prefix)
+            return self.layout.put(output, edit(self.layout.map(output)), prefix)
+
+        return edit_output
+
+    def _tap(self, name: str) -> _Tap:
+        if name not in self._outputs:
+            module = self._module(name)
+            tap = self._outputs[name] = _Tap()
+            module.register_forward_hook(torch.compiler.disable(tap.on_output))
+        return self._outputs[name]
+
+    def _module(self, name: str) -> nn.Module:
+        modules = dict(self.model.named_modules())
+        if name in modules and name:
+            return modules[name]
+        nearest = difflib.get_close_matches(name, modules, n=4, cutoff=0.3)
+        raise ValueError(
+            f"{type(self.model).__name__} has no module {name!r}. "
+            f"Nearest: {', '.join(map(repr, nearest)) or 'none, see model.named_modules()'}."
+        )
+
+
+class _NanWatch:
+    """Looks for NaN where that does not wait for an accelerator."""
+
+    def __init__(self) -> None:
+        self._flag: Tensor | None = None
+        self._pending: tuple[Tensor, str] | None = None
+
+    def see(self, embedding: Tensor) -> None:
+        self._flag = embedding.detach().isnan().any()
+
+    def check(self, what: str) -> None:
+        pending, self._pending = self._pending, None
+        flag, self._flag = self._flag, None
+        if flag is not None and flag.device.type == "cpu":
+            pending = (flag, what)
+        elif flag is not None:
+            self._pending = (flag, what)
+        if pending is not None and bool(pending[0]):
+            raise ValueError(
+                f"{pending[1]}: the features that reach the classifier are NaN. The input, the "
+                f"learning rate or mixed precision is the usual cause; the step was not taken."
+            )
+
+
+def _chain(functions: list[Callable]) -> Callable[[object], object]:
+    def run(value: object) -> object:
+        for function in functions:
+            value = function(value)
+        return value
+
+    return run
