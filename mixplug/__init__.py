@@ -38,4 +38,6 @@ def __getattr__(name: str) -> Callable:
     try:
         return find(name).target
     except KeyError as error:
-        raise AttributeError(f"module 'mixplug' has no attribute {name!r}. {error.args[0]}") from None
+        raise AttributeError(
+            f"module 'mixplug' has no attribute {name!r}. {error.args[0]}"
+        ) from None

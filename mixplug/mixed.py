@@ -56,7 +56,11 @@ class Mixed:
         if terms.shape != (count,):
             raise ValueError(
                 f"The criterion must return one value per term, ({count},), got {tuple(terms.shape)}"
-                + (". A scalar will not do, since these terms are weighted." if terms.dim() == 0 else ".")
+                + (
+                    ". A scalar will not do, since these terms are weighted."
+                    if terms.dim() == 0
+                    else "."
+                )
             )
         return terms.mean() if self.weight is None else (terms * self.weight.flatten()).sum()
 

@@ -29,19 +29,25 @@ class Forward:
 
 
 class _Tap:
-    """A hook that hands a module's output, or its first input, to ``edit`` while that is set.
+    """A hook that hands what flows at a module to ``edit`` while that is set, else does nothing.
 
-    An object and not a closure, so that a deep copy of the model (an EMA) has idle taps of its
-    own. Dynamo leaves it alone: what is edited changes from step to step.
+    An object and not a closure, so that a copied or pickled model has idle taps of its own.
+    Dynamo leaves it alone: what is edited changes from step to step.
     """
 
     def __init__(self) -> None:
         self.edit: Callable | None = None
 
-    def on_input(self, module: nn.Module, args: tuple) -> tuple | None:
+
+class _InputTap(_Tap):
+    @torch.compiler.disable
+    def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
         return None if self.edit is None else (self.edit(args[0]), *args[1:])
 
-    def on_output(self, module: nn.Module, args: tuple, output: object) -> object | None:
+
+class _OutputTap(_Tap):
+    @torch.compiler.disable
+    def __call__(self, module: nn.Module, args: tuple, output: object) -> object | None:
         return None if self.edit is None else self.edit(output)
 
 
@@ -83,10 +89,10 @@ class Stages:
         self.call = call or model
         self.learned: nn.Module | None = None
         self._watch = _NanWatch()
-        self._outputs: dict[str, _Tap] = {}
-        self._input = _Tap()
+        self._outputs: dict[str, _OutputTap] = {}
+        self._input = _InputTap()
         self.classifier = self._module(classifier)
-        self.classifier.register_forward_pre_hook(torch.compiler.disable(self._input.on_input))
+        self.classifier.register_forward_pre_hook(self._input)
         self._logits = self._tap(classifier)
         self._tap(self.features), self._tap(self.last)
 
@@ -190,7 +196,9 @@ class Stages:
             raise ValueError("The model's forward never called its classifier module.")
         self._watch.see(seen["e"])
         logits = seen["logits"].flatten(1)
-        return Forward(logits.unflatten(0, (len(x), -1)) if dense and embedding is None else logits, seen["e"])
+        if dense and embedding is None:
+            logits = logits.unflatten(0, (len(x), -1))
+        return Forward(logits, seen["e"])
 
     def _on_map(self, edit: Edit, prefix_edit: Edit | None) -> Callable[[object], object]:
         def edit_output(output: object) -> object:
@@ -201,11 +209,11 @@ class Stages:
 
         return edit_output
 
-    def _tap(self, name: str) -> _Tap:
+    def _tap(self, name: str) -> _OutputTap:
         if name not in self._outputs:
             module = self._module(name)
-            tap = self._outputs[name] = _Tap()
-            module.register_forward_hook(torch.compiler.disable(tap.on_output))
+            self._outputs[name] = _OutputTap()
+            module.register_forward_hook(self._outputs[name])
         return self._outputs[name]
 
     def _module(self, name: str) -> nn.Module:

@@ -92,7 +92,9 @@ def align(
         ValueError: the maps are not of one 4-D shape, eps <= 0 or iters < 0.
     """
     if a.dim() != 4 or a.shape != b.shape:
-        raise ValueError(f"align needs two (B, C, H, W) maps of one shape, got {a.shape}, {b.shape}.")
+        raise ValueError(
+            f"align needs two (B, C, H, W) maps of one shape, got {a.shape}, {b.shape}."
+        )
     columns_a, columns_b = a.flatten(2), b.flatten(2)
     with torch.no_grad():
         cost = squared_distances(columns_a, columns_b)

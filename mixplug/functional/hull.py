@@ -90,7 +90,9 @@ class _HullCrossEntropy(torch.autograd.Function):
     """Loss and gradient of one sweep; the gradient is a (P, B, K) tensor, P leading items."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, target: Tensor, weights: Tensor, c: Tensor) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, logits: Tensor, target: Tensor, weights: Tensor, c: Tensor
+    ) -> Tensor:
         c_mass = c * (weights @ target.sum(-1))  # (P, M): coefficient of logsumexp
         # sum_k c_k λ_k G λ_k^T = <S, G> with S = Λ^T diag(c) Λ, so G itself is not needed either
         pull = (weights.mT @ (c[..., None] * weights)) @ target  # S Y, (P, B, K)

@@ -128,7 +128,9 @@ class AlignMixup(PairMixer):
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
         """The batch as it is."""
         mixed = super().unmixed(stages, x, y)
-        return replace(mixed, extra={"unused": _no_gradient(stages.learned)}) if self.learns else mixed
+        return (
+            replace(mixed, extra={"unused": _no_gradient(stages.learned)}) if self.learns else mixed
+        )
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
         """Run the model with A mixed; inputs and embeddings as in the base."""
@@ -147,7 +149,9 @@ class AlignMixup(PairMixer):
         other = a[plan.permutation.to(a.device)]
         if not self.align:
             return mix(a, other, plan.lam)
-        a_aligned, other_aligned = align(a, other, self.eps, self.iters, self.normalize_cost, self.tol)
+        a_aligned, other_aligned = align(
+            a, other, self.eps, self.iters, self.normalize_cost, self.tol
+        )
         if plan.branch.endswith("'"):  # λ of the plan weighs a; in (3.13) the pair comes first
             return mix(other, other_aligned, 1 - plan.lam)
         return mix(a, a_aligned, plan.lam)

@@ -126,7 +126,9 @@ class Mixer:
         else:
             plan = self.sample(x, generators)
             mixed = self.apply(stages, x, y, plan)
-        stages.check(f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}"))
+        stages.check(
+            f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}")
+        )
         return mixed
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mixplug import sampling
 from mixplug.catalog import register
-from mixplug.functional.hull import multimix
 from mixplug.functional.targets import soft_targets
 from mixplug.mixed import HullMixed, Mixed
 from mixplug.mixers.base import Mixer, Plan, pair

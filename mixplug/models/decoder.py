@@ -47,6 +47,9 @@ class ResidualDecoder(nn.Module):
         self.norm = nn.BatchNorm2d(width)
         self.conv = nn.Conv2d(width, chans, 3, padding=1)
         self.apply(init_conv)
+        # He's rule counts the few outgoing channels of the last layer and would start at images
+        # of variance 40; by the incoming ones they start near that of a normalised image.
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_in", nonlinearity="linear")
 
     def forward(self, e: Tensor) -> Tensor:
         """Map embeddings e (B, D) to images (B, C, H, W)."""

@@ -123,7 +123,8 @@ class PreActNet(PreActTrunk):
             raise ValueError(f"drop_rate is a fraction: got {drop_rate}, allowed is [0, 1).")
         self.drop_rate = drop_rate
         self.num_features = self.head_hidden_size = spec.widths[-1]
-        self.reset_classifier(num_classes, global_pool)
+        self.global_pool_type = global_pool
+        self.reset_classifier(num_classes)
 
     def get_classifier(self) -> nn.Module:
         """Return the linear classifier, or the identity where num_classes is 0."""
@@ -150,10 +151,10 @@ class PreActNet(PreActTrunk):
             nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1)) if pool else nn.Identity()
         )
         # Beside the other weights: a model already moved or cast takes its new head along.
-        like = {"device": self.conv1.weight.device, "dtype": self.conv1.weight.dtype}
+        like = self.conv1.weight
         self.fc: nn.Module = nn.Identity()
         if num_classes:
-            self.fc = nn.Linear(self.num_features, num_classes, **like)
+            self.fc = nn.Linear(self.num_features, num_classes).to(like.device, like.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Refuse gradient checkpointing; ``enable=False`` is accepted, since nothing is on."""

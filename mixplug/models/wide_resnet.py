@@ -13,9 +13,7 @@ DEPTHS = (10, 16, 22, 28, 40)
 def wide_resnet_spec(depth: int = 16, widen_factor: int = 8) -> TrunkSpec:
     """Work out the trunk of a depth and a widening; ValueError names what is allowed."""
     if depth not in DEPTHS:
-        raise ValueError(
-            f"WideResNet has no depth {depth!r}: allowed depths are {list(DEPTHS)}."
-        )
+        raise ValueError(f"WideResNet has no depth {depth!r}: allowed depths are {list(DEPTHS)}.")
     if widen_factor < 1:
         raise ValueError(f"widen_factor must be an integer >= 1, got {widen_factor!r}.")
     widths = (16 * widen_factor, 32 * widen_factor, 64 * widen_factor)

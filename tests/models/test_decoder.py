@@ -46,7 +46,8 @@ def test_parameter_count_by_hand() -> None:
 def naive_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     mean = x.mean((0, 2, 3), keepdim=True)
     var = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
-    return (x - mean) / (var + norm.eps) ** 0.5 * norm.weight[:, None, None] + norm.bias[:, None, None]
+    unit = (x - mean) / (var + norm.eps) ** 0.5
+    return unit * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
 def naive_double(x: Tensor) -> Tensor:
@@ -98,7 +99,8 @@ def test_the_output_is_not_squashed() -> None:
 
 def test_the_decoder_can_fit_images() -> None:
     torch.manual_seed(0)
-    decoder, e, x = ResidualDecoder(8, (1, 8, 8), width=16), torch.eye(4, 8), torch.randn(4, 1, 8, 8)
+    decoder = ResidualDecoder(8, (1, 8, 8), width=16)
+    e, x = torch.eye(4, 8), torch.randn(4, 1, 8, 8)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):

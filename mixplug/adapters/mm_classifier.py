@@ -1,0 +1,150 @@
+"""mmpretrain: image classifiers in stages, their losses term by term, and training with a mixer."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
+from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mixplug import sampling
+from mixplug.adapters import ranks
+from mixplug.adapters.retype import retype
+from mixplug.criterion import Criterion, as_criterion, cross_entropy
+from mixplug.layouts import Layout
+from mixplug.mixers.base import Mixer
+from mixplug.stages import Stages
+
+
+@dataclass
+class Clock:
+    """Where the run stands; a hook sets it before every iteration."""
+
+    seed: int = 0
+    step: int = 0
+    epoch: int = 0
+
+
+class MixedLoss:
+    """An ImageClassifier's loss, with a mixer between its parts."""
+
+    mixer: Mixer
+    stages: Stages
+    clock: Clock
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """Losses of the mixed batch, under the names that the plain classifier gives them."""
+        clock = self.clock
+        draws = sampling.generators(clock.seed, clock.step, ranks.rank())
+        y = self.targets(data_samples).to(inputs.device)
+        mixed = self.mixer(self.stages, inputs, y, draws, clock.epoch, clock.step)
+        return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
+
+    def targets(self, data_samples: list[DataSample]) -> Tensor:
+        """Class indices (B,), or rows (B, K) where scores or several labels are given."""
+        if "gt_score" in data_samples[0]:
+            return torch.stack([sample.gt_score for sample in data_samples])
+        if isinstance(self.head, MultiLabelClsHead):
+            rows = torch.zeros(len(data_samples), self.head.num_classes)
+            for row, sample in zip(rows, data_samples, strict=True):
+                row[sample.gt_label.cpu()] = 1
+            return rows
+        return torch.cat([sample.gt_label for sample in data_samples])
+
+    def run(self, inputs: Tensor) -> Tensor:
+        """Logits (B, K) of the plain forward."""
+        return self.head(self.extract_feat(inputs))
+
+
+def train_with(model: nn.Module, mixer: Mixer) -> None:
+    """Let an ImageClassifier train with a mixer. Its parameters and its testing stay as they are.
+
+    Raises:
+        ValueError: another kind of model or head, or one whose batches are mixed already.
+    """
+    if not isinstance(model, ImageClassifier) or not isinstance(model.head, ClsHead):
+        raise ValueError(
+            f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead, got "
+            f"{type(model).__name__} with {type(getattr(model, 'head', None)).__name__}."
+        )
+    if getattr(model.data_preprocessor, "batch_augments", None) is not None:
+        raise ValueError(
+            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch: "
+            "remove one, for instance with model=dict(train_cfg=None)."
+        )
+    criterion_of(model.head.loss_module)
+    retype(model, MixedLoss)
+    model.mixer, model.clock = mixer, Clock()
+    model.stages = mm_stages(model)
+    mixer.attach(model.stages)
+
+
+def mm_stages(model: ImageClassifier) -> Stages:
+    """An mmpretrain classifier in stages.
+
+    The map A is the last level of the backbone's output; for a transformer that gives no map, the
+    tokens after its last block, or one block earlier where the class token is classified, since
+    the last block can then carry mixed patches to that token.
+
+    Raises:
+        ValueError: the head has no linear layer for its classes.
+    """
+    classifier = _classifier(model.head)
+    backbone, run = model.backbone, model.run
+    tokens = getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap")
+    if not tokens:
+        return Stages(model, "backbone", classifier, call=run)
+    depth = len(backbone.layers)
+    last = f"backbone.layers.{depth - 1}"
+    mixed_at = max(depth - 2, 0) if backbone.out_type == "cls_token" else depth - 1
+    layout = Layout(prefix=backbone.num_extra_tokens)
+    return Stages(model, f"backbone.layers.{mixed_at}", classifier, last, layout, run)
+
+
+def _classifier(head: nn.Module) -> str:
+    """Name of the last layer of a head that is as wide as the classes."""
+    classes = getattr(head, "num_classes", None)
+    names = [
+        f"head.{name}"
+        for name, module in head.named_modules()
+        if classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+        and classes is not None
+    ]
+    if not names:
+        raise ValueError(
+            f"{type(head).__name__} has no layer with num_classes={classes} outputs to mix before."
+        )
+    return names[-1]
+
+
+def criterion_of(loss: nn.Module) -> Criterion:
+    """A head's loss term by term.
+
+    mm losses average over examples and sum over classes; they give terms by ``reduction_override``.
+    """
+    if "reduction_override" not in inspect.signature(loss.forward).parameters:
+        return as_criterion(loss)
+    return _fused(loss) or Criterion(_Terms(loss))
+
+
+@dataclass(frozen=True)
+class _Terms:
+    loss: nn.Module
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        terms = self.loss(logits, target, reduction_override="none")
+        return terms.sum(-1) if terms.dim() == 2 else terms
+
+
+def _fused(loss: nn.Module) -> Criterion | None:
+    """The cross-entropies that the fused form can stand in for."""
+    ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
+    if not isinstance(ce, CrossEntropyLoss) or ce.use_sigmoid or ce.class_weight is not None:
+        return None
+    if isinstance(loss, LabelSmoothLoss):
+        return None if loss.mode == "multi_label" else cross_entropy(loss._eps, loss.loss_weight)
+    return cross_entropy(scale=loss.loss_weight)

@@ -1,0 +1,79 @@
+"""mmengine: the hook that goes with the mixup key, so that a resumed run goes on bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mixplug import sampling
+from mixplug.adapters.retype import retype, retyped
+from mixplug.registry import HOOKS
+
+
+class Seeded:
+    """A dataset whose item i draws its augmentations from (seed, epoch, i), in whatever worker."""
+
+    seed: int
+    epoch: torch.Tensor  # shared memory: persistent workers outlive an epoch
+
+    def __getitem__(self, index: int) -> object:
+        key = sampling.key(sampling.generators(self.seed, int(self.epoch), int(index)).local)
+        with _global_seed(key):
+            return self.plain.__getitem__(self, index)
+
+
+@HOOKS.register_module()
+class MixupHook(Hook):
+    """Tells the model's mixer seed, step and epoch, and keys the data's augmentations likewise.
+
+    mmengine restores the seed and the counters on resume. It does not restore the state of the
+    random generators that transforms draw from, so epochs are keyed instead: the augmentation of
+    an item depends on seed, epoch and index alone. Loops by iteration have no epochs to key and
+    keep mmengine's own order of draws.
+    """
+
+    priority = "VERY_HIGH"
+
+    def before_train(self, runner: Runner) -> None:
+        """Key the training set's augmentations."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            dataset = runner.train_loop.dataloader.dataset
+            retype(dataset, Seeded)
+            dataset.seed = runner.seed
+            dataset.epoch = torch.tensor(runner.epoch).share_memory_()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Open an epoch of augmentations."""
+        dataset = runner.train_loop.dataloader.dataset
+        if retyped(dataset, Seeded):
+            dataset.epoch.fill_(runner.epoch)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        """Set the mixer's clock."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        clock = model.clock
+        clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
+
+
+@contextmanager
+def _global_seed(key: int) -> Iterator[None]:
+    """Seed the generators that transforms draw from, and put their states back."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    random.seed(key)
+    np.random.seed(key % (1 << 32))
+    torch.default_generator.manual_seed(key)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])

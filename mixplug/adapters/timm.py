@@ -1,0 +1,214 @@
+"""timm: its models in stages, its losses term by term, its training task with a mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch.nn.functional as F
+from timm.loss import (
+    BinaryCrossEntropy,
+    JsdCrossEntropy,
+    LabelSmoothingCrossEntropy,
+    SoftTargetCrossEntropy,
+)
+from timm.task import ClassificationTask
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+
+from mixplug import sampling
+from mixplug.adapters import ranks
+from mixplug.criterion import Criterion, as_criterion, cross_entropy, register
+from mixplug.layouts import Layout
+from mixplug.mixers.base import Mixer
+from mixplug.stages import Stages
+
+LEARNED = "mixup."  # prefix of the mixer's own parameters on the model
+
+
+def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None) -> Stages:
+    """A timm classifier in stages.
+
+    The map A is the last that ``feature_info`` names, for CNNs and transformers alike. A
+    transformer that classifies its class token is mixed one block earlier, where the last block
+    can still carry the mixed patches to that token.
+
+    Args:
+        model: from ``timm.create_model``, with a classifier.
+        call: as in :class:`mixplug.Stages`.
+
+    Raises:
+        ValueError: no single classifier module, or no ``feature_info``.
+    """
+    head = model.get_classifier()
+    if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
+        raise ValueError(
+            f"{type(model).__name__} has no single classifier module to mix before, got "
+            f"{type(head).__name__}. Give it num_classes > 0, and one head only."
+        )
+    classifier = next(name for name, module in model.named_modules() if module is head)
+    info = getattr(model, "feature_info", None)
+    if not info:
+        raise ValueError(
+            f"{type(model).__name__} has no feature_info, so its feature map is not known. Use "
+            f"mixplug.Stages(model, features=NAME, classifier={classifier!r})."
+        )
+    last = info[-1]["module"]
+    layout = Layout(
+        channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
+        prefix=getattr(model, "num_prefix_tokens", 0),
+    )
+    features = _before(last) if getattr(model, "global_pool", None) == "token" else last
+    return Stages(model, features, classifier, last=last, layout=layout, call=call)
+
+
+def _before(block: str) -> str:
+    """'blocks.11' to 'blocks.10'."""
+    stem, _, number = block.rpartition(".")
+    return f"{stem}.{int(number) - 1}" if number.isdigit() and int(number) > 0 else block
+
+
+@register
+def _(loss: SoftTargetCrossEntropy) -> Criterion:
+    return cross_entropy()
+
+
+@register
+def _(loss: LabelSmoothingCrossEntropy) -> Criterion:
+    return cross_entropy(loss.smoothing)
+
+
+@register
+def _(loss: BinaryCrossEntropy) -> Criterion:
+    def terms(logits: Tensor, target: Tensor) -> Tensor:
+        if loss.smooth_dense:
+            target = target * (1 - loss.smoothing) + 0.5 * loss.smoothing
+        if loss.target_threshold is not None:
+            target = target.gt(loss.target_threshold).to(target.dtype)
+        per_class = F.binary_cross_entropy_with_logits(
+            logits, target, loss.weight, pos_weight=loss.pos_weight, reduction="none"
+        )
+        return per_class.sum(-1) if loss.sum_classes else per_class.mean(-1)
+
+    return Criterion(terms, 0.0 if loss.smooth_dense else loss.smoothing)
+
+
+@register
+def _(loss: JsdCrossEntropy) -> Criterion:
+    raise ValueError("--jsd-loss compares augmented splits of a batch and cannot be mixed.")
+
+
+class _EpochCounter(nn.Module):
+    """Counts epochs, of which train.py tells its task nothing.
+
+    It lives in the model, without parameters or state, and sees ``model.train()``, which opens
+    every epoch of train.py and of most other loops; the first after a step is a new epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+        self.stepped = False
+
+    def train(self, mode: bool = True) -> _EpochCounter:
+        if mode and self.stepped:
+            self.epoch, self.stepped = self.epoch + 1, False
+        return super().train(mode)
+
+
+class MixupTask(ClassificationTask):
+    """timm's classification task with a mixer; :func:`bind` makes the class that train.py calls.
+
+    ``forward`` mixes while the model is in training mode. The state dict that a checkpoint gets is
+    the model's own; what else a resumed run needs, the mixer's parameters among it, goes into
+    timm's ``task_state``.
+    """
+
+    mixer: Mixer
+    start_epoch: int | None = None
+    built = False
+
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """Take what timm's task takes."""
+        super().__init__(model, *args, **kwargs)
+        type(self).built = True
+        as_criterion(self.criterion)  # says at once if it cannot be mixed
+        self.stages = timm_stages(model, call=lambda x: self.trainable_module(x))
+        self.mixer.attach(self.stages)
+        self.seed, self.rank, self.step = ranks.shared_seed(), ranks.rank(), 0
+        self.counter = _EpochCounter()
+        self.counter.epoch = self.start_epoch or 0
+        model.add_module("mixup_epochs", self.counter)
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Loss of the mixed batch, and the logits timm's metrics see."""
+        if not self.trainable_module.training:
+            return super().forward(input, target)
+        if not isinstance(input, Tensor):
+            raise ValueError(
+                "Mixing needs images in a tensor; --naflex-loader gives packed patches."
+            )
+        criterion = as_criterion(self.criterion)
+        if target.is_floating_point():  # multi-label rows are as soft as they are meant to be
+            criterion = replace(criterion, smoothing=0.0)
+        draws = sampling.generators(self.seed, self.step, self.rank)
+        mixed = self.mixer(self.stages, input, target, draws, self.counter.epoch, self.step)
+        self.step, self.counter.stepped = self.step + 1, True
+        output = mixed.logits if mixed.output is None else mixed.output
+        return {"loss": mixed.loss(criterion), "output": output}
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """Seed, step and epoch of the mixer's draws, and its parameters."""
+        model = unwrap_model(module or self.get_trainable_module(ema=ema))
+        learned = {k: v for k, v in model.state_dict().items() if k.startswith(LEARNED)}
+        mine = {"seed": self.seed, "step": self.step, "epoch": self.counter.epoch}
+        return {**super().get_task_state(module, ema=ema), "mixplug": {**mine, "learned": learned}}
+
+    def load_task_state(
+        self,
+        state: dict | None,
+        strict: bool = True,
+        module: nn.Module | None = None,
+        ema: bool = False,
+    ) -> None:
+        """Go on with the draws where they stopped."""
+        super().load_task_state(state, strict=strict, module=module, ema=ema)
+        mine = (state or {}).get("mixplug")
+        if mine and not ema:
+            self.seed, self.step = mine["seed"], mine["step"]
+            if self.start_epoch is None:
+                self.counter.epoch, self.counter.stepped = mine["epoch"], True
+
+    def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """Timm's entries, the state dict without the mixer's parameters."""
+        state = super().get_checkpoint_state(ema=ema, **kwargs)
+        for key in ("state_dict", "state_dict_ema"):
+            if key in state:
+                state[key] = {k: v for k, v in state[key].items() if not k.startswith(LEARNED)}
+        return state
+
+    def load_checkpoint_state(
+        self,
+        state_dict: dict,
+        task_state: dict | None = None,
+        ema: bool = False,
+        strict: bool = True,
+    ) -> None:
+        """A plain timm checkpoint, or one of this task with the mixer's parameters beside it."""
+        model = unwrap_model(self.get_trainable_module(ema=ema))
+        current = {k: v for k, v in model.state_dict().items() if k.startswith(LEARNED)}
+        learned = (task_state or {}).get("mixplug", {}).get("learned", {})
+        super().load_checkpoint_state({**current, **learned, **state_dict}, task_state, ema, strict)
+
+
+def bind(base: type[ClassificationTask], mixer: Mixer, start_epoch: int | None = None) -> type:
+    """A task class that is ``base`` with a mixer, to stand in its place.
+
+    Args:
+        base: timm's ClassificationTask, or a subclass of it.
+        mixer: what to train with.
+        start_epoch: train.py's ``--start-epoch``.
+    """
+    bases = (MixupTask,) if base is ClassificationTask else (MixupTask, base)
+    return type(f"Mixup{base.__name__}", bases, {"mixer": mixer, "start_epoch": start_epoch})

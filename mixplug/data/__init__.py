@@ -1,0 +1,1 @@
+"""Data sets of the demos and quick configs."""

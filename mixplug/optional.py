@@ -1,0 +1,28 @@
+"""The one way to import what is optional."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def optional(module: str, extra: str, why: str) -> ModuleType:
+    """Import an optional dependency, or say which line installs it.
+
+    Args:
+        module: dotted name.
+        extra: of mixplug, that brings it.
+        why: what it is wanted for.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise  # it is there, but lacks a part of its own
+        raise ImportError(
+            f"{why} needs {module.partition('.')[0]}, which is not installed. "
+            f"Install it with: pip install 'mixplug[{extra}]'"
+        ) from error

@@ -1,0 +1,159 @@
+"""timm's train.py, unmodified, with a mixer.
+
+    python -m timm_hooks.train TRAIN_PY [timm's own arguments] --mixup-impl IMPL
+                               [--mixup-args KEY=VALUE ...]
+
+TRAIN_PY is the train.py of timm's repository (huggingface/pytorch-image-models), which its package
+does not contain. IMPL is a dotted path to a mixer: mixplug.alignmix, mixplug.dense_multimix, or
+any class of any package that derives from mixplug.Mixer. Everything else is passed on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+
+_CLASHES = {
+    "mixup": "both would mix the batch: leave it out",
+    "cutmix": "both would mix the batch: leave it out, or use --mixup-impl mixplug.cutmix",
+    "cutmix_minmax": "both would mix the batch: leave it out",
+    "kd_model_name": "distillation has a task of its own: leave it out",
+    "naflex_loader": "its batches are packed patches: leave it out",
+    "torchscript": "a scripted model cannot be mixed inside: use --torchcompile",
+    "jsd_loss": "it compares augmented splits of a batch: leave it out",
+}
+
+
+def split_arguments(argv: Sequence[str]) -> tuple[str, str, dict[str, object], list[str]]:
+    """Part our arguments from timm's.
+
+    Args:
+        argv: without the program's name.
+
+    Returns:
+        Path of train.py, dotted path of the mixer, its settings, and timm's arguments.
+
+    Raises:
+        ValueError: an argument is missing or not KEY=VALUE.
+    """
+    script, impl, settings, rest = "", "", {}, []
+    tokens = list(argv)
+    while tokens:
+        token = tokens.pop(0)
+        flag, equals, value = token.partition("=")
+        if flag == "--mixup-impl":
+            impl = value if equals else (tokens.pop(0) if tokens else "")
+        elif flag == "--mixup-args":
+            given = [value] if equals else []
+            while tokens and not tokens[0].startswith("-") and "=" in tokens[0]:
+                given.append(tokens.pop(0))
+            settings.update(map(_setting, given))
+        elif not script and not token.startswith("-"):
+            script = token
+        else:
+            rest.append(token)
+    if not os.path.isfile(script):
+        raise ValueError(
+            f"The first argument must be the path of timm's train.py, got {script!r}. It is in "
+            f"timm's repository (huggingface/pytorch-image-models), not in its package."
+        )
+    if not impl:
+        raise ValueError("--mixup-impl needs a dotted path, such as mixplug.alignmix.")
+    return script, impl, settings, rest
+
+
+def timm_settings(argv: Sequence[str]) -> dict[str, object]:
+    """What timm's arguments, or the YAML file that --config names, say about mixing."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", default="")
+    first, _ = parser.parse_known_args(argv)
+    for name in ("mixup", "cutmix"):
+        parser.add_argument(f"--{name}", type=float, default=0.0)
+    for name in ("mixup-off-epoch", "start-epoch"):
+        parser.add_argument(f"--{name}", type=int, default=None)
+    parser.add_argument("--cutmix-minmax", nargs="+", type=float, default=None)
+    parser.add_argument("--kd-model-name", default=None)
+    for name in ("naflex-loader", "torchscript", "jsd-loss"):
+        parser.add_argument(f"--{name}", action="store_true")
+    if first.config:
+        import yaml
+
+        with open(first.config) as file:
+            parser.set_defaults(**yaml.safe_load(file))
+    return vars(parser.parse_known_args(argv)[0])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Bind the mixer's task in place of timm's, then run train.py as if it had been called."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    try:
+        script, rest, tasks = prepare(argv)
+    except (ValueError, KeyError) as error:
+        print(f"timm_hooks.train: error: {error.args[0]}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [script, *rest]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    runpy.run_path(script, run_name="__main__")
+    if not any(task.built for task in tasks):
+        raise ValueError(
+            f"{script} trained without timm.task.ClassificationTask, so nothing was mixed. It "
+            f"needs timm >= 1.0.27 and the train.py that belongs to it."
+        )
+
+
+def prepare(argv: Sequence[str]) -> tuple[str, list[str], list[type]]:
+    """Path of train.py, timm's arguments, and the tasks that were bound in."""
+    script, impl, settings, rest = split_arguments(argv)
+    found = timm_settings(rest)
+    for name, why in _CLASHES.items():
+        if found[name]:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} cannot go together with --mixup-impl: {why}.")
+    return script, rest, bind_tasks(impl, settings, found["mixup_off_epoch"], found["start_epoch"])
+
+
+def bind_tasks(
+    impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
+) -> list[type]:
+    """Build the mixer and put tasks with it in place of timm's, before train.py imports them."""
+    import timm.task
+
+    import mixplug
+    from mixplug.adapters.timm import bind
+    from mixplug.models import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
+
+    if off_epoch:  # timm's 0 means never
+        settings = {"off_epoch": off_epoch, **settings}
+    mixer = mixplug.build(impl, **settings)
+    if not isinstance(mixer, mixplug.Mixer):
+        raise ValueError(
+            f"--mixup-impl {impl} gives a {type(mixer).__name__}, which is not a mixplug.Mixer."
+        )
+    tasks = []
+    for name in ("ClassificationTask", "MultiLabelClassificationTask"):
+        base = getattr(timm.task, name, None)  # the second came after timm 1.0.27
+        if base is not None:
+            tasks.append(bind(base, mixer, start_epoch))
+            setattr(timm.task, name, tasks[-1])
+    return tasks
+
+
+def _setting(token: str) -> tuple[str, object]:
+    key, equals, value = token.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--mixup-args needs KEY=VALUE, got {token!r}.")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+if __name__ == "__main__":
+    main()
