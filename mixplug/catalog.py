@@ -9,9 +9,10 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
-T = TypeVar("T", bound=Callable)
+Target = Callable[..., Any]
+T = TypeVar("T", bound=Target)
 
 ENTRY_POINTS = "mixplug.plugins"
 _SCANNED = ("mixers",)
@@ -32,7 +33,7 @@ class Entry:
 
     kind: str
     name: str
-    target: Callable
+    target: Target
     reference: str
     alias: str
     hosts: tuple[str, ...]
@@ -40,7 +41,7 @@ class Entry:
     @property
     def defaults(self) -> dict[str, object]:
         """The keys of its config and their defaults."""
-        return {f.name: f.default for f in dataclasses.fields(self.target) if f.init}
+        return {f.name: f.default for f in _fields(self.target)}
 
 
 _table: dict[str, Entry] = {}
@@ -102,7 +103,9 @@ def find(name: str, kind: str | None = None) -> Entry:
     raise KeyError(f"There is no {kind or 'entry'} {name!r}.{_suggest(name, known)}")
 
 
-def build(spec: Mapping | str | Callable, kind: str | None = None, **overrides: object) -> object:
+def build(
+    spec: Mapping[str, Any] | str | Target, kind: str | None = None, **overrides: object
+) -> Any:
     """Make an object from a config.
 
     Args:
@@ -120,15 +123,14 @@ def build(spec: Mapping | str | Callable, kind: str | None = None, **overrides: 
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
     arguments = {**spec, **overrides}
-    if dataclasses.is_dataclass(target):
-        known = [f.name for f in dataclasses.fields(target) if f.init]
-        for key in arguments:
-            if key not in known:
-                raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, known)}")
+    known = [f.name for f in _fields(target)]
+    for key in arguments if known else ():
+        if key not in known:
+            raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, known)}")
     return target(**arguments)
 
 
-def resolve(target: str | Callable, kind: str | None = None) -> Callable:
+def resolve(target: str | Target, kind: str | None = None) -> Target:
     """The class or function behind a name, an alias, a dotted path, or itself.
 
     Raises:
@@ -140,7 +142,8 @@ def resolve(target: str | Callable, kind: str | None = None) -> Callable:
     if not module or module == "mixplug":
         return find(target, kind).target
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found: Target = getattr(importlib.import_module(module), attribute)
+        return found
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or " "):
             raise  # the module is there, something that it imports is not
@@ -160,6 +163,13 @@ def _load() -> None:
         point.load()
 
 
+def _fields(target: Target) -> list[dataclasses.Field[Any]]:
+    """The settings of a dataclass; none of anything else."""
+    if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
+        return []
+    return [field for field in dataclasses.fields(target) if field.init]
+
+
 def _suggest(name: str, known: list[str]) -> str:
     lower = {k.lower(): k for k in known}
     nearest = difflib.get_close_matches(name.lower(), lower, n=1)
@@ -167,5 +177,5 @@ def _suggest(name: str, known: list[str]) -> str:
     return f"{guess} Known: {', '.join(known)}."
 
 
-def _path(target: Callable) -> str:
+def _path(target: Target) -> str:
     return f"{target.__module__}.{target.__qualname__}"

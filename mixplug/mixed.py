@@ -54,13 +54,12 @@ class Mixed:
         if terms.dim() == 0 and self.weight is None:
             return terms
         if terms.shape != (count,):
+            why = (
+                " A scalar will not do, since these terms are weighted." if not terms.dim() else ""
+            )
             raise ValueError(
-                f"The criterion must return one value per term, ({count},), got {tuple(terms.shape)}"
-                + (
-                    ". A scalar will not do, since these terms are weighted."
-                    if terms.dim() == 0
-                    else "."
-                )
+                f"The criterion must return one value per term, ({count},), got shape "
+                f"{tuple(terms.shape)}.{why}"
             )
         return terms.mean() if self.weight is None else (terms * self.weight.flatten()).sum()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mixplug.layouts import Layout
 
 Edit = Callable[[Tensor], Tensor]
+_Step = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,18 @@ class _Tap:
     """
 
     def __init__(self) -> None:
-        self.edit: Callable | None = None
+        self.edit: Callable[[Any], Any] | None = None
 
 
 class _InputTap(_Tap):
     @torch.compiler.disable
-    def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if self.edit is None else (self.edit(args[0]), *args[1:])
 
 
 class _OutputTap(_Tap):
     @torch.compiler.disable
-    def __call__(self, module: nn.Module, args: tuple, output: object) -> object | None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> object | None:
         return None if self.edit is None else self.edit(output)
 
 
@@ -102,8 +104,9 @@ class Stages:
         head = self.classifier
         if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward:
             return head
-        pointwise = isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1
-        return head if pointwise and type(head).forward is nn.Conv2d.forward else None
+        if isinstance(head, nn.Conv2d) and type(head).forward is nn.Conv2d.forward:
+            return head if head.kernel_size == (1, 1) and head.groups == 1 else None
+        return None
 
     @property
     def embed_dim(self) -> int:
@@ -115,14 +118,14 @@ class Stages:
                 f"A decoder needs the width of the embedding, which the classifier "
                 f"{type(head).__name__} does not declare (in_features or in_channels)."
             )
-        return width
+        return int(width)
 
     def require(self, name: str) -> None:
         """Prepare an edit at a further named module; ValueError if the model has none such."""
         self._tap(name)
 
     def learn(self, module: nn.Module) -> None:
-        """Register a mixer's own module on the model, as ``mixup``, before the optimizer is built."""
+        """Register a mixer's own module on the model as ``mixup``; do it before the optimizer."""
         self.model.add_module("mixup", module)
         self.learned = module
 
@@ -150,7 +153,7 @@ class Stages:
         Raises:
             ValueError: a module that was never called, or an output without a map.
         """
-        edits: dict[str, list[Callable]] = {name: [edit] for name, edit in (layers or {}).items()}
+        edits: dict[str, list[_Step]] = {name: [edit] for name, edit in (layers or {}).items()}
         if features is not None:
             edits.setdefault(at or self.features, []).append(self._on_map(features, prefix))
         if dense is not None:
@@ -166,7 +169,7 @@ class Stages:
         self._watch.check(what)
 
     def _run(
-        self, x: Tensor, edits: Mapping[str, list[Callable]], embedding: Edit | None, dense: bool
+        self, x: Tensor, edits: Mapping[str, list[_Step]], embedding: Edit | None, dense: bool
     ) -> Forward:
         seen: dict[str, Tensor] = {}
 
@@ -217,7 +220,7 @@ class Stages:
         return self._outputs[name]
 
     def _module(self, name: str) -> nn.Module:
-        modules = dict(self.model.named_modules())
+        modules: dict[str, nn.Module] = dict(self.model.named_modules())
         if name in modules and name:
             return modules[name]
         nearest = difflib.get_close_matches(name, modules, n=4, cutoff=0.3)
@@ -251,7 +254,7 @@ class _NanWatch:
             )
 
 
-def _chain(functions: list[Callable]) -> Callable[[object], object]:
+def _chain(functions: list[_Step]) -> Callable[[object], object]:
     def run(value: object) -> object:
         for function in functions:
             value = function(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mmengine.dataset import BaseDataset
 
 from mixplug.data.digits import NUM_CLASSES, digits
@@ -19,7 +21,7 @@ class Digits(BaseDataset):
         **options: of mmengine's BaseDataset.
     """
 
-    METAINFO = {"classes": tuple(str(k) for k in range(NUM_CLASSES))}
+    METAINFO: ClassVar[dict] = {"classes": tuple(str(k) for k in range(NUM_CLASSES))}
 
     def __init__(self, split: str, size: int = 16, pipeline: list = (), **options: object) -> None:
         self.split, self.size = split, size

@@ -42,9 +42,9 @@ def calibration_bins(
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    r"""ECE [0]: ``sum_i share_i |accuracy_i - confidence_i|`` over bins; a fraction, lower is better.
+    r"""ECE [0]: ``sum_i share_i |accuracy_i - confidence_i|`` over bins, a fraction.
 
-    The thesis prints percent (Table 3.6). Arguments as in :func:`calibration_bins`.
+    Lower is better; the thesis prints percent (Table 3.6). Arguments: :func:`calibration_bins`.
 
     - [0]: On Calibration of Modern Neural Networks, 2017, https://arxiv.org/abs/1706.04599
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 _CHUNK = 1 << 19  # logits in flight: 2 MiB of float32, which stay in a core's cache
 
@@ -75,24 +77,24 @@ def hull_cross_entropy(
         coefficient = weights.new_full(weights.shape[:-1], 1 / weights[..., 0].numel())
     elif coefficient.shape != weights.shape[:-1]:
         raise ValueError(
-            f"coefficient needs the shape {tuple(weights.shape[:-1])}, got {tuple(coefficient.shape)}."
+            f"coefficient needs the shape {tuple(weights.shape[:-1])}, got "
+            f"{tuple(coefficient.shape)}."
         )
     with torch.autocast(logits.device.type, enabled=False):
-        return _HullCrossEntropy.apply(
+        loss: Tensor = _HullCrossEntropy.apply(
             logits.to(dtype).reshape(-1, batch, classes),
             target.to(dtype),
             weights.detach().to(dtype).reshape(-1, *weights.shape[-2:]),
             coefficient.detach().to(dtype).reshape(-1, weights.shape[-2]),
         )
+    return loss
 
 
 class _HullCrossEntropy(torch.autograd.Function):
     """Loss and gradient of one sweep; the gradient is a (P, B, K) tensor, P leading items."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, logits: Tensor, target: Tensor, weights: Tensor, c: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weights: Tensor, c: Tensor) -> Tensor:
         c_mass = c * (weights @ target.sum(-1))  # (P, M): coefficient of logsumexp
         # sum_k c_k λ_k G λ_k^T = <S, G> with S = Λ^T diag(c) Λ, so G itself is not needed either
         pull = (weights.mT @ (c[..., None] * weights)) @ target  # S Y, (P, B, K)
@@ -112,6 +114,6 @@ class _HullCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad, None, None, None

@@ -78,7 +78,8 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
             return terms.mean()
         if weight.shape != terms.shape:
             raise ValueError(
-                f"weight needs the shape {tuple(terms.shape)} of the terms, got {tuple(weight.shape)}."
+                f"weight needs the shape {tuple(terms.shape)} of the terms, got "
+                f"{tuple(weight.shape)}."
             )
         weight = weight.to(dtype)
         return (terms * weight).sum() / weight.sum().clamp(min=torch.finfo(dtype).tiny)

@@ -17,10 +17,12 @@ from mixplug.layouts import pool
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Plan, pair
 from mixplug.mixers.pairwise import PairMixer
+from mixplug.models.autoencoder import Autoencoder, VariationalAutoencoder
 from mixplug.stages import Forward, Stages
 
 _LEVELS = ("x", "A", "A'", "e")
 _RECONSTRUCT = "reconstruct"
+_DECODERS = {"ae": Autoencoder, "vae": VariationalAutoencoder}
 
 
 @register("AlignMixup", alias="alignmix", reference="thesis 3.3, Algorithm 1")
@@ -78,7 +80,7 @@ class AlignMixup(PairMixer):
         self.require(bool(self.modes) and not isinstance(self.modes, str), "modes", names)
         self.require(self.eps > 0, "eps", "> 0")
         self.require(self.iters >= 0, "iters", ">= 0")
-        self.require(self.decoder in (None, "ae", "vae"), "decoder", "None, 'ae' or 'vae'")
+        self.require(self.decoder in (None, *_DECODERS), "decoder", f"None or in {(*_DECODERS,)}")
         if self.decoder is not None:
             shape = self.image_shape
             self.require(
@@ -92,14 +94,10 @@ class AlignMixup(PairMixer):
         """Whether there is a decoder."""
         return self.decoder is not None
 
-    def build_module(self, embed_dim: int) -> nn.Module | None:
-        """The decoder D, and for 'vae' the map from e to log σ²."""
-        from mixplug.models.decoder import GaussianHead, ResidualDecoder
-
-        parts = {"decoder": ResidualDecoder(embed_dim, self.image_shape)}
-        if self.decoder == "vae":
-            parts["log_variance"] = GaussianHead(embed_dim)
-        return nn.ModuleDict(parts)
+    def build_module(self, embed_dim: int) -> nn.Module:
+        """The decoder D, and what a variational one needs beside it."""
+        assert self.decoder is not None and self.image_shape is not None  # checked at the start
+        return _DECODERS[self.decoder](embed_dim, self.image_shape)
 
     def points(self) -> Sequence[str]:
         """The named modules."""
@@ -116,33 +114,45 @@ class AlignMixup(PairMixer):
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
         """Mix in the plan's mode, or reconstruct; what this leaves out gets zero gradients."""
-        if not self.learns:
-            return super().apply(stages, x, y, plan)
-        if stages.learned is None:
-            raise ValueError(f"{self.name} has a decoder: call attach(stages) before training.")
-        if plan.branch == _RECONSTRUCT:
-            return self._reconstruct(stages, x, y, plan)
-        mixed = super().apply(stages, x, y, plan)
-        return replace(mixed, extra={"unused": _no_gradient(stages.learned)})
+        if plan.branch != _RECONSTRUCT:
+            return self._touch(super().apply(stages, x, y, plan), stages)
+        forward = stages(x)
+        losses = self._autoencoder(stages).losses(
+            x, forward.embedding, _noise(forward.embedding, plan)
+        )
+        target = soft_targets(y, forward.logits.shape[-1])
+        nothing = forward.logits.new_zeros(len(x), dtype=torch.float32)
+        return Mixed(forward.logits, target, weight=nothing, extra=losses)
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
         """The batch as it is."""
-        mixed = super().unmixed(stages, x, y)
-        return (
-            replace(mixed, extra={"unused": _no_gradient(stages.learned)}) if self.learns else mixed
-        )
+        return self._touch(super().unmixed(stages, x, y), stages)
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
         """Run the model with A mixed; inputs and embeddings as in the base."""
         level = plan.branch
-        if level == "e" and self.decoder == "vae":
-            return stages(x, embedding=partial(self._draw_between, stages=stages, plan=plan))
+        if level == "e" and self.learns:
+            return stages(x, embedding=partial(self._between, stages=stages, plan=plan))
         if level in ("x", "e", CLEAN):
             return super().forward(stages, x, plan)
         at = self.features if level in ("A", "A'") else level.removesuffix("'")
         dense = (lambda a: pool(a, self.resolution)) if self.dense else None
         aligned = partial(self._mix_maps, plan=plan)
         return stages(x, features=aligned, prefix=partial(pair, plan=plan), dense=dense, at=at)
+
+    def _between(self, e: Tensor, stages: Stages, plan: Plan) -> Tensor:
+        mixed = self._autoencoder(stages).between(e, partial(pair, plan=plan), _noise(e, plan))
+        return mixed.flatten(0, 1) if self.dense else mixed
+
+    def _touch(self, mixed: Mixed, stages: Stages) -> Mixed:
+        if not self.learns:
+            return mixed
+        return replace(mixed, extra={"unused": self._autoencoder(stages).untouched()})
+
+    def _autoencoder(self, stages: Stages) -> Autoencoder:
+        if not isinstance(stages.learned, Autoencoder):
+            raise ValueError(f"{self.name} has a decoder: call attach(stages) before training.")
+        return stages.learned
 
     def _mix_maps(self, a: Tensor, plan: Plan) -> Tensor:
         a = pool(a, self.resolution)
@@ -156,36 +166,6 @@ class AlignMixup(PairMixer):
             return mix(other, other_aligned, 1 - plan.lam)
         return mix(a, a_aligned, plan.lam)
 
-    def _draw_between(self, e: Tensor, stages: Stages, plan: Plan) -> Tensor:
-        sigma = torch.exp(stages.learned["log_variance"](e) / 2)
-        noise = sampling.normal(e.shape, plan.generator(e.device)).to(e)
-        return pair(e, plan) + pair(sigma, plan) * noise
 
-    def _reconstruct(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
-        if tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"{self.name} was built to decode images of {self.image_shape}, the batch has "
-                f"{tuple(x.shape[1:])}."
-            )
-        forward = stages(x)
-        code, extra = forward.embedding, {}
-        if self.decoder == "vae":
-            log_variance = stages.learned["log_variance"](code)
-            extra["kl"] = _kl(code.float(), log_variance.float())
-            noise = sampling.normal(code.shape, plan.generator(code.device)).to(code)
-            code = code + torch.exp(log_variance / 2) * noise
-        image = stages.learned["decoder"](code)
-        extra["reconstruction"] = (image.float() - x.float()).square().flatten(1).sum(1).mean()
-        nothing = forward.logits.new_zeros(len(x), dtype=torch.float32)
-        target = soft_targets(y, forward.logits.shape[-1])
-        return Mixed(forward.logits, target, weight=nothing, extra=extra)
-
-
-def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of N(μ, σ²) from N(0, I): sum over D, mean over the batch."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-
-
-def _no_gradient(module: nn.Module) -> Tensor:
-    """Zero that depends on every parameter, so that DDP does not wait for those out of use."""
-    return sum(p.flatten()[0] * 0 for p in module.parameters() if p.requires_grad)
+def _noise(e: Tensor, plan: Plan) -> Tensor:
+    return sampling.normal(e.shape, plan.generator(e.device)).to(e)

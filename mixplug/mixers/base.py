@@ -16,6 +16,9 @@ from mixplug.stages import Stages
 CLEAN = "clean"
 
 
+_NOT_DRAWN = torch.empty(0)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that is random in one step, and nothing else.
@@ -29,10 +32,10 @@ class Plan:
     """
 
     branch: str
-    permutation: Tensor | None = None
-    lam: Tensor | None = None
+    permutation: Tensor = _NOT_DRAWN
+    lam: Tensor = _NOT_DRAWN
     key: int = 0
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def generator(self, device: torch.device) -> torch.Generator:
         """The generator of ``key``."""
@@ -74,9 +77,14 @@ class Mixer:
         """Run the model on ``x``, mixed as planned; ``y`` as in :func:`soft_targets`."""
         raise NotImplementedError
 
-    def build_module(self, embed_dim: int) -> nn.Module | None:
-        """What the mixer learns itself, if anything."""
-        return None
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters of its own, which :meth:`build_module` then makes."""
+        return False
+
+    def build_module(self, embed_dim: int) -> nn.Module:
+        """What the mixer learns itself, for embeddings of width ``embed_dim``."""
+        raise NotImplementedError
 
     def points(self) -> Sequence[str]:
         """Names of the model's modules at which it mixes, beside features and embedding."""
@@ -89,15 +97,9 @@ class Mixer:
         """
         for name in self.points():
             stages.require(name)
-        module = self.build_module(stages.embed_dim) if self.learns else None
-        if module is not None:
+        if self.learns:
             like = next(stages.model.parameters())
-            stages.learn(module.to(like.device, like.dtype))
-
-    @property
-    def learns(self) -> bool:
-        """Whether :meth:`build_module` gives a module."""
-        return type(self).build_module is not Mixer.build_module
+            stages.learn(self.build_module(stages.embed_dim).to(like.device, like.dtype))
 
     def __call__(
         self,
@@ -121,11 +123,9 @@ class Mixer:
         Raises:
             ValueError: what the settings, the model or the batch do not allow, or NaN features.
         """
-        if self.off_epoch is not None and epoch >= self.off_epoch:
-            plan, mixed = Plan(CLEAN), self.unmixed(stages, x, y)
-        else:
-            plan = self.sample(x, generators)
-            mixed = self.apply(stages, x, y, plan)
+        off = self.off_epoch is not None and epoch >= self.off_epoch
+        plan = Plan(CLEAN) if off else self.sample(x, generators)
+        mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
         stages.check(
             f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}")
         )

@@ -21,7 +21,7 @@ from mixplug.layouts import pool
 from mixplug.mixed import HullMixed, Mixed
 from mixplug.mixers.base import Plan
 from mixplug.mixers.multimix import MultiMix
-from mixplug.stages import Stages
+from mixplug.stages import Edit, Stages
 
 _REDUCTIONS = ("position_mean", "global")
 
@@ -88,7 +88,7 @@ class DenseMultiMix(MultiMix):
             output=forward.logits.mean(1),
         )
 
-    def _plain(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan, dense: object) -> Mixed:
+    def _plain(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan, dense: Edit) -> Mixed:
         """For a classifier that does not commute with mixing: mix embeddings, then classify."""
         drawn: list[tuple[Tensor, Tensor]] = []
 
@@ -108,11 +108,11 @@ class DenseMultiMix(MultiMix):
     def _attention(self, stages: Stages, z: Tensor, target: Tensor | None) -> Tensor:
         if self.attention == "none":
             return attention_map(z, normalize="uniform")
-        weight = stages.linear.weight if self.attention == "cam" else None
+        weight = getattr(stages.linear, "weight", None) if self.attention == "cam" else None
         return attention_map(z, self.attention, self.normalize, weight, target)
 
     def _coefficient(self, s: Tensor) -> Tensor:
-        """What each term weighs in the sum, (M, N), from s (5.14); a position without s has none."""
+        """What each term weighs in the sum, (M, N), by (5.14); nothing where s is zero."""
         tiny = torch.finfo(s.dtype).tiny
         if self.reduction == "global":
             return s / s.sum().clamp(min=tiny)

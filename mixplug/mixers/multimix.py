@@ -19,7 +19,7 @@ _HULL, _INPUT = "hull", "x"
 @register("MultiMix", alias="multimix", reference="thesis 5.3.2")
 @dataclass(frozen=True, kw_only=True)
 class MultiMix(Mixer):
-    r"""MultiMix [0]: ``Z Λ`` and ``Y Λ`` in place of the batch, n columns of Λ ~ Dir(α) (5.6)-(5.8).
+    r"""MultiMix [0]: ``Z Λ`` and ``Y Λ`` for the batch, n columns of Λ ~ Dir(α) (5.6)-(5.8).
 
     Only mixed examples are trained on. With probability ``prob`` a batch is mixed so, otherwise
     its inputs are mixed in pairs (5.5), where λ weighs the example itself.
