@@ -11,7 +11,7 @@ from mixplug.mixers.base import Mixer, Plan
 from mixplug.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from mixplug.catalog import Target
 
 __version__ = "0.1.0"
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Callable:
+def __getattr__(name: str) -> Target:
     """``mixplug.alignmix`` and every other name of the catalog, found when asked for."""
     from mixplug.catalog import find
 

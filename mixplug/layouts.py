@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,11 +86,12 @@ def pool(a: Tensor, resolution: int | None) -> Tensor:
     return F.adaptive_avg_pool2d(a, resolution)
 
 
-def _last(output: object) -> Tensor:
-    return output[-1] if isinstance(output, (tuple, list)) else output
+def _last(output: Any) -> Tensor:
+    last: Tensor = output[-1] if isinstance(output, (tuple, list)) else output
+    return last
 
 
-def _replace(output: object, new: Tensor) -> object:
+def _replace(output: Any, new: Tensor) -> Any:
     if isinstance(output, (tuple, list)):
         return type(output)([*output[:-1], new])
     return new

@@ -38,14 +38,14 @@ def enable() -> None:
     @functools.wraps(build_model)
     def build_model_with_mixer(self, model):
         built = build_model(self, model)
-        if self.cfg.get("mixup"):
+        if self.cfg.get("mixup") is not None:
             train_with(built, build(self.cfg.mixup, kind="mixer"))
         return built
 
     @functools.wraps(register_hooks)
     def register_hooks_with_clock(self, *args, **kwargs):
         register_hooks(self, *args, **kwargs)
-        if self.cfg.get("mixup"):
+        if self.cfg.get("mixup") is not None:
             self.register_hook(MixupHook())
 
     Runner.build_model = build_model_with_mixer

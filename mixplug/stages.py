@@ -9,6 +9,8 @@ model's class, parameters and state dict stay as they are.
 from __future__ import annotations
 
 import difflib
+import functools
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +36,6 @@ class _Tap:
     """A hook that hands what flows at a module to ``edit`` while that is set, else does nothing.
 
     An object and not a closure, so that a copied or pickled model has idle taps of its own.
-    Dynamo leaves it alone: what is edited changes from step to step.
     """
 
     def __init__(self) -> None:
@@ -42,15 +43,23 @@ class _Tap:
 
 
 class _InputTap(_Tap):
-    @torch.compiler.disable
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if self.edit is None else (self.edit(args[0]), *args[1:])
 
 
 class _OutputTap(_Tap):
-    @torch.compiler.disable
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> object | None:
         return None if self.edit is None else self.edit(output)
+
+
+@functools.cache
+def _keep_eager() -> None:
+    """Have a compiled model break its graph at the taps: what they do changes from step to step.
+
+    Done when something has compiled, since the import of Dynamo takes longer than that of torch.
+    """
+    for tap in (_InputTap, _OutputTap):
+        tap.__call__ = torch.compiler.disable(tap.__call__)  # type: ignore[method-assign]
 
 
 class Stages:
@@ -185,6 +194,8 @@ class Stages:
             seen["logits"] = logits
             return logits
 
+        if "torch._dynamo" in sys.modules:
+            _keep_eager()
         try:
             self._input.edit = on_embedding
             for name, functions in edits.items():

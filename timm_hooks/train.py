@@ -68,7 +68,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[str, str, dict[str, object], l
 
 def timm_settings(argv: Sequence[str]) -> dict[str, object]:
     """What timm's arguments, or the YAML file that --config names, say about mixing."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-c", "--config", default="")
     first, _ = parser.parse_known_args(argv)
     for name in ("mixup", "cutmix"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
-from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+from mmpretrain.models.heads import ClsHead, CSRAClsHead, MultiLabelClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -66,10 +66,11 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
     Raises:
         ValueError: another kind of model or head, or one whose batches are mixed already.
     """
-    if not isinstance(model, ImageClassifier) or not isinstance(model.head, ClsHead):
+    if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
         raise ValueError(
-            f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead, got "
-            f"{type(model).__name__} with {type(getattr(model, 'head', None)).__name__}."
+            f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead or MultiLabelClsHead "
+            f"whose loss is a function of logits and targets alone, got {type(model).__name__} "
+            f"with {type(getattr(model, 'head', None)).__name__}."
         )
     if getattr(model.data_preprocessor, "batch_augments", None) is not None:
         raise ValueError(
@@ -81,6 +82,17 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
+
+
+def _plain_loss(head: nn.Module | None) -> bool:
+    """Whether the loss is the loss module on the logits, and these are a layer's output."""
+    return any(
+        isinstance(head, plain)
+        and type(head).loss is plain.loss
+        and type(head)._get_loss is plain._get_loss
+        and not isinstance(head, CSRAClsHead)
+        for plain in (ClsHead, MultiLabelClsHead)
+    )
 
 
 def mm_stages(model: ImageClassifier) -> Stages:

@@ -41,13 +41,21 @@ class MixupHook(Hook):
 
     priority = "VERY_HIGH"
 
+    def before_run(self, runner: Runner) -> None:
+        """Note the seed that the sampler was built with, before a checkpoint brings another."""
+        self.built_with = runner.seed
+
     def before_train(self, runner: Runner) -> None:
-        """Key the training set's augmentations."""
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            dataset = runner.train_loop.dataloader.dataset
-            retype(dataset, Seeded)
-            dataset.seed = runner.seed
-            dataset.epoch = torch.tensor(runner.epoch).share_memory_()
+        """Key the training set's augmentations, and its order after a resume without a set seed."""
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            return
+        loader = runner.train_loop.dataloader
+        sampler = getattr(loader.batch_sampler, "sampler", None)
+        if getattr(sampler, "seed", None) == self.built_with:
+            sampler.seed = runner.seed
+        retype(loader.dataset, Seeded)
+        loader.dataset.seed = runner.seed
+        loader.dataset.epoch = torch.tensor(runner.epoch).share_memory_()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Open an epoch of augmentations."""

@@ -158,6 +158,13 @@ class MixupTask(ClassificationTask):
         output = mixed.logits if mixed.output is None else mixed.output
         return {"loss": mixed.loss(criterion), "output": output}
 
+    def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
+        """What to clip; the head, timm's last two parameters, does not include the mixer's."""
+        named = list(self.get_trainable_module().named_parameters())
+        own = [p for name, p in named if LEARNED not in name]
+        learned = [p for name, p in named if LEARNED in name]
+        return (own[:-2] if exclude_head else own) + learned
+
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """Seed, step and epoch of the mixer's draws, and its parameters."""
         model = unwrap_model(module or self.get_trainable_module(ema=ema))
@@ -198,8 +205,9 @@ class MixupTask(ClassificationTask):
         """A plain timm checkpoint, or one of this task with the mixer's parameters beside it."""
         model = unwrap_model(self.get_trainable_module(ema=ema))
         current = {k: v for k, v in model.state_dict().items() if k.startswith(LEARNED)}
-        learned = (task_state or {}).get("mixplug", {}).get("learned", {})
-        super().load_checkpoint_state({**current, **learned, **state_dict}, task_state, ema, strict)
+        saved = (task_state or {}).get("mixplug", {}).get("learned", {})
+        learned = {k: saved.get(k, v) for k, v in current.items()}
+        super().load_checkpoint_state({**learned, **state_dict}, task_state, ema, strict)
 
 
 def bind(base: type[ClassificationTask], mixer: Mixer, start_epoch: int | None = None) -> type:

@@ -10,7 +10,6 @@ from torch import Tensor
 _LOG_RANGE = 70.0  # exp(-70) ~ 4e-31: far below any plan entry, far above float32's smallest 1e-38
 
 
-@torch.compiler.disable
 def sinkhorn(
     cost: Tensor,
     eps: float = 0.1,

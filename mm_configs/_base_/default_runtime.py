@@ -1,3 +1,5 @@
+# makes the key `mixup` work, under any tool that reads configs with mmengine
+custom_imports = dict(imports=['mixplug.mm'])
 default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

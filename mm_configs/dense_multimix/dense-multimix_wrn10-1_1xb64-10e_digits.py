@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/schedules/digits_10e.py',
     '../_base_/default_runtime.py',
 ]
+
 mixup = dict(type='DenseMultiMix')

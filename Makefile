@@ -1,0 +1,27 @@
+# make demo   the main job on real data, in minutes; needs Python >= 3.10 and a package index
+# make test   everything installed, the mm extra included, and all tests
+# make lint   what the tests do not see
+
+UV ?= $(shell command -v uv || echo .tools/bin/uv)
+TIMM_TRAIN ?=
+
+.PHONY: demo test lint
+demo: $(UV)
+	$(UV) sync --inexact --no-dev --extra demo
+	.venv/bin/mixplug demo classification
+
+# UV_FIND_LINKS may name a folder of wheels, such as one of onedl-mmcv that was built before.
+# TIMM_TRAIN may name timm's own train.py, which then is tested beside ours.
+test: $(UV)
+	$(UV) sync --inexact --all-extras
+	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest
+
+lint: $(UV)
+	$(UV) sync --inexact --all-extras
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+.tools/bin/uv:
+	python3 -m venv .tools
+	.tools/bin/pip install --quiet uv

@@ -1,0 +1,212 @@
+"""The command ``mixplug``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import runpy
+import statistics
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+demo = typer.Typer(no_args_is_help=True, help="Main jobs on real data, in minutes.")
+bench = typer.Typer(no_args_is_help=True, help="Speed, as ratios within one run.")
+app.add_typer(demo, name="demo")
+app.add_typer(bench, name="bench")
+console = Console(soft_wrap=False)
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.callback()
+def main() -> None:
+    """Mixing in feature space as one config key, in timm and OpenMMLab pipelines."""
+
+
+@app.command("list")
+def list_() -> None:
+    """List what the catalog offers: mixers here, and those of installed plugins."""
+    from mixplug.catalog import entries
+
+    table = Table("name", "kind", "hosts", "source", "keys and defaults", box=None)
+    for entry in entries():
+        keys = ", ".join(f"{key}={value!r}" for key, value in entry.defaults.items())
+        name = f"[bold]{entry.name}[/]\n{entry.alias}"
+        table.add_row(name, entry.kind, "\n".join(entry.hosts), entry.reference, keys + "\n")
+    console.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and what does not work (then exit with 1)."""
+    from mixplug.doctor import examine
+
+    colors = {"ok": "green", "missing": "yellow", "broken": "red"}
+    table = Table("", "", "state", box=None, show_header=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        findings = list(examine())
+    for finding in findings:
+        color = colors[finding.state]
+        table.add_row(finding.subject, finding.seen, f"[{color}]{finding.state}[/]")
+    console.print(table)
+    raise typer.Exit(any(finding.state == "broken" for finding in findings))
+
+
+@app.command(context_settings=_PASS_ON)
+def train(context: typer.Context, config: Annotated[str, typer.Argument(help="mm config")]) -> None:
+    """Train an mm config with mmpretrain's own tools/train.py, and the key mixup understood.
+
+    CONFIG is a path, or the name of a config in mm_configs. Further arguments are the tool's.
+    """
+    _mm_tool("train.py", config, context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def test(
+    context: typer.Context,
+    config: Annotated[str, typer.Argument(help="mm config")],
+    checkpoint: Annotated[str, typer.Argument(help="of a training run")],
+) -> None:
+    """Test a checkpoint with mmpretrain's own tools/test.py. Further arguments are the tool's."""
+    _mm_tool("test.py", config, [checkpoint, *context.args])
+
+
+def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
+    from mixplug.optional import optional
+
+    with _one_line():
+        mmpretrain = optional("mmpretrain", "mm", f"mixplug {name.removesuffix('.py')}")
+        optional("mixplug.mm", "mm", "The mixup key")
+    tool = Path(mmpretrain.__file__).parent / ".mim" / "tools" / name
+    if not tool.is_file():  # an editable install keeps its tools at the root of its repository
+        tool = Path(mmpretrain.__file__).parents[1] / "tools" / name
+    sys.argv = [str(tool), str(find_config(config)), *arguments]
+    runpy.run_path(str(tool), run_name="__main__")
+
+
+def find_config(name: str) -> Path:
+    """A config by its path, or by its name below mm_configs.
+
+    Raises:
+        typer.BadParameter: no such file; it names the nearest.
+    """
+    import difflib
+
+    if Path(name).is_file():
+        return Path(name)
+    root = Path(__file__).parents[1] / "mm_configs"
+    shipped = {path.stem: path for path in root.rglob("*.py") if "_base_" not in path.parts}
+    stem = Path(name).name.removesuffix(".py")
+    if stem in shipped:
+        return shipped[stem]
+    nearest = difflib.get_close_matches(stem, shipped, n=3, cutoff=0.3)
+    raise typer.BadParameter(
+        f"{name} is neither a file nor the name of a config in mm_configs. "
+        f"Nearest: {', '.join(nearest) or 'none'}."
+    )
+
+
+@demo.command()
+def classification(
+    seeds: Annotated[int, typer.Option(min=1, help="how many")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="of each network")] = 12,
+    out: Annotated[Path, typer.Option(help="folder for the figure and the numbers")] = Path(
+        "output/demo"
+    ),
+) -> None:
+    """Train one small network on handwritten digits in five ways; a table and a figure."""
+    from mixplug.data.digits import digits
+    from mixplug.demo import classification as job
+    from mixplug.viz.classification import figure, mixed_examples
+
+    out.mkdir(parents=True, exist_ok=True)
+    with _one_line(), _progress() as progress:
+        task = progress.add_task("training", total=len(job.METHODS) * seeds * epochs)
+
+        def tick(method: str) -> None:
+            progress.update(task, advance=1, description=f"training, {method}")
+
+        results, models = job.run_all(range(seeds), epochs, tick)
+        progress.update(task, description="drawing")
+        images, labels = digits("train", size=8)
+        pair = [int((labels == k).nonzero()[0]) for k in (4, 9)]
+        examples = mixed_examples(models["AlignMixup"], "act", "fc", images, pair)
+        test_labels = digits("test", size=8)[1].repeat(seeds)
+        figure(
+            {r.method: r.probabilities for r in results}, test_labels, examples, out / "demo.png"
+        )
+        progress.update(task, description="done")
+    job.save(results, out / "demo.json")
+    table = Table("method", "accuracy %", "ECE %", "ms/step, relative", box=None)
+    for result in results:
+        relative = result.ms_per_step / results[0].ms_per_step
+        table.add_row(
+            result.method, _spread(result.accuracy), _spread(result.ece), f"{relative:.2f}"
+        )
+    console.print(table)
+    console.print(
+        f"{seeds} seeds, mean ± sd; no mixup takes {results[0].ms_per_step:.1f} ms per step. After "
+        f"{epochs} epochs\nnetworks trained with mixup are still unsure of themselves: the thesis "
+        "trains for 2000 (3.4.3)."
+    )
+    print(f"figure: {(out / 'demo.png').resolve()}\nnumbers: {(out / 'demo.json').resolve()}")
+
+
+@bench.command()
+def mixers(
+    rounds: Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json_path: Annotated[Path | None, typer.Option("--json", help="write the rows here")] = None,
+) -> None:
+    """Print the ratios that are promised for mixers, and whether this run kept them."""
+    import torch
+
+    from mixplug.bench.mixers import rows
+
+    found = []
+    with _progress(counted=False) as progress:
+        task = progress.add_task("measuring", total=None)
+        for row in rows(torch.device(device), rounds, lambda: progress.advance(task)):
+            found.append(row)
+            progress.update(task, description=f"measured {row.name.strip()}")
+    table = Table("", "measured", "promised", "kept", "note", box=None)
+    for row in found:
+        sign = "≥" if row.at_least else "≤"
+        unit = f" {row.unit}" if row.unit else ""
+        kept = "[green]yes[/]" if row.kept else "[red]no[/]"
+        table.add_row(row.name, f"{row.value:.3g}{unit}", f"{sign} {row.bound:g}", kept, row.note)
+    console.print(table)
+    if json_path is not None:
+        json_path.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=2) + "\n")
+
+
+def _progress(counted: bool = True) -> Progress:
+    columns = [TextColumn("{task.description:<28}"), BarColumn()]
+    columns += [MofNCompleteColumn(), TimeRemainingColumn()] if counted else []
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Print what a user can mend in one line, without a traceback."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        print(f"mixplug: error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None

@@ -1,0 +1,1 @@
+"""Demos: the main jobs on real data that ship with a dependency."""

@@ -1,0 +1,124 @@
+"""Reliability curves, and mixed examples as a decoder shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixplug.functional.aligned import align, mix
+from mixplug.functional.calibration import calibration_bins, expected_calibration_error
+from mixplug.models.decoder import ResidualDecoder
+from mixplug.optional import optional
+from mixplug.stages import Stages
+
+LAMBDAS = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+def figure(
+    probabilities: Mapping[str, Tensor], labels: Tensor, examples: Mapping[str, Tensor], path: Path
+) -> None:
+    """Draw and save one figure: calibration on the left, mixed examples on the right.
+
+    Args:
+        probabilities: (B, K) rows by method.
+        labels: (B,) classes.
+        examples: (5, h, w) images by the way of mixing, one per λ of ``LAMBDAS``.
+        path: of the PNG.
+    """
+    plt = optional("matplotlib.pyplot", "demo", "The figure")
+    fig = plt.figure(figsize=(12, 5.2), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
+    reliability(left, probabilities, labels)
+    image_grid(right, examples)
+    fig.savefig(path, dpi=130)
+    plt.close(fig)
+
+
+def reliability(panel: Any, probabilities: Mapping[str, Tensor], labels: Tensor) -> None:
+    """Accuracy against confidence in bins: on the diagonal a network is as right as it is sure."""
+    axes = panel.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
+    for name, rows in probabilities.items():
+        share, accuracy, confidence = calibration_bins(rows, labels, bins=10)
+        filled = share * len(labels) >= 5  # fewer say nothing about an accuracy
+        ece = 100 * float(expected_calibration_error(rows, labels))
+        label = f"{name}, ECE {ece:.1f} %"
+        axes.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, label=label)
+    axes.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+        title="Reliability: above the line is underconfident",
+    )
+    axes.legend(loc="lower right", frameon=False)
+
+
+def image_grid(panel: Any, examples: Mapping[str, Tensor]) -> None:
+    """One row per way of mixing, one column per λ."""
+    axes = panel.subplots(len(examples), len(LAMBDAS), squeeze=False)
+    for row, (name, images) in zip(axes, examples.items(), strict=True):
+        for cell, image, lam in zip(row, images, LAMBDAS, strict=True):
+            cell.imshow(image, cmap="gray", vmin=0, vmax=1)
+            cell.set(xticks=[], yticks=[])
+            if row is axes[0]:
+                cell.set_title(f"λ = {lam:g}", fontsize=10)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    panel.suptitle("One pair, mixed; rows 2 to 4 through a decoder", fontsize=12)
+
+
+def mixed_examples(
+    model: nn.Module, features: str, classifier: str, images: Tensor, pair: Sequence[int]
+) -> dict[str, Tensor]:
+    """A pair of images mixed in five ratios: as pixels, and as features seen through a decoder.
+
+    The decoder is trained here, on clean embeddings of the frozen network, for the picture only
+    (3.3.3). The aligned maps are those of (3.12) and (3.13).
+
+    Args:
+        model: trained classifier.
+        features: name of its module that gives the map.
+        classifier: name of its last module.
+        images: (B, C, H, W) to train the decoder on.
+        pair: two indices of them.
+
+    Returns:
+        (5, H, W) per way of mixing.
+    """
+    model.eval()
+    stages = Stages(model, features, classifier)
+    decoder = train_decoder(stages, images)
+    two = images[list(pair)]
+    other = two.flip(0)
+    ways = {
+        "aligned, λA + (1-λ)Ã": lambda a, lam: mix(a, align(a, a.flip(0))[0], lam)[:1],
+        "aligned, λA' + (1-λ)Ã'": lambda a, lam: mix(a.flip(0), align(a, a.flip(0))[1], lam)[:1],
+        "not aligned": lambda a, lam: mix(a, a.flip(0), lam)[:1],
+    }
+    rows = {"pixels (input mixup)": torch.stack([mix(two, other, lam)[0, 0] for lam in LAMBDAS])}
+    with torch.no_grad():
+        for name, way in ways.items():
+            codes = [stages(two, features=partial(way, lam=lam)).embedding for lam in LAMBDAS]
+            rows[name] = decoder(torch.cat(codes))[:, 0].clamp(0, 1)
+    return rows
+
+
+def train_decoder(stages: Stages, images: Tensor, steps: int = 400) -> nn.Module:
+    """A decoder of clean embeddings (B, D), by the squared distance of pixels."""
+    with torch.no_grad():
+        codes = stages(images).embedding
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = ResidualDecoder(codes.shape[1], tuple(images.shape[1:]), width=32)
+        optimizer = torch.optim.Adam(decoder.parameters(), 3e-3)
+        for _ in range(steps):
+            index = torch.randint(len(images), (128,))
+            optimizer.zero_grad()
+            (decoder(codes[index]) - images[index]).square().sum((1, 2, 3)).mean().backward()
+            optimizer.step()
+    return decoder.eval()

@@ -1,0 +1,10 @@
+# R-18 of Tables 3.1 and 5.2. The last map is 512x4x4 on 32x32 images (3.4.6).
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mixplug.PreActResNet', depth=18),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=512,
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))

@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/models/preact-resnet18_cifar.py',
+    '../_base_/datasets/cifar10_bs128.py',
+    '../_base_/schedules/cifar_2000e.py',
+    '../_base_/default_runtime.py',
+]
+
+# the thesis' number, not ours: top-1 error 2.83 %, so accuracy 97.17 % (Table 3.1)
+
+mixup = dict(type='AlignMixup', decoder='ae', image_shape=(3, 32, 32))
+
+# not in the thesis: L_r is a sum over pixels, and its gradient diverges at this
+# rate unless it is bounded
+optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
