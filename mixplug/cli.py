@@ -142,10 +142,8 @@ def classification(
         images, labels = digits("train", size=8)
         pair = [int((labels == k).nonzero()[0]) for k in (4, 9)]
         examples = mixed_examples(models["AlignMixup"], "act", "fc", images, pair)
-        test_labels = digits("test", size=8)[1].repeat(seeds)
-        figure(
-            {r.method: r.probabilities for r in results}, test_labels, examples, out / "demo.png"
-        )
+        rows = {r.method: r.probabilities for r in results}
+        figure(rows, results[0].labels, examples, out / "demo.png")
         progress.update(task, description="done")
     job.save(results, out / "demo.json")
     table = Table("method", "accuracy %", "ECE %", "ms/step, relative", box=None)
@@ -210,3 +208,7 @@ def _one_line() -> Iterator[None]:
     except (ImportError, ValueError) as error:
         print(f"mixplug: error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()

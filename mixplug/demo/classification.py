@@ -104,6 +104,7 @@ class Result:
         ece: expected calibration error in percent, one per seed.
         ms_per_step: median over all its steps.
         probabilities: (seeds * B, K) of the test images.
+        labels: (seeds * B,) their classes.
     """
 
     method: str
@@ -111,6 +112,7 @@ class Result:
     ece: list[float]
     ms_per_step: float
     probabilities: Tensor
+    labels: Tensor
 
 
 def run_all(
@@ -151,6 +153,7 @@ def summarize(method: str, runs: Sequence[Run], x: Tensor, y: Tensor) -> Result:
         [100 * float(expected_calibration_error(p, y)) for p in predicted],
         1e3 * statistics.median(second for run in runs for second in run.seconds),
         torch.cat(predicted),
+        y.repeat(len(runs)),
     )
 
 

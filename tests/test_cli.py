@@ -1,0 +1,101 @@
+"""The command line: list, doctor, train and test."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mixplug
+from mixplug import cli, doctor
+from mixplug.doctor import Finding
+
+
+def invoke(*arguments: str) -> object:
+    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "100"})
+
+
+def test_list_is_the_catalog() -> None:
+    run = invoke("list")
+    words = run.output.replace(",", " ").split()
+    for entry in mixplug.entries():
+        assert {entry.name, entry.alias, *entry.hosts} <= set(words)
+        for key in entry.defaults:
+            assert f" {key}=" in f" {' '.join(words)}"
+    assert max(map(len, run.output.splitlines())) <= 100
+
+
+def test_doctor_exits_with_one_where_something_is_broken(monkeypatch) -> None:
+    findings = [Finding("torch", "2", "ok"), Finding("timm", "not installed", "missing")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+    assert invoke("doctor").exit_code == 0  # missing is a choice
+    findings.append(Finding("mmcv ops", "ImportError: no mmcv._ext", "broken"))
+    run = invoke("doctor")
+    assert run.exit_code == 1 and "no mmcv._ext" in run.output
+
+
+def test_doctor_names_the_line_that_installs_a_missing_extra(monkeypatch) -> None:
+    absent = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda dist: None if "mmcv" in dist else absent(dist))
+    found = {f.subject: f for f in doctor.examine()}
+    assert found["mmcv"].state == "missing"
+    assert found["extra mm"] == Finding("extra mm", "pip install 'mixplug[mm]'", "missing")
+    assert "mmcv ops" not in found  # not looked into what is not there
+    assert found["timm.task"].state == "ok"
+
+
+def test_doctor_reports_a_broken_import(monkeypatch) -> None:
+    def fail(name: str) -> types.ModuleType:
+        raise OSError("libfoo.so: cannot open\nmore")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", fail)
+    finding = doctor._installed("timm", "timm")
+    assert finding.state == "broken"
+    assert finding.seen.endswith("import fails: OSError: libfoo.so: cannot open")
+
+
+def test_doctor_refuses_forks_beside_originals(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda dist: "2.2.0")
+    last = list(doctor.examine())[-1]
+    assert last.subject == "OpenMMLab" and last.state == "broken"
+    assert "mmengine, mmcv, mmpretrain are installed next to their forks" in last.seen
+
+
+def test_train_runs_the_stock_tool_with_everything_passed_on(monkeypatch) -> None:
+    ran = []
+    monkeypatch.setattr(cli.runpy, "run_path", lambda path, run_name: ran.append((path, sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["mixplug"])
+    name = "dense-multimix_wrn10-1_1xb64-10e_digits"
+    run = invoke("train", name, "--work-dir", "x", "--cfg-options", "a=1")
+    assert run.exit_code == 0, run.output
+    path, argv = ran[0]
+    assert Path(path).parts[-4:] == ("mmpretrain", ".mim", "tools", "train.py")
+    assert Path(path).is_file()
+    assert Path(argv[1]).is_file() and Path(argv[1]).stem == name
+    assert argv[2:] == ["--work-dir", "x", "--cfg-options", "a=1"]
+
+
+def test_train_refuses_an_unknown_config_and_names_the_nearest() -> None:
+    run = invoke("train", "dense-multimix_wrn10-1_1xb64-10e_digitz")
+    assert run.exit_code == 2
+    words = run.output.replace("│", " ").split()
+    assert "dense-multimix_wrn10-1_1xb64-10e_digits" in "".join(words)
+
+
+def test_a_missing_extra_is_one_line(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mmpretrain", None)
+    run = CliRunner(mix_stderr=False) if False else CliRunner()
+    result = run.invoke(cli.app, ["train", "x.py"])
+    assert result.exit_code == 1
+    assert "pip install 'mixplug[mm]'" in result.output
+
+
+@pytest.mark.parametrize("name", ["alignmix", "DenseMultiMix"])
+def test_names_of_the_catalog_are_attributes(name: str) -> None:
+    assert mixplug.build({"type": name}).name == getattr(mixplug, name).__name__
+
+
+def test_unknown_attribute_suggests() -> None:
+    with pytest.raises(AttributeError, match="Did you mean 'AlignMixup'"):
+        mixplug.alignmixx  # noqa: B018

@@ -1,0 +1,121 @@
+"""Every example of the READMEs is run."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+import mixplug
+from mixplug import catalog
+from timm_hooks import train as timm_train
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(path: str, language: str) -> list[str]:
+    text = (ROOT / path).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def block(path: str, language: str, having: str) -> str:
+    found = [code for code in blocks(path, language) if having in code]
+    assert len(found) == 1, f"{path} has {len(found)} {language} blocks with {having!r}"
+    return found[0]
+
+
+def test_every_python_block_is_tested() -> None:
+    assert len(blocks("README.md", "python")) == 3
+    assert len(blocks("timm_hooks/README.md", "python")) == 1
+
+
+def test_the_loop_of_your_own() -> None:
+    x = torch.randn(6, 3, 64, 64)
+    loader = [(x, torch.arange(6)), (x, one_hot(torch.arange(6), 10).float())]
+    code = block("README.md", "python", "torchvision")
+    names: dict = {"loader": loader}
+    exec(code, names)
+    before = dict(names["torchvision"].models.resnet18(num_classes=10).state_dict())
+    assert before.keys() == names["model"].state_dict().keys()
+    assert torch.isfinite(names["mixed"].loss())
+
+
+def test_the_mm_config(tmp_path: Path) -> None:
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmpretrain.registry import MODELS
+
+    from mixplug.adapters.mm_classifier import train_with
+
+    path = tmp_path / "my_config.py"
+    path.write_text(block("README.md", "python", "_base_"))
+    config = Config.fromfile(path)
+    init_default_scope(config.default_scope)
+    model = MODELS.build({**config.model, "data_preprocessor": config.data_preprocessor})
+    names = set(model.state_dict())
+    train_with(model, mixplug.build(config.mixup))
+    assert set(model.state_dict()) == names
+    assert type(model.mixer) is mixplug.dense_multimix
+
+
+def test_the_mixer_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixplug.entries()
+    monkeypatch.setattr(catalog, "_table", dict(catalog._table))
+    names: dict = {"__name__": "halfmix_of_the_readme"}
+    exec(block("README.md", "python", "HalfMix"), names)
+    mixer = mixplug.build({"type": "HalfMix"})
+    x = torch.randn(3, 1, 2, 4)
+    plan = mixer.sample(x, mixplug.sampling.generators(0, 0))
+    mixed = mixer.mix_input(x, plan)
+    assert torch.equal(mixed[..., :2], x[..., :2])
+    assert torch.equal(mixed[..., 2:], x[plan.permutation][..., 2:])
+    assert plan.lam.tolist() == [0.5] * 3
+
+
+def test_the_stages_of_a_timm_model() -> None:
+    names: dict = {}
+    exec(block("timm_hooks/README.md", "python", "timm_stages"), names)
+    x = torch.randn(2, 3, 64, 64)
+    model = names["stages"].model.eval()
+    torch.testing.assert_close(names["stages"](x).logits, model(x))
+
+
+@pytest.mark.parametrize("path", ["README.md"])
+def test_the_timm_command_is_understood(path: str, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.touch()
+    command = block(path, "console", "timm_hooks.train").replace("\\\n", " ").lstrip("$ ")
+    words = shlex.split(command.replace("/path/to/timm/train.py", str(script)))
+    assert words[:3] == ["python", "-m", "timm_hooks.train"]
+    found, impl, settings, rest = timm_train.split_arguments(words[3:])
+    assert (found, impl, settings) == (str(script), "mixplug.alignmix", {"alpha": 2.0, "eps": 0.1})
+    assert rest[0] == "/data/imagenet" and "--model-ema" in rest
+    mixplug.build(impl, **settings)
+
+
+def test_methods_table_names_the_catalog() -> None:
+    table = re.findall(r"^\| `(\w+)` \(`(\w+)`\)", (ROOT / "README.md").read_text(), flags=re.M)
+    assert sorted(table) == sorted((e.name, e.alias) for e in mixplug.entries("mixer") if _ours(e))
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", "\n".join(blocks("README.md", "console"))):
+        assert f"\n{target}:" in makefile
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_doctor_finds_nothing_broken() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "mixplug.cli", "doctor"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "compiled, nms keeps 1 of 2" in run.stdout
+
+
+def _ours(entry: object) -> bool:
+    return entry.target.__module__.startswith("mixplug.")
