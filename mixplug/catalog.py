@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -160,7 +161,13 @@ def _load() -> None:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     for point in entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:  # another package's fault must not take the catalog down
+            warnings.warn(
+                f"The plugin {point.name!r} ({point.value}) could not be loaded: {error!r}",
+                stacklevel=2,
+            )
 
 
 def _fields(target: Target) -> list[dataclasses.Field[Any]]:
