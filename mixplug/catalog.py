@@ -70,7 +70,7 @@ def register(
 
     def decorate(target: T) -> T:
         entry = Entry(kind, name, target, reference, alias or name.lower(), tuple(hosts))
-        for key in {entry.name, entry.alias}:
+        for key in (entry.name, entry.alias):
             owner = _table.get(key)
             if owner is not None and _path(owner.target) != _path(target):
                 raise KeyError(
@@ -97,11 +97,12 @@ def find(name: str, kind: str | None = None) -> Entry:
         KeyError: no such name of that kind; it suggests the nearest.
     """
     _load()
-    entry = _table.get(name) or _table.get(name.removeprefix("mixplug."))
+    bare = name.removeprefix("mixplug.")
+    entry = _table.get(bare)
     if entry is not None and kind in (None, entry.kind):
         return entry
     known = [e.name for e in entries(kind)]
-    raise KeyError(f"There is no {kind or 'entry'} {name!r}.{_suggest(name, known)}")
+    raise KeyError(f"There is no {kind or 'entry'} {name!r}.{_suggest(bare, known)}")
 
 
 def build(

@@ -41,6 +41,10 @@ class Mixed:
             ValueError: the criterion returns neither one value per term nor a scalar, or a scalar
                 where terms are weighted.
         """
+        if self.logits.shape != self.target.shape:
+            raise ValueError(
+                f"Logits {tuple(self.logits.shape)} and targets {tuple(self.target.shape)} differ."
+            )
         fn = as_criterion(criterion)
         dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
         classes = self.logits.shape[-1]
@@ -90,12 +94,12 @@ class HullMixed:
     @property
     def logits(self) -> Tensor:
         """Mixed logits, (M, K) or (N, M, K); made when asked for."""
-        return self.weights.to(self.clean_logits.dtype) @ self.clean_logits
+        return _product(self.weights, self.clean_logits)
 
     @property
     def target(self) -> Tensor:
         """Mixed targets, same shape as ``logits``; made when asked for."""
-        return self.weights.to(self.clean_target.dtype) @ self.clean_target
+        return _product(self.weights, self.clean_target)
 
     def loss(self, criterion: object = None) -> Tensor:
         """Scalar loss as in :meth:`Mixed.loss`, by the fused form where the criterion allows it."""
@@ -110,3 +114,15 @@ class HullMixed:
 def clean(logits: Tensor, y: Tensor) -> Mixed:
     """The unmixed batch: logits (B, K) against targets of any kind."""
     return Mixed(logits, soft_targets(y, logits.shape[-1]), output=logits)
+
+
+def _product(weights: Tensor, rows: Tensor) -> Tensor:
+    """Λ times rows, (..., M, K), in float32 (float64 if given) whatever autocast says."""
+    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    with torch.autocast(rows.device.type, enabled=False):
+        return weights.to(dtype) @ rows.to(dtype)
+
+
+def hull_targets(weights: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Mixed targets ``Λ Y``, (..., M, K), of targets y of any kind, in full precision (5.7)."""
+    return _product(weights, soft_targets(y, num_classes))

@@ -13,6 +13,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,15 +68,16 @@ class Stages:
 
     ::
 
-        stages = Stages(torchvision.models.resnet18(), features="layer4", classifier="fc")
+        stages = Stages(torchvision.models.resnet18(), features="layer4.0", classifier="fc")
         stages(x).logits                                          # the model as it is
         stages(x, features=lambda a: mix(a, a.flip(0), 0.3))      # mixed in between
 
     Args:
         model: the module that owns the named ones.
-        features: name of the module whose output is the map A to be mixed.
+        features: name of the module whose output is the map A to be mixed. AlignMixup wants a
+            block between it and pooling, see :func:`mixplug.blocks.before_last_block`.
         classifier: name of the last module, whose input is e and whose output the logits.
-        last: name of the last module whose output has a grid, where a dense loss splits it into
+        last: name of the last module before pooling, where a dense loss splits the map into
             positions; ``features`` if not given.
         layout: how these outputs hold the map.
         call: runs the model on x, if not ``model(x)`` (under DDP or compiled, say).
@@ -99,13 +101,15 @@ class Stages:
         self.layout = layout or Layout()
         self.call = call or model
         self.learned: nn.Module | None = None
+        self.judged: set[str] = set()  # maps of which it is known whether only pooling follows
         self._watch = _NanWatch()
         self._outputs: dict[str, _OutputTap] = {}
         self._input = _InputTap()
         self.classifier = self._module(classifier)
         self.classifier.register_forward_pre_hook(self._input)
-        self._logits = self._tap(classifier)
-        self._tap(self.features), self._tap(self.last)
+        self._head = classifier
+        for name in (classifier, self.features, self.last):
+            self._tap(name)
 
     @property
     def linear(self) -> nn.Linear | nn.Conv2d | None:
@@ -181,6 +185,7 @@ class Stages:
         self, x: Tensor, edits: Mapping[str, list[_Step]], embedding: Edit | None, dense: bool
     ) -> Forward:
         seen: dict[str, Tensor] = {}
+        called: set[str] = set()
 
         def on_embedding(e: Tensor) -> Tensor:
             flat = e.flatten(1)
@@ -196,23 +201,39 @@ class Stages:
 
         if "torch._dynamo" in sys.modules:
             _keep_eager()
+        steps: dict[str, list[_Step]] = {
+            name: [partial(_note, called, name), *functions] for name, functions in edits.items()
+        }
+        steps[self._head] = [*steps.get(self._head, []), on_logits]
         try:
             self._input.edit = on_embedding
-            for name, functions in edits.items():
+            for name, functions in steps.items():
                 self._tap(name).edit = _chain(functions)
-            self._logits.edit = on_logits
             self.call(x)
         finally:
             self._input.edit = None
             for tap in self._outputs.values():
                 tap.edit = None
-        if "logits" not in seen:
-            raise ValueError("The model's forward never called its classifier module.")
+        self._require_calls({*edits, self._head}, called | ({self._head} if seen else set()))
         self._watch.see(seen["e"])
-        logits = seen["logits"].flatten(1)
+        logits = self._flat(seen["logits"])
         if dense and embedding is None:
             logits = logits.unflatten(0, (len(x), -1))
         return Forward(logits, seen["e"])
+
+    def _require_calls(self, wanted: set[str], called: set[str]) -> None:
+        for name in sorted(wanted - called):
+            role = "its classifier" if name == self._head else "the"
+            raise ValueError(f"The model's forward never called {role} module {name!r}.")
+
+    def _flat(self, logits: Tensor) -> Tensor:
+        """Logits as (B, K); a 1x1 convolution gives (B, K, 1, 1)."""
+        if logits.dim() < 2 or logits[0, 0].numel() != 1:
+            raise ValueError(
+                f"The classifier {self._head!r} gives {tuple(logits.shape)}, and not one row of "
+                f"logits per example. It must be the last module, after pooling."
+            )
+        return logits.flatten(1)
 
     def _on_map(self, edit: Edit, prefix_edit: Edit | None) -> Callable[[object], object]:
         def edit_output(output: object) -> object:
@@ -263,6 +284,11 @@ class _NanWatch:
                 f"{pending[1]}: the features that reach the classifier are NaN. The input, the "
                 f"learning rate or mixed precision is the usual cause; the step was not taken."
             )
+
+
+def _note(called: set[str], name: str, value: object) -> object:
+    called.add(name)
+    return value
 
 
 def _chain(functions: list[_Step]) -> Callable[[object], object]:

@@ -24,6 +24,7 @@ _CLASHES = {
     "kd_model_name": "distillation has a task of its own: leave it out",
     "naflex_loader": "its batches are packed patches: leave it out",
     "torchscript": "a scripted model cannot be mixed inside: use --torchcompile",
+    "grad_checkpointing": "what is run again would not be mixed again: leave it out",
     "jsd_loss": "it compares augmented splits of a batch: leave it out",
 }
 
@@ -77,7 +78,7 @@ def timm_settings(argv: Sequence[str]) -> dict[str, object]:
         parser.add_argument(f"--{name}", type=int, default=None)
     parser.add_argument("--cutmix-minmax", nargs="+", type=float, default=None)
     parser.add_argument("--kd-model-name", default=None)
-    for name in ("naflex-loader", "torchscript", "jsd-loss"):
+    for name in ("naflex-loader", "torchscript", "grad-checkpointing", "jsd-loss"):
         parser.add_argument(f"--{name}", action="store_true")
     if first.config:
         import yaml

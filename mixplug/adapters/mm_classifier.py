@@ -98,23 +98,26 @@ def _plain_loss(head: nn.Module | None) -> bool:
 def mm_stages(model: ImageClassifier) -> Stages:
     """An mmpretrain classifier in stages.
 
-    The map A is the last level of the backbone's output; for a transformer that gives no map, the
-    tokens after its last block, or one block earlier where the class token is classified, since
-    the last block can then carry mixed patches to that token.
+    The map A is the last level of the backbone's output. For a backbone that pools, it is what it
+    pools; for a transformer that gives no map, the tokens after its last block, or one block
+    earlier where the class token is classified, since the last block can then carry mixed patches
+    to that token.
 
     Raises:
         ValueError: the head has no linear layer for its classes.
     """
     classifier = _classifier(model.head)
     backbone, run = model.backbone, model.run
-    tokens = getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap")
-    if not tokens:
+    if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
+        return Stages(model, f"backbone.stages.{len(backbone.stages) - 1}", classifier, call=run)
+    if getattr(backbone, "out_type", None) not in ("cls_token", "avg_featmap"):
         return Stages(model, "backbone", classifier, call=run)
-    depth = len(backbone.layers)
-    last = f"backbone.layers.{depth - 1}"
-    mixed_at = max(depth - 2, 0) if backbone.out_type == "cls_token" else depth - 1
+    blocks = "layers" if hasattr(backbone, "layers") else "encoder"  # the latter in T2T-ViT
+    last = len(getattr(backbone, blocks)) - 1
+    mixed = max(last - 1, 0) if backbone.out_type == "cls_token" else last
     layout = Layout(prefix=backbone.num_extra_tokens)
-    return Stages(model, f"backbone.layers.{mixed_at}", classifier, last, layout, run)
+    features, last = (f"backbone.{blocks}.{number}" for number in (mixed, last))
+    return Stages(model, features, classifier, last, layout, run)
 
 
 def _classifier(head: nn.Module) -> str:

@@ -48,7 +48,7 @@ def head_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
 def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     """Forward and backward of PreActResNet-18 on 32x32, b=128, K=100, relative to no mixup."""
     model = preact_resnet18(num_classes=100).to(device).train()
-    stages = mixplug.Stages(model, features="act", classifier="fc")
+    stages = mixplug.Stages(model, features="stages.3.0", classifier="fc", last="act")
     x = torch.randn(128, 3, 32, 32, device=device)
     y = torch.randint(100, (128,), device=device)
 

@@ -20,6 +20,7 @@ from mixplug.functional.calibration import expected_calibration_error
 from mixplug.models import WideResNet
 
 BATCH = 64
+FEATURES = "stages.2.0"  # before the last block
 # n = 256 and not the default 1000: 64 images of 10 classes need no thousand combinations.
 METHODS: dict[str, dict | None] = {
     "no mixup": None,
@@ -64,7 +65,7 @@ def start(method: str, seed: int, total_steps: int) -> Run:
 
     if spec is None:
         return Run(method, seed, model, plain, optimizer, schedule)
-    stages = mixplug.Stages(model, features="act", classifier="fc")
+    stages = mixplug.Stages(model, features=FEATURES, classifier="fc", last="act")
     mixer = mixplug.build(spec, kind="mixer")
 
     def mixed(x: Tensor, y: Tensor, step: int) -> Tensor:

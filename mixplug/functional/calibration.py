@@ -34,7 +34,8 @@ def calibration_bins(
         )
     confidence, predicted = probabilities.double().max(-1)
     correct = (predicted == labels).double()
-    index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
+    index = torch.bucketize(confidence, edges)
     sums = confidence.new_zeros(3, bins)
     sums.index_add_(1, index, torch.stack([torch.ones_like(correct), correct, confidence]))
     count = sums[0].clamp(min=1)

@@ -103,5 +103,6 @@ def dense_multimix(
         )
     m_hat, s = dense_weights(weights, attention)
     z_mixed = torch.einsum("bdn,mbn->mdn", z, m_hat.to(z.dtype))
-    y_mixed = torch.einsum("bk,mbn->mkn", y, m_hat.to(y.dtype))
+    with torch.autocast(y.device.type, enabled=False):  # targets are half of a loss
+        y_mixed = torch.einsum("bk,mbn->mkn", y, m_hat.to(y.dtype))
     return z_mixed, y_mixed, s

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _CHUNK = 1 << 19  # logits in flight: 2 MiB of float32, which stay in a core's cache
 
@@ -34,7 +33,9 @@ def multimix(z: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"multimix needs one B: z has {z.shape[0]}, y {y.shape[0]}, weights {weights.shape[1]}."
         )
-    return weights.to(z.dtype) @ z, weights.to(y.dtype) @ y
+    with torch.autocast(y.device.type, enabled=False):  # targets are half of a loss
+        y_mixed = weights.to(y.dtype) @ y
+    return weights.to(z.dtype) @ z, y_mixed
 
 
 def hull_cross_entropy(
@@ -113,7 +114,11 @@ class _HullCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():  # create_graph=True: what follows would come out as zero
+            raise RuntimeError(
+                "hull_cross_entropy is differentiable once. For second derivatives mix logits and "
+                "targets with multimix, and use soft_cross_entropy."
+            )
         (gradient,) = ctx.saved_tensors
         return gradient * grad, None, None, None

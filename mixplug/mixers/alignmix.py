@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mixplug import sampling
+from mixplug.blocks import before_last_block
 from mixplug.catalog import register
 from mixplug.functional.aligned import align, mix
 from mixplug.functional.targets import soft_targets
-from mixplug.layouts import pool
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Plan, pair
 from mixplug.mixers.pairwise import PairMixer
@@ -53,7 +54,9 @@ class AlignMixup(PairMixer):
         iters: Sinkhorn iterations; 0 normalises once (Table 3.9).
         tol: stop Sinkhorn early; not in the thesis.
         normalize_cost: divide costs by their maximum; not in the thesis.
-        features: name of the module whose map is A; None is the host's last before pooling.
+        features: name of the module whose map is A; None is where the host's stages have it, in
+            timm and mm before the last block. Directly before average pooling alignment would
+            be in vain: R is doubly stochastic, so it keeps the mean over positions.
         resolution: r of the r x r to which A is average-pooled before alignment (Table 3.8).
         decoder: None, 'ae' or 'vae'.
         image_shape: (channels, height, width) of the input, which a decoder must know beforehand.
@@ -137,13 +140,24 @@ class AlignMixup(PairMixer):
         """Run the model with A mixed; inputs and embeddings as in the base."""
         level = plan.branch
         if level == "e" and self.learns:
-            return stages(x, embedding=partial(self._between, stages=stages, plan=plan))
+            between = partial(self._between, stages=stages, plan=plan)
+            return stages(x, embedding=between, dense=self.dense_edit())
         if level in ("x", "e", CLEAN):
             return super().forward(stages, x, plan)
         at = self.features if level in ("A", "A'") else level.removesuffix("'")
-        dense = (lambda a: pool(a, self.resolution)) if self.dense else None
-        aligned = partial(self._mix_maps, plan=plan)
-        return stages(x, features=aligned, prefix=partial(pair, plan=plan), dense=dense, at=at)
+        means: list[Tensor] = []
+
+        def aligned(a: Tensor) -> Tensor:
+            mixed = self._mix_maps(a, plan)
+            means.append(mixed.detach().mean((2, 3)))
+            return mixed
+
+        out = stages(
+            x, features=aligned, prefix=partial(pair, plan=plan), dense=self.dense_edit(), at=at
+        )
+        if self.align and not self.dense:
+            _warn_if_only_pooled(stages, at or stages.features, means[0], out.embedding.detach())
+        return out
 
     def _between(self, e: Tensor, stages: Stages, plan: Plan) -> Tensor:
         mixed = self._autoencoder(stages).between(e, partial(pair, plan=plan), _noise(e, plan))
@@ -160,7 +174,7 @@ class AlignMixup(PairMixer):
         return stages.learned
 
     def _mix_maps(self, a: Tensor, plan: Plan) -> Tensor:
-        a = pool(a, self.resolution)
+        a = self.pool(a)
         other = a[plan.permutation.to(a.device)]
         if not self.align:
             return mix(a, other, plan.lam)
@@ -170,6 +184,20 @@ class AlignMixup(PairMixer):
         if plan.branch.endswith("'"):  # λ of the plan weighs a; in (3.13) the pair comes first
             return mix(other, other_aligned, 1 - plan.lam)
         return mix(a, a_aligned, plan.lam)
+
+
+def _warn_if_only_pooled(stages: Stages, at: str, mean: Tensor, e: Tensor) -> None:
+    """Say once where alignment is in vain: it keeps the mean, and e is nothing else."""
+    if at in stages.judged:
+        return
+    stages.judged.add(at)
+    if mean.shape == e.shape and torch.allclose(mean.float(), e.float(), rtol=1e-3, atol=1e-5):
+        warnings.warn(
+            f"The embedding is the mean of the map at {at!r}, which alignment leaves "
+            f"as it is, so mode 'A' mixes embeddings. Name an earlier module as features, such as "
+            f"{before_last_block(stages.model)!r}.",
+            stacklevel=2,
+        )
 
 
 def _noise(e: Tensor, plan: Plan) -> Tensor:

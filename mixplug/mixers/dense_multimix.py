@@ -18,7 +18,7 @@ from mixplug.functional.dense import (
 )
 from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
-from mixplug.mixed import HullMixed, Mixed
+from mixplug.mixed import HullMixed, Mixed, hull_targets
 from mixplug.mixers.base import Plan
 from mixplug.mixers.multimix import MultiMix
 from mixplug.stages import Edit, Stages
@@ -102,7 +102,7 @@ class DenseMultiMix(MultiMix):
 
         logits = stages(x, dense=dense, embedding=combine).logits
         m_hat, coefficient = drawn[0]
-        target = m_hat.mT @ soft_targets(y, logits.shape[-1])  # (M, N, K)
+        target = hull_targets(m_hat.mT, y, logits.shape[-1])  # (M, N, K)
         return Mixed(logits.view_as(target), target, coefficient)
 
     def _attention(self, stages: Stages, z: Tensor, target: Tensor | None) -> Tensor:

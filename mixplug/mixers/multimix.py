@@ -9,7 +9,7 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.targets import soft_targets
-from mixplug.mixed import HullMixed, Mixed
+from mixplug.mixed import HullMixed, Mixed, hull_targets
 from mixplug.mixers.base import Mixer, Plan, pair
 from mixplug.stages import Stages
 
@@ -102,5 +102,4 @@ class MultiMix(Mixer):
 
         at = {"layers": {self.layer: combine}} if self.layer else {"embedding": combine}
         logits = stages(x, **at).logits
-        target = weights @ soft_targets(y, logits.shape[-1])
-        return Mixed(logits, target)
+        return Mixed(logits, hull_targets(weights, y, logits.shape[-1]))

@@ -12,7 +12,7 @@ from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
-from mixplug.stages import Forward, Stages
+from mixplug.stages import Edit, Forward, Stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +72,26 @@ class PairMixer(Mixer):
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
         """Mix at a level, which is the branch: 'x', 'A' (map), 'e', or a module's name."""
-        dense = (lambda a: pool(a, self.resolution)) if self.dense else None
+        dense = self.dense_edit()
         mixed = partial(pair, plan=plan)
         if plan.branch == CLEAN:
             return stages(x, dense=dense)
         if plan.branch == "x":
             return stages(self.mix_input(x, plan), dense=dense)
         if plan.branch == "A":
-            return stages(x, features=mixed, prefix=mixed, dense=dense)
+            return stages(x, features=lambda a: mixed(self.pool(a)), prefix=mixed, dense=dense)
         if plan.branch == "e":
             embedding = (lambda e: mixed(e).flatten(0, 1)) if self.dense else mixed
             return stages(x, embedding=embedding, dense=dense)
         return stages(x, layers={plan.branch: mixed}, dense=dense)
+
+    def dense_edit(self) -> Edit | None:
+        """What a dense loss does to the last map before it is split into positions."""
+        return self.pool if self.dense else None
+
+    def pool(self, a: Tensor) -> Tensor:
+        """The map A at the resolution that is wanted."""
+        return pool(a, self.resolution)
 
     def mix_input(self, x: Tensor, plan: Plan) -> Tensor:
         """Level 'x'."""

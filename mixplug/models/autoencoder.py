@@ -51,7 +51,7 @@ class Autoencoder(nn.Module):
                 f"has {tuple(x.shape[1:])}."
             )
         image = self.decoder(code)
-        return (image.float() - x.float()).square().flatten(1).sum(1).mean()
+        return (_exact(image) - _exact(x)).square().flatten(1).sum(1).mean()
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -75,10 +75,15 @@ class VariationalAutoencoder(Autoencoder):
         """
         log_variance = self.log_variance(e)
         code = e + torch.exp(log_variance / 2) * noise
-        mean, log_variance = e.float(), log_variance.float()
+        mean, log_variance = _exact(e), _exact(log_variance)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         return {"reconstruction": self._distance(x, code), "kl": kl}
 
     def between(self, e: Tensor, mix: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
         """A draw from the Gaussian of the mixed μ and the mixed σ (Table 3.8, (μ, σ))."""
         return mix(e) + mix(torch.exp(self.log_variance(e) / 2)) * noise
+
+
+def _exact(t: Tensor) -> Tensor:
+    """In float32, or float64 if given: losses do not run in half precision."""
+    return t if t.dtype == torch.float64 else t.float()

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("mmpretrain")
-
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -123,10 +121,11 @@ def test_mixer_is_in_the_catalog(name: str) -> None:
         assert catalog.find(cfg.mixup.type, "mixer").name == cfg.mixup.type
 
 
-@pytest.mark.parametrize("entry", catalog.entries("mixer"), ids=lambda e: e.name)
+OWN = [e for e in catalog.entries("mixer") if e.target.__module__.startswith("mixplug.")]
+
+
+@pytest.mark.parametrize("entry", OWN, ids=lambda e: e.name)
 def test_every_mixer_has_a_digits_config(entry: catalog.Entry) -> None:
-    if entry.target.__module__.split(".")[0] != "mixplug":
-        pytest.skip("a plugin's own")
     types = [load(name).get("mixup", {}).get("type") for name in DIGITS]
     assert entry.name in types, f"mm_configs has no digits config of {entry.name}."
 

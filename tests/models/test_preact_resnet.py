@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import mixplug.adapters.mm_backbones
+import mixplug.models.timm_entrypoints  # noqa: F401
 from mixplug.models import PreActResNet, WideResNet, preact_resnet18, wide_resnet16_8
 from mixplug.models.preact import PreActBlock
 
@@ -182,9 +187,6 @@ def test_wrong_values_say_what_is_allowed(call: Callable[[], object], text: str)
 
 @pytest.mark.parametrize("name", ["preact_resnet18", "wide_resnet16_8"])
 def test_timm_builds_and_its_parts_agree(name: str) -> None:
-    timm = pytest.importorskip("timm")
-    import mixplug.models.timm_entrypoints  # noqa: F401
-
     # what timm's train.py hands to create_model when no flag is set, and --num-classes, --drop
     options = dict.fromkeys(("drop_path_rate", "drop_block_rate", "global_pool", "bn_eps"))
     model = timm.create_model(name, in_chans=1, num_classes=6, drop_rate=0.1, **options).eval()
@@ -203,9 +205,6 @@ def test_timm_builds_and_its_parts_agree(name: str) -> None:
 
 
 def test_timm_refuses_what_does_not_exist_and_takes_own_weights(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
-    import mixplug.models.timm_entrypoints  # noqa: F401
-
     with pytest.raises(ValueError, match="No weights are published for preact_resnet18"):
         timm.create_model("preact_resnet18", pretrained=True)
     with pytest.raises(ValueError, match=r"got drop_path_rate=0.1, allowed is 0"):
@@ -227,9 +226,6 @@ MM = [(PreActResNet, {}), (WideResNet, {"depth": 10, "widen_factor": 2, "last_st
 def test_image_classifier_shares_weights_and_loss_with_the_plain_model(
     plain: type[nn.Module], options: dict[str, int], tmp_path: Path
 ) -> None:
-    registry = pytest.importorskip("mmpretrain.registry")
-    import mixplug.adapters.mm_backbones  # noqa: F401
-
     model, x = plain(num_classes=4, **options), torch.randn(3, 3, 16, 16)
     trunk = {k: v for k, v in model.state_dict().items() if not k.startswith("fc.")}
     torch.save(trunk, tmp_path / "trunk.pth")
@@ -237,12 +233,11 @@ def test_image_classifier_shares_weights_and_loss_with_the_plain_model(
     backbone = {"type": f"mixplug.{plain.__name__}", "init_cfg": init, **options}
     head = {"type": "LinearClsHead", "num_classes": 4, "in_channels": model.num_features}
     cfg = {"backbone": backbone, "neck": {"type": "GlobalAveragePooling"}, "head": head}
-    host = registry.MODELS.build({"type": "ImageClassifier", **cfg})
+    host = MODELS.build({"type": "ImageClassifier", **cfg})
     host.init_weights()
     assert list(host.backbone.state_dict()) == list(trunk)
     host.head.fc.load_state_dict(model.fc.state_dict())
-    sample = pytest.importorskip("mmpretrain.structures").DataSample
-    loss = host(x, [sample().set_gt_label(i) for i in (0, 3, 1)], mode="loss")["loss"]
+    loss = host(x, [DataSample().set_gt_label(i) for i in (0, 3, 1)], mode="loss")["loss"]
     assert_close(loss, F.cross_entropy(model(x), torch.tensor([0, 3, 1])))
     assert [tuple(a.shape[:2]) for a in host.backbone(x)] == [(3, model.num_features)]
     with pytest.raises(ValueError, match=f"{plain.__name__} has no depth 17: allowed depths are"):

@@ -1,0 +1,254 @@
+"""Mixing and alignment against loops over positions and channels, and known cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference import aligned as naive
+from reference.compare import assert_near, assert_same_gradients
+from torch import Tensor
+from torch.testing import assert_close
+
+from mixplug.functional import align, mix, squared_distances
+
+
+def maps(dtype: torch.dtype, *shape: int) -> tuple[Tensor, Tensor]:
+    a, b = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+    return a.requires_grad_(), b.requires_grad_()
+
+
+def naive_batch(a: Tensor, b: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    pairs = [naive.align(one, other, *args) for one, other in zip(a, b, strict=True)]
+    return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_a_number_weighs_the_first_operand(lam: float, dtype: torch.dtype) -> None:
+    x, y = maps(dtype, 3, 2, 4, 5)
+    mixed = mix(x, y, lam)
+    for i in range(3):
+        assert_near(mixed[i], naive.mix(x[i], y[i], lam))
+    assert torch.equal(mix(x, y, 1.0), x) and torch.equal(mix(x, y, 0.0), y)
+    grad_x, grad_y = torch.autograd.grad(mixed.sum(), (x, y))
+    assert_close(grad_x, torch.full_like(x, lam))
+    assert_close(grad_y, torch.full_like(x, 1 - lam))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 7), (3, 2, 4, 5), (1, 7)])
+def test_one_lam_per_example(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, y = maps(dtype, *shape)
+    lam = torch.tensor([0.9, 0.25, 0.0])[: shape[0]]
+    mixed = mix(x, y, lam)
+    assert mixed.dtype == dtype
+    expected = torch.stack([naive.mix(x[i], y[i], float(lam[i])) for i in range(shape[0])])
+    weight = torch.randn(shape, dtype=dtype)
+    assert_same_gradients((mixed * weight).sum(), (expected * weight).sum(), [("x", x), ("y", y)])
+
+
+def test_a_scalar_tensor_is_a_number(dtype: torch.dtype) -> None:
+    x, y = maps(dtype, 3, 7)
+    assert_close(mix(x, y, torch.tensor(0.25)), mix(x, y, 0.25))
+
+
+def test_half_operands_are_mixed_in_float32_and_rounded_once() -> None:
+    x, y = torch.randn(2, 50).bfloat16(), torch.randn(2, 50).bfloat16()
+    lam = torch.tensor([0.7, 0.123456])
+    mixed = mix(x, y, lam)
+    assert mixed.dtype == torch.bfloat16
+    assert torch.equal(mixed, mix(x.float(), y.float(), lam).bfloat16())
+
+
+def test_double_lam_does_not_change_the_dtype() -> None:
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    assert mix(x, y, torch.tensor([0.5, 0.1], dtype=torch.float64)).dtype == torch.float32
+
+
+def test_operands_are_left_as_they_were() -> None:
+    x, y = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
+    before = x.clone(), y.clone()
+    mix(x, y, 0.5), mix(x, y, torch.rand(2)), align(x, y), align(x, y, iters=0)
+    align(x, y, normalize_cost=True)
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1])
+
+
+@pytest.mark.parametrize("lam", [-0.01, 1.01, float("nan")])
+def test_lam_outside_of_the_interval(lam: float) -> None:
+    with pytest.raises(ValueError, match=rf"mix needs lam in \[0, 1\], got {lam}\."):
+        mix(torch.rand(2, 3), torch.rand(2, 3), lam)
+
+
+def test_lam_of_a_shape_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"mix needs lam scalar or of shape \(2,\), got .*\[3\]"):
+        mix(torch.rand(2, 3), torch.rand(2, 3), torch.rand(3))
+    with pytest.raises(ValueError, match=r"mix needs lam scalar or of shape \(2,\), got"):
+        mix(torch.rand(2, 3), torch.rand(2, 3), torch.rand(2, 1))
+
+
+def test_operands_of_two_shapes() -> None:
+    with pytest.raises(ValueError, match=r"mix needs two tensors of one shape, got .*\[2, 3\].*"):
+        mix(torch.rand(2, 3), torch.rand(3, 3), 0.5)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (6, 3), (1, 2)])
+def test_cost_is_the_sum_over_channels(n: int, m: int, dtype: torch.dtype) -> None:
+    a, b = torch.randn(2, 5, n, dtype=dtype), torch.randn(2, 5, m, dtype=dtype)
+    cost = squared_distances(a, b)
+    assert cost.dtype == dtype
+    for i in range(2):
+        assert_near(cost[i], naive.cost(a[i], b[i]))
+
+
+def test_cost_between_equal_features_is_zero_and_never_below(dtype: torch.dtype) -> None:
+    a = torch.randn(2, 64, 9, dtype=dtype) * 10
+    cost = squared_distances(a, a)
+    assert float(cost.min()) >= 0
+    assert float(cost.diagonal(dim1=1, dim2=2).max()) <= 2e-6 * float(cost.max())
+
+
+def test_cost_far_from_the_origin() -> None:
+    """Squares of 1000 per channel have 0.06 of rounding each in float32; distances are about 10."""
+    a, b = torch.randn(2, 5, 6) + 1000, torch.randn(2, 5, 4) + 1000
+    for i in range(2):
+        assert_close(
+            squared_distances(a, b)[i].double(), naive.cost(a[i], b[i]), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_cost_of_half_features_is_in_float32(half: torch.dtype) -> None:
+    a, b = torch.randn(1, 5, 6).to(half), torch.randn(1, 5, 4).to(half)
+    cost = squared_distances(a, b)
+    assert cost.dtype == torch.float32
+    assert_near(cost[0], naive.cost(a[0], b[0]))
+
+
+SHAPES = [(2, 3, 2, 3), (1, 4, 3, 3), (3, 2, 1, 4), (1, 2, 1, 1)]
+
+
+@pytest.mark.parametrize("iters", [0, 1, 20])
+@pytest.mark.parametrize(
+    ("shape", "normalize_cost"),
+    # one cost divided by itself says nothing
+    [(shape, False) for shape in SHAPES] + [(shape, True) for shape in SHAPES[:-1]],
+)
+def test_alignment_equals_the_loop_in_value_and_gradient(
+    shape: tuple[int, ...], iters: int, normalize_cost: bool, dtype: torch.dtype
+) -> None:
+    """Random maps make P unsymmetric, so a transposed R does not pass."""
+    a, b = maps(dtype, *shape)
+    ours = align(a, b, 0.4, iters, normalize_cost)
+    theirs = naive_batch(a, b, 0.4, iters, normalize_cost)
+    for side, mine, other in zip(("a", "b"), ours, theirs, strict=True):
+        assert_near(mine, other, side)
+    weights = [torch.randn(shape, dtype=dtype) for _ in range(2)]
+    mine, other = (
+        sum((w * t).sum() for w, t in zip(weights, pair, strict=True)) for pair in (ours, theirs)
+    )
+    assert_same_gradients(mine, other, [("a", a), ("b", b)])
+
+
+def test_the_default_is_eps_a_tenth_and_a_hundred_iterations(dtype: torch.dtype) -> None:
+    a, b = maps(dtype, 1, 3, 2, 3)
+    for mine, other in zip(align(a, b), naive_batch(a, b, 0.1, 100), strict=True):
+        assert_near(mine, other)
+
+
+def test_a_permuted_map_is_put_back_in_order(dtype: torch.dtype) -> None:
+    order = torch.tensor([4, 2, 0, 5, 3, 1])  # not its own inverse
+    a = torch.randn(2, 8, 2, 3, dtype=dtype)
+    b = a.flatten(2)[..., order].view_as(a)
+    a_aligned, b_aligned = align(a, b, eps=0.01, iters=50)
+    assert_close(a_aligned, a)
+    assert_close(b_aligned, b)
+
+
+def test_large_eps_gives_the_mean_of_the_other_map(dtype: torch.dtype) -> None:
+    a, b = maps(dtype, 2, 3, 2, 3)
+    a_aligned, b_aligned = align(a, b, eps=1e7, iters=1)
+    assert_close(a_aligned, b.mean((2, 3), keepdim=True).expand_as(a), rtol=1e-4, atol=1e-5)
+    assert_close(b_aligned, a.mean((2, 3), keepdim=True).expand_as(a), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("iters", [0, 10])
+def test_aligned_features_are_convex_combinations_of_the_other_map(iters: int) -> None:
+    a, b = maps(torch.float64, 2, 3, 2, 3)
+    ones = torch.ones(2, 1, 2, 3, dtype=torch.float64)
+    a, b = torch.cat([a, ones], 1), torch.cat([b, 2 * ones], 1)
+    a_aligned, b_aligned = align(a, b, iters=iters)
+    rows_exact = iters == 0  # columns are exact always
+    if rows_exact:
+        assert_close(a_aligned[:, 3], 2 * ones[:, 0])
+    assert_close(b_aligned[:, 3], ones[:, 0])
+
+
+@pytest.mark.parametrize("iters", [1, 3])
+def test_alignment_keeps_the_mean_of_the_other_map(iters: int, dtype: torch.dtype) -> None:
+    """Columns of R sum to one after any iteration: what only pools A cannot see A~."""
+    a, b = maps(dtype, 2, 3, 2, 3)
+    a_aligned, _ = align(a, b, iters=iters)
+    assert_close(a_aligned.mean((2, 3)), b.mean((2, 3)))
+    weight = torch.randn(2, 3, dtype=dtype)
+    (gradient,) = torch.autograd.grad((a_aligned.mean((2, 3)) * weight).sum(), b)
+    assert_close(gradient, (weight / 6)[:, :, None, None].expand_as(b))
+
+
+def test_no_gradient_passes_through_the_plan() -> None:
+    """A~ depends on A through the plan alone, so it has no gradient in A."""
+    a, b = maps(torch.float32, 2, 3, 2, 2)
+    a_aligned, b_aligned = align(a, b)
+    assert torch.autograd.grad(a_aligned.sum(), a, allow_unused=True, retain_graph=True) == (None,)
+    assert torch.autograd.grad(b_aligned.sum(), b, allow_unused=True) == (None,)
+    c, d = a.detach(), b
+    assert not align(c, d)[1].requires_grad and align(c, d)[0].requires_grad
+
+
+def test_autocast_leaves_cost_and_plan_in_float32() -> None:
+    a, b = maps(torch.float32, 2, 16, 3, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = align(a, b)
+    for mine, outside in zip(inside, align(a, b), strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, outside)
+
+
+def test_half_maps_are_aligned_in_float32_and_rounded_once() -> None:
+    a, b = torch.randn(2, 16, 3, 3).bfloat16(), torch.randn(2, 16, 3, 3).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halves = align(a, b)
+    for mine, full in zip(halves, align(a.float(), b.float()), strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert torch.equal(mine, full.bfloat16())
+
+
+def test_alignment_far_from_the_origin() -> None:
+    """The plan must not see the offset; with it in the cost, aligned features are off by one."""
+    a, b = torch.randn(2, 8, 2, 3) + 1000, torch.randn(2, 8, 2, 3) + 1000
+    exact = naive_batch(a.double(), b.double(), 0.1, 100)
+    for mine, other in zip(align(a, b), exact, strict=True):
+        assert_close(mine.double(), other, rtol=0, atol=2e-3)
+
+
+def test_the_tolerance_reaches_the_plan() -> None:
+    a, b = maps(torch.float64, 1, 3, 2, 3)
+    once, loose, full = align(a, b, iters=1), align(a, b, tol=1.0), align(a, b)
+    for one, stopped, all_iterations in zip(once, loose, full, strict=True):
+        assert torch.equal(one, stopped)
+        assert float((stopped - all_iterations).detach().abs().max()) > 1e-3
+
+
+def test_one_cost_that_is_zero_throughout_can_be_normalised() -> None:
+    a = torch.ones(1, 2, 2, 2)
+    for side in align(a, a.clone(), normalize_cost=True):
+        assert_close(side, a)
+
+
+def test_maps_that_do_not_fit() -> None:
+    message = r"align needs two \(B, C, H, W\) maps of one shape, got .*\[2, 3, 4\].*"
+    with pytest.raises(ValueError, match=message):
+        align(torch.rand(2, 3, 4), torch.rand(2, 3, 4))
+    with pytest.raises(ValueError, match=r"of one shape, got .*\[2, 3, 2, 2\].*\[2, 3, 2, 1\]"):
+        align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 1))
+    with pytest.raises(ValueError, match="eps > 0"):
+        align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2), eps=0)
+    with pytest.raises(ValueError, match="iters >= 0"):
+        align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2), iters=-1)

@@ -1,0 +1,34 @@
+"""Calibration errors by loops over bins and examples."""
+
+from __future__ import annotations
+
+
+def bins_of(
+    probabilities: list[list[float]], labels: list[int], bins: int
+) -> list[tuple[float, float, float]]:
+    """(share, accuracy, confidence) of the bins (i/bins, (i+1)/bins], zeros where empty."""
+    rows = []
+    for i in range(bins):
+        low, high = i / bins, (i + 1) / bins
+        inside = []
+        for row, label in zip(probabilities, labels, strict=True):
+            confidence = max(row)
+            if low < confidence <= high or (i == 0 and confidence == 0):
+                inside.append((confidence, row.index(confidence) == label))
+        count = len(inside)
+        accuracy = sum(right for _, right in inside) / count if count else 0.0
+        confidence = sum(value for value, _ in inside) / count if count else 0.0
+        rows.append((count / len(labels), accuracy, confidence))
+    return rows
+
+
+def expected_calibration_error(
+    probabilities: list[list[float]], labels: list[int], bins: int
+) -> float:
+    """sum_i |B_i| / n |acc(B_i) - conf(B_i)| (Guo et al., 2017)."""
+    return sum(s * abs(a - c) for s, a, c in bins_of(probabilities, labels, bins))
+
+
+def overconfidence_error(probabilities: list[list[float]], labels: list[int], bins: int) -> float:
+    """sum_i |B_i| / n conf(B_i) max(conf(B_i) - acc(B_i), 0) (Thulasidasan et al., 2019)."""
+    return sum(s * c * max(c - a, 0.0) for s, a, c in bins_of(probabilities, labels, bins))

@@ -1,0 +1,256 @@
+"""The table: names, aliases, configs, suggestions, plugins, and a walk over every entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from batches import batch, toy
+
+import mixplug
+from mixplug import Mixer, catalog, sampling
+from mixplug.mixers.alignmix import AlignMixup
+from mixplug.mixers.multimix import MultiMix
+
+ALIASES = {
+    "InputMixup": "mixup",
+    "CutMix": "cutmix",
+    "ManifoldMixup": "manifold",
+    "AlignMixup": "alignmix",
+    "MultiMix": "multimix",
+    "DenseMultiMix": "dense_multimix",
+}
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, catalog.Entry]]:
+    """A copy of the table, so that what a test registers is gone afterwards."""
+    mixplug.entries()
+    copied = dict(catalog._table)
+    monkeypatch.setattr(catalog, "_table", copied)
+    yield copied
+
+
+@pytest.mark.parametrize("entry", mixplug.entries(), ids=lambda entry: entry.name)
+class TestEveryEntry:
+    def test_says_where_it_comes_from(self, entry: catalog.Entry) -> None:
+        assert entry.reference.strip() and entry.kind and entry.hosts
+        assert entry.alias == entry.alias.lower()
+        assert entry.target.__doc__.strip()
+
+    def test_builds_from_its_name_and_its_defaults(self, entry: catalog.Entry) -> None:
+        built = mixplug.build({"type": entry.name})
+        assert type(built) is entry.target
+        assert built == mixplug.build({"type": entry.name, **entry.defaults})
+
+    def test_refuses_an_unknown_key(self, entry: catalog.Entry) -> None:
+        with pytest.raises(KeyError, match=f"{entry.name} has no key 'off_epok'.*'off_epoch'"):
+            mixplug.build({"type": entry.name, "off_epok": 3})
+
+    def test_trains_on_the_cpu(self, entry: catalog.Entry) -> None:
+        model, stages = toy(torch.float32)
+        mixer = mixplug.build({"type": entry.name})
+        mixer.attach(stages)
+        x, y = batch(torch.float32, 3)
+        for step in range(8):
+            model.zero_grad()
+            mixer(stages, x, y, sampling.generators(0, step)).loss().backward()
+            gradients = [p.grad for p in model.parameters()]
+            assert all(bool(g.isfinite().all()) for g in gradients)
+            assert sum(float(g.abs().sum()) for g in gradients) > 1e-3
+
+    def test_is_an_attribute_of_the_package(self, entry: catalog.Entry) -> None:
+        assert getattr(mixplug, entry.name) is entry.target
+        assert getattr(mixplug, entry.alias) is entry.target
+
+
+def test_names_and_aliases_are_the_contract() -> None:
+    assert {e.name: e.alias for e in mixplug.entries("mixer")} == ALIASES
+
+
+def test_rows_are_in_order_and_of_one_kind() -> None:
+    names = [entry.name for entry in mixplug.entries("mixer")]
+    assert names == sorted(names)
+    assert {entry.kind for entry in mixplug.entries("mixer")} == {"mixer"}
+    assert mixplug.entries("nothing") == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "AlignMixup",
+        "alignmix",
+        "mixplug.AlignMixup",
+        "mixplug.alignmix",
+        "mixplug.mixers.alignmix.AlignMixup",
+        AlignMixup,
+        {"type": "AlignMixup"},
+        {"type": "mixplug.AlignMixup"},
+        {"type": AlignMixup},
+    ],
+    ids=str,
+)
+def test_ways_to_name_it(spec: object) -> None:
+    assert mixplug.build(spec) == AlignMixup()
+    assert mixplug.build(spec, iters=3) == AlignMixup(iters=3)
+
+
+def test_keys_and_overrides() -> None:
+    config = {"type": "MultiMix", "n": 5, "alpha": [1, 2]}
+    before = {**config, "alpha": list(config["alpha"])}
+    assert mixplug.build(config) == MultiMix(n=5, alpha=(1, 2))
+    assert mixplug.build(config, n=7, m=2) == MultiMix(n=7, m=2, alpha=(1, 2))
+    assert config == before
+
+
+def test_a_dotted_path_into_any_package() -> None:
+    loss = mixplug.build({"type": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1})
+    assert isinstance(loss, torch.nn.CrossEntropyLoss) and loss.label_smoothing == 0.1
+
+
+@pytest.mark.parametrize("path", ["torch.nn.Nothing", "nowhere.at.all.Mix", "torch.nowhere.Mix"])
+def test_a_dotted_path_to_nothing(path: str) -> None:
+    with pytest.raises(KeyError, match=f"Nothing is importable as '{path}': "):
+        mixplug.build(path)
+
+
+def test_a_module_that_lacks_a_part_of_its_own_says_so(
+    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not 'nothing is importable', which would send its author looking in the wrong place."""
+    (tmp_path / "has_a_gap.py").write_text("import a_missing_package\nclass Mix: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="a_missing_package"):
+        mixplug.build("has_a_gap.Mix")
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("AlignMixupp", "AlignMixup"),
+        ("alignmixup", "AlignMixup"),
+        ("multi_mix", "MultiMix"),
+        ("mixplug.Cutmixx", "CutMix"),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(name: str, guess: str) -> None:
+    message = rf"There is no mixer '{name}'\. Did you mean '{guess}'\? Known: AlignMixup, CutMix, "
+    with pytest.raises(KeyError, match=message):
+        mixplug.build(name, kind="mixer")
+
+
+def test_an_unknown_name_with_nothing_near() -> None:
+    with pytest.raises(KeyError, match=r"There is no entry 'qqq'\. Known: .*MultiMix"):
+        mixplug.build({"type": "qqq"})
+
+
+def test_a_name_of_another_kind() -> None:
+    with pytest.raises(KeyError, match=r"There is no loss 'MultiMix'\."):
+        mixplug.build("MultiMix", kind="loss")
+
+
+def test_an_unknown_key_suggests_the_nearest() -> None:
+    message = r"AlignMixup has no key 'itres'\. Did you mean 'iters'\? Known: .*eps, iters"
+    with pytest.raises(KeyError, match=message):
+        mixplug.build({"type": "AlignMixup", "itres": 5})
+    with pytest.raises(KeyError, match=r"MultiMix has no key 'Alpha'\. Did you mean 'alpha'\?"):
+        mixplug.build("MultiMix", Alpha=1)
+    with pytest.raises(KeyError, match=r"MultiMix has no key 'qqqq'\. Known: off_epoch, n, m"):
+        mixplug.build("MultiMix", qqqq=1)
+
+
+def test_a_config_without_a_type() -> None:
+    message = r"A config needs the key 'type', got \['alpha', 'n'\]\."
+    with pytest.raises(ValueError, match=message):
+        mixplug.build({"n": 5, "alpha": 1})
+
+
+def test_values_are_checked_by_the_object() -> None:
+    with pytest.raises(ValueError, match=r"MultiMix needs n >= 1, got 0\."):
+        mixplug.build({"type": "MultiMix", "n": 0})
+
+
+def test_what_another_package_registers_is_an_entry(table: dict[str, catalog.Entry]) -> None:
+    @mixplug.register("MyMix", reference="our paper")
+    @dataclass(frozen=True, kw_only=True)
+    class MyMix(Mixer):
+        strength: float = 0.5
+
+    assert mixplug.build({"type": "MyMix", "strength": 2}) == MyMix(strength=2)
+    assert mixplug.build("mymix", kind="mixer") == MyMix()
+    assert mixplug.mymix is MyMix
+    entry = catalog.find("MyMix")
+    assert (entry.reference, entry.alias, entry.kind) == ("our paper", "mymix", "mixer")
+    assert entry.defaults == {"off_epoch": None, "strength": 0.5}
+    assert entry in mixplug.entries("mixer")
+    with pytest.raises(KeyError, match=r"MyMix has no key 'strenght'\. Did you mean 'strength'\?"):
+        mixplug.build("MyMix", strenght=1)
+
+
+@pytest.mark.parametrize(("name", "alias"), [("MultiMix", ""), ("Mine", "multimix")])
+def test_a_name_that_is_taken_names_both_owners(
+    name: str, alias: str, table: dict[str, catalog.Entry]
+) -> None:
+    before = dict(table)
+
+    class Mine: ...
+
+    message = (
+        r"'(MultiMix|multimix)' is already registered by mixplug\.mixers\.multimix\.MultiMix, so "
+        r".*Mine needs another name\."
+    )
+    with pytest.raises(KeyError, match=message):
+        mixplug.register(name, alias=alias)(Mine)
+    assert table == before
+
+
+def test_the_same_object_may_register_again(table: dict[str, catalog.Entry]) -> None:
+    """As when its module is reloaded."""
+    mixplug.register("MultiMix", alias="multimix", reference="thesis 5.3.2")(MultiMix)
+    assert mixplug.build("MultiMix") == MultiMix()
+    assert [e.name for e in mixplug.entries()].count("MultiMix") == 1
+
+
+def test_plugins_of_other_packages_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    loaded: list[str] = []
+
+    class Point:
+        def load(self) -> None:
+            loaded.append("plugin")
+
+    def entry_points(group: str) -> list[Point]:
+        asked.append(group)
+        return [Point()]
+
+    monkeypatch.setattr(catalog, "entry_points", entry_points)
+    monkeypatch.setattr(catalog, "_loaded", [])
+    mixplug.entries(), mixplug.entries(), mixplug.build("MultiMix")
+    assert asked == ["mixplug.plugins"] and loaded == ["plugin"]
+
+
+def test_a_broken_plugin_is_reported_and_does_not_take_the_catalog_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Point:
+        name, value = "theirs", "their.module"
+
+        def load(self) -> None:
+            raise ZeroDivisionError("a fault of its own")
+
+    monkeypatch.setattr(catalog, "entry_points", lambda group: [Point()])
+    monkeypatch.setattr(catalog, "_loaded", [])
+    message = (
+        r"The plugin 'theirs' \(their\.module\) could not be loaded: ZeroDivisionError\('a fault"
+    )
+    with pytest.warns(UserWarning, match=message):
+        assert mixplug.build("MultiMix") == MultiMix()
+
+
+def test_an_attribute_that_the_package_does_not_have() -> None:
+    message = r"module 'mixplug' has no attribute 'alignmixx'\. .*Did you mean 'AlignMixup'\?"
+    with pytest.raises(AttributeError, match=message):
+        _ = mixplug.alignmixx
+    assert not hasattr(mixplug, "__nothing__")
