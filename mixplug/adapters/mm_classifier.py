@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.adapters import ranks
 from mixplug.adapters.retype import retype
+from mixplug.blocks import before_last_block
 from mixplug.criterion import Criterion, as_criterion, cross_entropy
 from mixplug.layouts import Layout
 from mixplug.mixers.base import Mixer
@@ -98,26 +99,25 @@ def _plain_loss(head: nn.Module | None) -> bool:
 def mm_stages(model: ImageClassifier) -> Stages:
     """An mmpretrain classifier in stages.
 
-    The map A is the last level of the backbone's output. For a backbone that pools, it is what it
-    pools; for a transformer that gives no map, the tokens after its last block, or one block
-    earlier where the class token is classified, since the last block can then carry mixed patches
-    to that token.
+    A dense loss works on the last level of the backbone's output; for a backbone that pools, on
+    what it pools; for a transformer that gives no map, on the tokens after its last block. The map
+    A to be aligned is that before the last block: the block can carry mixed patches to a class
+    token, and in any network alignment directly before average pooling would be in vain.
 
     Raises:
         ValueError: the head has no linear layer for its classes.
     """
-    classifier = _classifier(model.head)
-    backbone, run = model.backbone, model.run
+    classifier, last, prefix = _classifier(model.head), "backbone", 0
+    backbone = model.backbone
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
-        return Stages(model, f"backbone.stages.{len(backbone.stages) - 1}", classifier, call=run)
-    if getattr(backbone, "out_type", None) not in ("cls_token", "avg_featmap"):
-        return Stages(model, "backbone", classifier, call=run)
-    blocks = "layers" if hasattr(backbone, "layers") else "encoder"  # the latter in T2T-ViT
-    last = len(getattr(backbone, blocks)) - 1
-    mixed = max(last - 1, 0) if backbone.out_type == "cls_token" else last
-    layout = Layout(prefix=backbone.num_extra_tokens)
-    features, last = (f"backbone.{blocks}.{number}" for number in (mixed, last))
-    return Stages(model, features, classifier, last, layout, run)
+        last = f"backbone.stages.{len(backbone.stages) - 1}"
+    elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
+        blocks = "layers" if hasattr(backbone, "layers") else "encoder"  # the latter in T2T-ViT
+        last = f"backbone.{blocks}.{len(getattr(backbone, blocks)) - 1}"
+        prefix = backbone.num_extra_tokens
+    block = before_last_block(backbone)
+    features = f"backbone.{block}" if block else last
+    return Stages(model, features, classifier, last, Layout(prefix=prefix), model.run)
 
 
 def _classifier(head: nn.Module) -> str:

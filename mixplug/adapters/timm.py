@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mixplug import sampling
 from mixplug.adapters import ranks
+from mixplug.blocks import before_last_block
 from mixplug.criterion import Criterion, as_criterion, cross_entropy, register
 from mixplug.layouts import Layout
 from mixplug.mixers.base import Mixer
@@ -30,9 +31,10 @@ LEARNED = "mixup."  # prefix of the mixer's own parameters on the model
 def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None) -> Stages:
     """A timm classifier in stages.
 
-    The map A is the last that ``feature_info`` names, for CNNs and transformers alike. A
-    transformer that classifies its class token is mixed one block earlier, where the last block
-    can still carry the mixed patches to that token.
+    A dense loss works on the last map that ``feature_info`` names. The map A to be aligned is that
+    before the last block (or, where there is no telling, of the last stage but one), for CNNs and
+    transformers alike: the block can carry mixed patches to a class token, and in any network
+    alignment directly before average pooling would be in vain.
 
     Args:
         model: from ``timm.create_model``, with a classifier.
@@ -59,14 +61,8 @@ def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         prefix=getattr(model, "num_prefix_tokens", 0),
     )
-    features = _before(last) if getattr(model, "global_pool", None) == "token" else last
+    features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
     return Stages(model, features, classifier, last=last, layout=layout, call=call)
-
-
-def _before(block: str) -> str:
-    """'blocks.11' to 'blocks.10'."""
-    stem, _, number = block.rpartition(".")
-    return f"{stem}.{int(number) - 1}" if number.isdigit() and int(number) > 0 else block
 
 
 @register

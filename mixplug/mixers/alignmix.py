@@ -192,10 +192,11 @@ def _warn_if_only_pooled(stages: Stages, at: str, mean: Tensor, e: Tensor) -> No
         return
     stages.judged.add(at)
     if mean.shape == e.shape and torch.allclose(mean.float(), e.float(), rtol=1e-3, atol=1e-5):
+        name = before_last_block(stages.model)
+        hint = f", such as {name!r}" if name else ""
         warnings.warn(
             f"The embedding is the mean of the map at {at!r}, which alignment leaves "
-            f"as it is, so mode 'A' mixes embeddings. Name an earlier module as features, such as "
-            f"{before_last_block(stages.model)!r}.",
+            f"as it is, so mode 'A' mixes embeddings. Name an earlier module as features{hint}.",
             stacklevel=2,
         )
 
