@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mixplug import functional, sampling
 from mixplug.catalog import build, entries, register
+from mixplug.layouts import Layout
 from mixplug.mixed import HullMixed, Mixed
 from mixplug.mixers.base import Mixer, Plan
 from mixplug.stages import Stages
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HullMixed",
+    "Layout",
     "Mixed",
     "Mixer",
     "Plan",

@@ -45,6 +45,7 @@ class Entry:
         return {f.name: f.default for f in _fields(self.target)}
 
 
+KINDS: dict[str, type] = {}  # what an object of a kind must be an instance of
 _table: dict[str, Entry] = {}
 _loaded: list[bool] = []
 
@@ -113,7 +114,7 @@ def build(
     Args:
         spec: a dict with ``type``; a name or alias; a dotted path into any importable package;
             or the class itself, also as ``type``.
-        kind: what it must be, checked for names of the table.
+        kind: what it must be.
         **overrides: keys that win over those of ``spec``.
 
     Raises:
@@ -129,7 +130,11 @@ def build(
     for key in arguments if known else ():
         if key not in known:
             raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, known)}")
-    return target(**arguments)
+    built = target(**arguments)
+    base = KINDS.get(kind or "")
+    if base is not None and not isinstance(built, base):
+        raise ValueError(f"{target!r} is no {kind}: it gives a {type(built).__name__}.")
+    return built
 
 
 def resolve(target: str | Target, kind: str | None = None) -> Target:
@@ -157,10 +162,14 @@ def _load() -> None:
     if _loaded:
         return
     _loaded.append(True)
-    for folder in _SCANNED:
-        package = importlib.import_module(f"mixplug.{folder}")
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+    try:
+        for folder in _SCANNED:
+            package = importlib.import_module(f"mixplug.{folder}")
+            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+                importlib.import_module(module.name)
+    except BaseException:
+        _loaded.clear()  # a short table would say "no such mixer" from now on
+        raise
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()

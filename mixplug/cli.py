@@ -38,7 +38,8 @@ def list_() -> None:
     """List what the catalog offers: mixers here, and those of installed plugins."""
     from mixplug.catalog import entries
 
-    table = Table("name", "kind", "hosts", "source", "keys and defaults", box=None)
+    table = Table("name", "kind", "hosts", "source", box=None)
+    table.add_column("keys and defaults", overflow="fold")
     for entry in entries():
         keys = ", ".join(f"{key}={value!r}" for key, value in entry.defaults.items())
         name = f"[bold]{entry.name}[/]\n{entry.alias}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import singledispatch
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,32 +35,46 @@ def cross_entropy(smoothing: float = 0.0, scale: float = 1.0) -> Criterion:
     return Criterion(_cross_entropy_terms, smoothing, scale, is_cross_entropy=True)
 
 
+_known: dict[type, Callable[[Any], Criterion]] = {}
+
+
+def register(cls: type) -> Callable[[Callable[[Any], Criterion]], Callable[[Any], Criterion]]:
+    """Say how a host's loss is taken apart; for ``cls`` itself and subclasses that compute it."""
+
+    def decorate(convert: Callable[[Any], Criterion]) -> Callable[[Any], Criterion]:
+        _known[cls] = convert
+        return convert
+
+    return decorate
+
+
 def as_criterion(loss: object = None) -> Criterion:
     """What mixing makes of a host's loss.
 
     Known losses are taken apart: PyTorch's here, a host's own in its adapter. Anything else must
-    be callable as ``loss(logits (T, K), target (T, K))`` with soft targets, and return (T,) or the
-    scalar mean. None is the cross-entropy. A loss for class indices goes through :func:`per_class`.
+    be callable as ``loss(logits (T, K), target (T, K))`` with soft targets, and return (T,), or the
+    scalar mean, which will not do where terms are weighted (DenseMultiMix). None is the
+    cross-entropy. A loss for class indices goes through :func:`per_class`.
 
     Raises:
         ValueError: the loss is not callable, or reduces by something else than the mean.
     """
-    return cross_entropy() if loss is None else _convert(loss)
-
-
-@singledispatch
-def _convert(loss: object) -> Criterion:
     if isinstance(loss, Criterion):
         return loss
+    if loss is None or loss is F.cross_entropy:
+        return cross_entropy()
+    for cls in type(loss).__mro__:
+        # a subclass with a forward of its own is another loss
+        if cls in _known and getattr(type(loss), "forward", None) is getattr(cls, "forward", None):
+            return _known[cls](loss)
     if not callable(loss):
         raise ValueError(f"A criterion must be callable as loss(logits, target), got {loss!r}.")
+    if getattr(loss, "reduction", "mean") != "none":
+        require_mean(loss)
     return Criterion(loss)
 
 
-register = _convert.register
-
-
-@register
+@register(nn.CrossEntropyLoss)
 def _(loss: nn.CrossEntropyLoss) -> Criterion:
     require_mean(loss)
     if loss.weight is None:
@@ -68,12 +82,13 @@ def _(loss: nn.CrossEntropyLoss) -> Criterion:
     weight = loss.weight
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
+        # as PyTorch does for soft targets: the mean is over terms, not over the classes' weights
         return -(target * weight.to(logits.dtype) * F.log_softmax(logits, -1)).sum(-1)
 
     return Criterion(terms, loss.label_smoothing)
 
 
-@register
+@register(nn.BCEWithLogitsLoss)
 def _(loss: nn.BCEWithLogitsLoss) -> Criterion:
     require_mean(loss)
 

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from mixplug.optional import install_line
+
 # extra -> import names; the distribution's name differs where it is given
 EXTRAS = {
     "demo": {"sklearn": "scikit-learn", "matplotlib": "matplotlib"},
@@ -41,7 +43,7 @@ def examine() -> Iterator[Finding]:
         findings = [_installed(name, dist) for name, dist in modules.items()]
         yield from findings
         if any(f.state == "missing" for f in findings):
-            yield Finding(f"extra {extra}", f"pip install 'mixplug[{extra}]'", "missing")
+            yield Finding(f"extra {extra}", install_line(extra), "missing")
         else:
             yield from (_check(name, look) for name, look in _LOOKS.get(extra, {}).items())
     both = [name for name in _ORIGINALS if _version(name) and _version(f"onedl-{name}")]

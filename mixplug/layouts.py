@@ -22,13 +22,15 @@ class Layout:
     Attributes:
         channels_last: whether 4-D outputs are (B, H, W, C).
         prefix: P.
+        grid: (H, W) of the tokens; where it does not fit their number, a square is taken.
     """
 
     channels_last: bool = False
     prefix: int = 0
+    grid: tuple[int, int] | None = None
 
     def map(self, output: object) -> Tensor:
-        """The map A, (B, C, H, W); tokens that fill no square become one row, H = 1."""
+        """The map A, (B, C, H, W); tokens that fill neither grid nor square become one row."""
         x = _last(output)
         if x.dim() == 4:
             return x.permute(0, 3, 1, 2) if self.channels_last else x
@@ -38,9 +40,20 @@ class Layout:
                 f"tokens, got shape {tuple(x.shape)}. Name a module before pooling."
             )
         tokens = x[:, self.prefix :].mT  # (B, C, N)
-        side = math.isqrt(tokens.shape[-1])
-        square = side * side == tokens.shape[-1]
-        return tokens.unflatten(-1, (side, side) if square else (1, tokens.shape[-1]))
+        return tokens.unflatten(-1, self._sides(tokens.shape[-1]))
+
+    def _sides(self, count: int) -> tuple[int, int]:
+        if self.grid is not None and self.grid[0] * self.grid[1] == count:
+            return self.grid
+        side = math.isqrt(count)
+        if side * side == count:
+            return side, side
+        if not self.prefix and count > 2 and math.isqrt(count - 1) ** 2 == count - 1:
+            raise ValueError(
+                f"{count} tokens are one more than a square: if the first is a class token, say so "
+                f"with Stages(..., layout=Layout(prefix=1)); if not, give the grid."
+            )
+        return 1, count
 
     def prefix_tokens(self, output: object) -> Tensor | None:
         """The P tokens without a place, (B, P, C), or None."""

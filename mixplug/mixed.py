@@ -17,7 +17,7 @@ class Mixed:
     """Terms of a loss.
 
     Attributes:
-        logits: (M, K), or (M, N, K) for a dense loss.
+        logits: (M, K), or (M, N, K) for a dense loss; M = 0 where there are only extra terms.
         target: rows over classes, same shape.
         weight: what each term weighs in the sum, (M,) or (M, N); None is the mean over terms.
         extra: named scalars to be added to the loss, such as a reconstruction loss.
@@ -45,6 +45,8 @@ class Mixed:
             raise ValueError(
                 f"Logits {tuple(self.logits.shape)} and targets {tuple(self.target.shape)} differ."
             )
+        if not len(self.logits):  # only extra terms; the graph must still reach the classifier
+            return self.logits.sum() + sum(self.extra.values())
         fn = as_criterion(criterion)
         dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
         classes = self.logits.shape[-1]

@@ -6,6 +6,11 @@ import importlib
 from types import ModuleType
 
 
+def install_line(extra: str) -> str:
+    """The command that installs an extra, in a clone of mixplug."""
+    return f"uv sync --inexact --extra {extra}"
+
+
 def optional(module: str, extra: str, why: str) -> ModuleType:
     """Import an optional dependency, or say which line installs it.
 
@@ -24,5 +29,5 @@ def optional(module: str, extra: str, why: str) -> ModuleType:
             raise  # it is there, but lacks a part of its own
         raise ImportError(
             f"{why} needs {module.partition('.')[0]}, which is not installed. "
-            f"Install it with: pip install 'mixplug[{extra}]'"
+            f"Install it with: {install_line(extra)}"
         ) from error

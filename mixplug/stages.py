@@ -102,6 +102,7 @@ class Stages:
         self.call = call or model
         self.learned: nn.Module | None = None
         self.judged: set[str] = set()  # maps of which it is known whether only pooling follows
+        self._is_last = False
         self._watch = _NanWatch()
         self._outputs: dict[str, _OutputTap] = {}
         self._input = _InputTap()
@@ -139,6 +140,11 @@ class Stages:
 
     def learn(self, module: nn.Module) -> None:
         """Register a mixer's own module on the model as ``mixup``; do it before the optimizer."""
+        if hasattr(self.model, "mixup") and self.learned is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has an attribute 'mixup' of its own, under which the "
+                f"mixer's parameters would be saved. Rename it."
+            )
         self.model.add_module("mixup", module)
         self.learned = module
 
@@ -209,7 +215,7 @@ class Stages:
             self._input.edit = on_embedding
             for name, functions in steps.items():
                 self._tap(name).edit = _chain(functions)
-            self.call(x)
+            returned = self.call(x)
         finally:
             self._input.edit = None
             for tap in self._outputs.values():
@@ -217,6 +223,7 @@ class Stages:
         self._require_calls({*edits, self._head}, called | ({self._head} if seen else set()))
         self._watch.see(seen["e"])
         logits = self._flat(seen["logits"])
+        self._require_last(returned, logits)
         if dense and embedding is None:
             logits = logits.unflatten(0, (len(x), -1))
         return Forward(logits, seen["e"])
@@ -225,6 +232,17 @@ class Stages:
         for name in sorted(wanted - called):
             role = "its classifier" if name == self._head else "the"
             raise ValueError(f"The model's forward never called {role} module {name!r}.")
+
+    def _require_last(self, returned: object, logits: Tensor) -> None:
+        """Once: what the model returns must be what its classifier gives."""
+        if self._is_last or not isinstance(returned, Tensor) or returned.shape != logits.shape:
+            return
+        if not torch.allclose(returned.detach(), logits.detach(), equal_nan=True):
+            raise ValueError(
+                f"The model changes its logits after the classifier {self._head!r}, so mixing at "
+                f"that module is not mixing its output. Return the logits as they are."
+            )
+        self._is_last = True
 
     def _flat(self, logits: Tensor) -> Tensor:
         """Logits as (B, K); a 1x1 convolution gives (B, K, 1, 1)."""
@@ -280,9 +298,10 @@ class _NanWatch:
         elif flag is not None:
             self._pending = (flag, what)
         if pending is not None and bool(pending[0]):
+            late = " This was noticed one step late." if pending[0].device.type != "cpu" else ""
             raise ValueError(
                 f"{pending[1]}: the features that reach the classifier are NaN. The input, the "
-                f"learning rate or mixed precision is the usual cause; the step was not taken."
+                f"learning rate or mixed precision is the usual cause.{late}"
             )
 
 

@@ -254,3 +254,8 @@ def test_an_attribute_that_the_package_does_not_have() -> None:
     with pytest.raises(AttributeError, match=message):
         _ = mixplug.alignmixx
     assert not hasattr(mixplug, "__nothing__")
+
+
+def test_what_is_built_must_be_of_its_kind() -> None:
+    with pytest.raises(ValueError, match="is no mixer: it gives a ReLU"):
+        mixplug.build("torch.nn.ReLU", kind="mixer")

@@ -127,3 +127,23 @@ def test_other_reductions_are_refused(kind: type[nn.Module], reduction: str) -> 
 def test_what_is_not_callable_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must be callable as loss\(logits, target\), got 'ce'\."):
         as_criterion("ce")
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_another_loss() -> None:
+    class Hundred(nn.CrossEntropyLoss):
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            return 100 + super().forward(logits, target)
+
+    logits, target = torch.randn(4, 3), torch.eye(3)[[0, 1, 2, 0]]
+    plain = nn.CrossEntropyLoss()(logits, target)
+    assert_close(Mixed(logits, target).loss(Hundred()), 100 + plain)
+    assert not as_criterion(Hundred()).is_cross_entropy
+
+
+def test_the_functional_cross_entropy_is_known() -> None:
+    assert as_criterion(F.cross_entropy).is_cross_entropy
+
+
+def test_an_unknown_loss_must_not_sum() -> None:
+    with pytest.raises(ValueError, match="needs reduction='mean', got 'sum'"):
+        as_criterion(nn.MultiLabelSoftMarginLoss(reduction="sum"))

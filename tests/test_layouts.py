@@ -125,3 +125,16 @@ def test_a_map_smaller_than_the_resolution() -> None:
     )
     with pytest.raises(ValueError, match=message):
         pool(torch.rand(1, 2, 2, 5), 3)
+
+
+def test_the_grid_of_tokens_is_taken_where_it_fits() -> None:
+    tokens = torch.arange(8.0).view(1, 8, 1)
+    assert Layout(grid=(2, 4)).map(tokens).shape == (1, 1, 2, 4)
+    assert Layout(grid=(3, 4)).map(tokens).shape == (1, 1, 1, 8)
+    assert Layout(grid=(1, 4)).map(tokens[:, :4]).shape == (1, 1, 1, 4)
+
+
+def test_a_class_token_that_was_not_declared() -> None:
+    with pytest.raises(ValueError, match=r"17 tokens are one more than a square.*prefix=1"):
+        Layout().map(torch.zeros(1, 17, 3))
+    assert Layout(prefix=1).map(torch.zeros(1, 17, 3)).shape == (1, 3, 4, 4)

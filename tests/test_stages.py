@@ -446,3 +446,21 @@ def test_infinite_features_are_no_nan() -> None:
     stages = stages_of(model, features="body")
     stages(images(torch.float32), layers={"dropout": lambda e: e + torch.inf})
     stages.check("a step")
+
+
+def test_logits_that_change_after_the_classifier_are_refused() -> None:
+    class Scaled(ConvNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 50
+
+    with pytest.raises(ValueError, match="The model changes its logits after the classifier 'fc'"):
+        stages_of(Scaled())(images(torch.float32))
+
+
+def test_an_attribute_named_mixup_of_the_model_is_not_overwritten() -> None:
+    model = ConvNet()
+    model.mixup = 0.2
+    stages = stages_of(model)
+    with pytest.raises(ValueError, match="has an attribute 'mixup' of its own"):
+        stages.learn(nn.Linear(2, 2))
+    assert model.mixup == 0.2

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         script, rest, tasks = prepare(argv)
-    except (ValueError, KeyError) as error:
+    except (ImportError, KeyError, ValueError) as error:
         print(f"timm_hooks.train: error: {error.args[0]}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [script, *rest]
@@ -124,9 +124,10 @@ def bind_tasks(
     impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
 ) -> list[type]:
     """Build the mixer and put tasks with it in place of timm's, before train.py imports them."""
-    import timm.task
-
     import mixplug
+    from mixplug.optional import optional
+
+    timm_task = optional("timm.task", "timm", "timm_hooks")
     from mixplug.adapters.timm import bind
     from mixplug.models import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
 
@@ -139,10 +140,10 @@ def bind_tasks(
         )
     tasks = []
     for name in ("ClassificationTask", "MultiLabelClassificationTask"):
-        base = getattr(timm.task, name, None)  # the second came after timm 1.0.27
+        base = getattr(timm_task, name, None)  # the second came after timm 1.0.27
         if base is not None:
             tasks.append(bind(base, mixer, start_epoch))
-            setattr(timm.task, name, tasks[-1])
+            setattr(timm_task, name, tasks[-1])
     return tasks
 
 

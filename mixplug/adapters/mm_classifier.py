@@ -79,6 +79,7 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
             "remove one, for instance with model=dict(train_cfg=None)."
         )
     criterion_of(model.head.loss_module)
+    _classifier(model.head)  # refuses before anything is changed
     retype(model, MixedLoss)
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
@@ -107,17 +108,17 @@ def mm_stages(model: ImageClassifier) -> Stages:
     Raises:
         ValueError: the head has no linear layer for its classes.
     """
-    classifier, last, prefix = _classifier(model.head), "backbone", 0
-    backbone = model.backbone
+    classifier, last, backbone = _classifier(model.head), "backbone", model.backbone
+    grid = getattr(backbone, "patch_resolution", None)
+    layout = Layout(prefix=getattr(backbone, "num_extra_tokens", 0), grid=grid and tuple(grid))
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
         last = f"backbone.stages.{len(backbone.stages) - 1}"
     elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
         blocks = "layers" if hasattr(backbone, "layers") else "encoder"  # the latter in T2T-ViT
         last = f"backbone.{blocks}.{len(getattr(backbone, blocks)) - 1}"
-        prefix = backbone.num_extra_tokens
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
-    return Stages(model, features, classifier, last, Layout(prefix=prefix), model.run)
+    return Stages(model, features, classifier, last, layout, model.run)
 
 
 def _classifier(head: nn.Module) -> str:
@@ -158,7 +159,11 @@ class _Terms:
 def _fused(loss: nn.Module) -> Criterion | None:
     """The cross-entropies that the fused form can stand in for."""
     ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
-    if not isinstance(ce, CrossEntropyLoss) or ce.use_sigmoid or ce.class_weight is not None:
+    if (
+        type(ce).forward is not CrossEntropyLoss.forward
+        or ce.use_sigmoid
+        or ce.class_weight is not None
+    ):
         return None
     if isinstance(loss, LabelSmoothLoss):
         return None if loss.mode == "multi_label" else cross_entropy(loss._eps, loss.loss_weight)

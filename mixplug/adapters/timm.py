@@ -60,22 +60,23 @@ def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None
     layout = Layout(
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         prefix=getattr(model, "num_prefix_tokens", 0),
+        grid=getattr(getattr(model, "patch_embed", None), "grid_size", None),
     )
     features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
     return Stages(model, features, classifier, last=last, layout=layout, call=call)
 
 
-@register
+@register(SoftTargetCrossEntropy)
 def _(loss: SoftTargetCrossEntropy) -> Criterion:
     return cross_entropy()
 
 
-@register
+@register(LabelSmoothingCrossEntropy)
 def _(loss: LabelSmoothingCrossEntropy) -> Criterion:
     return cross_entropy(loss.smoothing)
 
 
-@register
+@register(BinaryCrossEntropy)
 def _(loss: BinaryCrossEntropy) -> Criterion:
     def terms(logits: Tensor, target: Tensor) -> Tensor:
         if loss.smooth_dense:
@@ -90,7 +91,7 @@ def _(loss: BinaryCrossEntropy) -> Criterion:
     return Criterion(terms, 0.0 if loss.smooth_dense else loss.smoothing)
 
 
-@register
+@register(JsdCrossEntropy)
 def _(loss: JsdCrossEntropy) -> Criterion:
     raise ValueError("--jsd-loss compares augmented splits of a batch and cannot be mixed.")
 
@@ -130,12 +131,16 @@ class MixupTask(ClassificationTask):
         super().__init__(model, *args, **kwargs)
         type(self).built = True
         as_criterion(self.criterion)  # says at once if it cannot be mixed
-        self.stages = timm_stages(model, call=lambda x: self.trainable_module(x))
+        self.stages = timm_stages(model, call=self.run)
         self.mixer.attach(self.stages)
         self.seed, self.rank, self.step = ranks.shared_seed(), ranks.rank(), 0
         self.counter = _EpochCounter()
         self.counter.epoch = self.start_epoch or 0
         model.add_module("mixup_epochs", self.counter)
+
+    def run(self, x: Tensor) -> Tensor:
+        """The model, as train.py wrapped it by now."""
+        return self.trainable_module(x)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Loss of the mixed batch, and the logits timm's metrics see."""

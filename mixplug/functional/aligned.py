@@ -20,8 +20,8 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
         A new tensor of ``x``'s shape, in the dtype of the operands, not of λ.
 
     Raises:
-        ValueError: shapes differ, λ is no scalar or (B,), or a λ given as a number is outside
-            [0, 1] (the values of a tensor are not read: that would wait for the device).
+        ValueError: shapes differ, λ is no scalar or (B,), or outside [0, 1] (the values of a tensor
+            on an accelerator are not read: that would wait for it).
     """
     if x.shape != y.shape:
         raise ValueError(f"mix needs two tensors of one shape, got {x.shape} and {y.shape}.")
@@ -31,6 +31,8 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
         return lam * x + (1 - lam) * y
     if lam.dim() > 0 and lam.shape != x.shape[:1]:
         raise ValueError(f"mix needs lam scalar or of shape {tuple(x.shape[:1])}, got {lam.shape}.")
+    if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):
+        raise ValueError(f"mix needs lam in [0, 1], got {lam.min():g} to {lam.max():g}.")
     lam = lam.to(x.device, torch.promote_types(x.dtype, torch.float32))
     lam = lam.view(-1, *[1] * (x.dim() - 1)) if lam.dim() else lam
     return (lam * x + (1 - lam) * y).to(torch.promote_types(x.dtype, y.dtype))

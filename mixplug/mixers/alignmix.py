@@ -127,10 +127,9 @@ class AlignMixup(PairMixer):
         forward = stages(x)
         noise = _noise(forward.embedding, plan)
         losses = self._autoencoder(stages).losses(x, forward.embedding, noise)
-        target = soft_targets(y, forward.logits.shape[-1])
-        nothing = forward.logits.new_zeros(len(x), dtype=torch.float32)
         extra = {name: self.reconstruction_weight * loss for name, loss in losses.items()}
-        return Mixed(forward.logits, target, weight=nothing, extra=extra)
+        none = soft_targets(y, forward.logits.shape[-1])[:0]
+        return Mixed(forward.logits[:0], none, extra=extra, output=forward.logits)
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
         """The batch as it is."""
@@ -145,18 +144,19 @@ class AlignMixup(PairMixer):
         if level in ("x", "e", CLEAN):
             return super().forward(stages, x, plan)
         at = self.features if level in ("A", "A'") else level.removesuffix("'")
-        means: list[Tensor] = []
+        point, means = at or stages.features, list[Tensor]()
+        judge = self.align and not self.dense and point not in stages.judged
 
         def aligned(a: Tensor) -> Tensor:
             mixed = self._mix_maps(a, plan)
-            means.append(mixed.detach().mean((2, 3)))
+            if judge:
+                means.append(mixed.detach().mean((2, 3)))
             return mixed
 
-        out = stages(
-            x, features=aligned, prefix=partial(pair, plan=plan), dense=self.dense_edit(), at=at
-        )
-        if self.align and not self.dense:
-            _warn_if_only_pooled(stages, at or stages.features, means[0], out.embedding.detach())
+        prefix = partial(pair, plan=plan)
+        out = stages(x, features=aligned, prefix=prefix, dense=self.dense_edit(), at=at)
+        if judge:
+            _warn_if_only_pooled(stages, point, means[0], out.embedding.detach())
         return out
 
     def _between(self, e: Tensor, stages: Stages, plan: Plan) -> Tensor:
@@ -188,8 +188,6 @@ class AlignMixup(PairMixer):
 
 def _warn_if_only_pooled(stages: Stages, at: str, mean: Tensor, e: Tensor) -> None:
     """Say once where alignment is in vain: it keeps the mean, and e is nothing else."""
-    if at in stages.judged:
-        return
     stages.judged.add(at)
     if mean.shape == e.shape and torch.allclose(mean.float(), e.float(), rtol=1e-3, atol=1e-5):
         name = before_last_block(stages.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplug import sampling
+from mixplug.catalog import KINDS
 from mixplug.functional.aligned import mix
 from mixplug.mixed import HullMixed, Mixed, clean
 from mixplug.stages import Stages
@@ -17,6 +19,7 @@ CLEAN = "clean"
 
 
 _NOT_DRAWN = torch.empty(0)
+_PLAIN = {"int", "float", "bool", "str"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Mixer:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            self.require(_fits(value, str(field.type)), field.name, f"of type {field.type}, finite")
         if self.off_epoch is not None and self.off_epoch < 0:
             raise ValueError(f"{self.name} needs off_epoch >= 0 or None, got {self.off_epoch}.")
 
@@ -123,6 +128,7 @@ class Mixer:
         Raises:
             ValueError: what the settings, the model or the batch do not allow, or NaN features.
         """
+        self._check_batch(x, y, step)
         off = self.off_epoch is not None and epoch >= self.off_epoch
         plan = Plan(CLEAN) if off else self.sample(x, generators)
         mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
@@ -130,6 +136,22 @@ class Mixer:
             f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}")
         )
         return mixed
+
+    def _check_batch(self, x: Tensor, y: Tensor, step: int | None) -> None:
+        if y.dim() == 0 or len(y) != len(x) or not len(x):
+            raise ValueError(
+                f"{self.name} needs one target per example, at least one: got {len(x)} examples "
+                f"and targets of shape {tuple(y.shape)}."
+            )
+        if not y.is_floating_point() and y.dim() != 1:
+            raise ValueError(
+                f"{self.name} takes class indices as (B,), and soft or multi-label rows (B, K) as "
+                f"floats: got {y.dtype} of shape {tuple(y.shape)}. Use y.float() for rows."
+            )
+        # Before the model sees it, since batch norm would keep it in its running averages.
+        if x.device.type == "cpu" and x.is_floating_point() and bool(x.isnan().any()):
+            at = "" if step is None else f", step {step}"
+            raise ValueError(f"{self.name}{at}: the input has NaN features. Nothing was changed.")
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
         """The batch as it is."""
@@ -139,6 +161,22 @@ class Mixer:
         """Raise ValueError, naming the mixer, its key, the value and what is allowed."""
         if not ok:
             raise ValueError(f"{self.name} needs {key} {allowed}, got {getattr(self, key)!r}.")
+
+
+KINDS["mixer"] = Mixer
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """Whether a setting is of one of the types that its field is annotated with."""
+    allowed = annotation.replace(" ", "").split("|")
+    if isinstance(value, bool):
+        return "bool" in allowed or not _PLAIN & set(allowed)
+    if isinstance(value, (int, float)) and _PLAIN & set(allowed):
+        whole = isinstance(value, int)
+        return math.isfinite(value) and ("float" in allowed or (whole and "int" in allowed))
+    if isinstance(value, str) and _PLAIN & set(allowed):
+        return "str" in allowed
+    return True
 
 
 def pair(t: Tensor, plan: Plan) -> Tensor:

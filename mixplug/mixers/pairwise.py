@@ -41,9 +41,21 @@ class PairMixer(Mixer):
         self.require(0 <= self.prob <= 1, "prob", "in [0, 1]")
         self.require(self.resolution is None or self.resolution >= 1, "resolution", ">= 1 or None")
 
+    def _check_resolution(self) -> None:
+        maps = set(self.branches()) - {"x", "e"}
+        if self.resolution is not None and not self.dense and not maps:
+            raise ValueError(
+                f"{self.name} mixes no map here, so resolution={self.resolution} needs dense=True."
+            )
+
     def branches(self) -> dict[str, float]:
         """Ways of mixing and their relative frequency."""
         return {"x": 1.0}
+
+    def attach(self, stages: Stages) -> None:
+        """Check the settings against each other, then as the base."""
+        self._check_resolution()
+        super().attach(stages)
 
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
         """Draw the branch (synced), then π and λ (per rank)."""

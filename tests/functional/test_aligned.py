@@ -252,3 +252,10 @@ def test_maps_that_do_not_fit() -> None:
         align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2), eps=0)
     with pytest.raises(ValueError, match="iters >= 0"):
         align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2), iters=-1)
+
+
+@pytest.mark.parametrize("lam", [1.5, -0.1, float("nan")])
+def test_a_tensor_of_lambdas_outside_the_interval(lam: float) -> None:
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"mix needs lam in \[0, 1\]"):
+        mix(x, x, torch.tensor([0.5, lam]))

@@ -163,14 +163,14 @@ def test_targets_are_exact_under_autocast(
 
 
 @every_mixer
-def test_nan_inputs_are_named_by_mixer_branch_and_step(
+def test_nan_features_are_named_by_mixer_branch_and_step(
     name: str, options: dict[str, object]
 ) -> None:
     _, stages = toy(torch.float32)
     mixer = build(name, options)
     mixer.attach(stages)
     x, y = batch(torch.float32)
-    x[:] = torch.nan
+    next(stages.model.parameters()).data.fill_(torch.nan)  # as after a step that diverged
     branch = mixer.sample(x, sampling.generators(0, 4)).branch
     message = rf"{name}, branch \"?'?{branch}'?\"?, step 4: the features that reach the classifier"
     with pytest.raises(ValueError, match=message):
@@ -249,3 +249,59 @@ def test_the_base_does_nothing_itself(method: str) -> None:
     arguments = {"sample": (x, None), "apply": (None, x, x, Plan("x")), "build_module": (3,)}
     with pytest.raises(NotImplementedError):
         getattr(Mixer(), method)(*arguments[method])
+
+
+@every_mixer
+def test_nan_inputs_are_refused_before_the_model_sees_them(
+    name: str, options: dict[str, object]
+) -> None:
+    model, stages = toy(torch.float32)
+    mixer = build(name, options)
+    mixer.attach(stages)
+    x, y = batch(torch.float32)
+    x[1, 0, 0, 0] = torch.nan
+    seen: list[object] = []
+    model.register_forward_pre_hook(lambda module, args: seen.append(args))
+    with pytest.raises(ValueError, match=f"{name}, step 4: the input has NaN features"):
+        mixer(stages, x, y, sampling.generators(0, 4), step=4)
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.zeros(2, dtype=torch.long), r"one target per example.*targets of shape \(2,\)"),
+        (torch.zeros(3, 4, dtype=torch.long), r"Use y\.float\(\) for rows"),
+        (torch.tensor(1), "one target per example"),
+    ],
+)
+def test_targets_that_do_not_fit_the_batch(y: Tensor, message: str) -> None:
+    _, stages = toy(torch.float32)
+    x, _ = batch(torch.float32, 3)
+    with pytest.raises(ValueError, match=message):
+        mixplug.build("mixup")(stages, x, y, sampling.generators(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("AlignMixup", "alpha", "two"),
+        ("AlignMixup", "alpha", float("inf")),
+        ("AlignMixup", "iters", 2.5),
+        ("AlignMixup", "align", 1),
+        ("MultiMix", "n", True),
+        ("MultiMix", "layer", 3),
+        ("InputMixup", "off_epoch", "never"),
+    ],
+)
+def test_settings_of_a_wrong_type(name: str, key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} needs {key} of type .*, got"):
+        mixplug.build(name, **{key: value})
+
+
+def test_a_resolution_that_would_do_nothing() -> None:
+    _, stages = toy(torch.float32)
+    with pytest.raises(ValueError, match="InputMixup mixes no map here, so resolution=2 needs"):
+        mixplug.build("mixup", resolution=2).attach(stages)
+    mixplug.build("mixup", resolution=2, dense=True).attach(stages)
+    mixplug.build("manifold", resolution=2).attach(stages)
