@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from reference.compare import assert_near, assert_same_gradients
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from mixplug.criterion import Criterion, as_criterion, cross_entropy, per_class
 from mixplug.functional import soft_targets

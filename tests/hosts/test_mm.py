@@ -163,13 +163,10 @@ def test_the_registry_is_importable_by_itself() -> None:
 def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
     mixup: dict[str, Any], workers: int, seed: int | None, tmp_path: Path
 ) -> None:
-    def config(name: str) -> Config:
-        config = mm_config(tmp_path / name, mixup, 3, randomness={"seed": seed})
-        config.train_dataloader.update(num_workers=workers, persistent_workers=workers > 0)
-        return config
-
-    whole_run, whole = train(config("whole"))
-    resumed = config("resumed")
+    config = mm_config(tmp_path / "whole", mixup, 3, randomness={"seed": seed})
+    config.train_dataloader.update(num_workers=workers, persistent_workers=workers > 0)
+    whole_run, whole = train(config)
+    resumed = mm_config(tmp_path / "resumed", mixup, 3, randomness={"seed": seed})  # no workers
     resumed.resume, resumed.load_from = True, str(tmp_path / "whole" / "epoch_2.pth")
     resumed_run, rest = train(resumed)
     assert len(whole.losses) == len(set(whole.losses)) == 12
@@ -456,7 +453,7 @@ BACKBONES = {
     "swin": (
         {
             "type": "SwinTransformer",
-            "arch": {"embed_dims": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]},
+            "arch": {"embed_dims": 8, "depths": [1, 1, 1, 2], "num_heads": [1, 1, 1, 1]},
             "img_size": 64,
             "window_size": 2,
         },
