@@ -169,6 +169,9 @@ def classification(
 def mixers(
     rounds: Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")] = 5,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    threads: Annotated[
+        int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
+    ] = 1,
     json_path: Annotated[Path | None, typer.Option("--json", help="write the rows here")] = None,
 ) -> None:
     """Print the ratios that are promised for mixers, and whether this run kept them."""
@@ -176,6 +179,7 @@ def mixers(
 
     from mixplug.bench.mixers import rows
 
+    torch.set_num_threads(threads)
     found = []
     with _progress(counted=False) as progress:
         task = progress.add_task("measuring", total=None)
