@@ -78,8 +78,10 @@ def _(loss: LabelSmoothingCrossEntropy) -> Criterion:
 
 @register(BinaryCrossEntropy)
 def _(loss: BinaryCrossEntropy) -> Criterion:
+    smooth_dense = getattr(loss, "smooth_dense", False)  # came after timm 1.0.27
+
     def terms(logits: Tensor, target: Tensor) -> Tensor:
-        if loss.smooth_dense:
+        if smooth_dense:
             target = target * (1 - loss.smoothing) + 0.5 * loss.smoothing
         if loss.target_threshold is not None:
             target = target.gt(loss.target_threshold).to(target.dtype)
@@ -88,7 +90,7 @@ def _(loss: BinaryCrossEntropy) -> Criterion:
         )
         return per_class.sum(-1) if loss.sum_classes else per_class.mean(-1)
 
-    return Criterion(terms, 0.0 if loss.smooth_dense else loss.smoothing)
+    return Criterion(terms, 0.0 if smooth_dense else loss.smoothing)
 
 
 @register(JsdCrossEntropy)
