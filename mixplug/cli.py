@@ -186,13 +186,16 @@ def mixers(
         for row in rows(torch.device(device), rounds, lambda: progress.advance(task)):
             found.append(row)
             progress.update(task, description=f"measured {row.name.strip()}")
-    table = Table("", "measured", "promised", "kept", "note", box=None)
+    table = Table("", "measured", "promised", "kept", box=None)
     for row in found:
         sign = "≥" if row.at_least else "≤"
         unit = f" {row.unit}" if row.unit else ""
         kept = "[green]yes[/]" if row.kept else "[red]no[/]"
-        table.add_row(row.name, f"{row.value:.3g}{unit}", f"{sign} {row.bound:g}", kept, row.note)
+        table.add_row(row.name, f"{row.value:.3g}{unit}", f"{sign} {row.bound:g}", kept)
     console.print(table)
+    for row in found:
+        if row.note:
+            print(f"{row.name.strip()}: {row.note}")
     if json_path is not None:
         json_path.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=2) + "\n")
 
