@@ -8,15 +8,18 @@ import runpy
 import statistics
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from mixplug.bench.measure import Row
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 demo = typer.Typer(no_args_is_help=True, help="Main jobs on real data, in minutes.")
@@ -172,20 +175,39 @@ def mixers(
     threads: Annotated[
         int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
     ] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help="head, step, sinkhorn or import; repeatable")
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="write the rows here")] = None,
 ) -> None:
     """Print the ratios that are promised for mixers, and whether this run kept them."""
+    from mixplug.bench import mixers as groups
+
+    _bench(groups.GROUPS, only, rounds, device, threads, json_path)
+
+
+def _bench(
+    groups: Mapping[str, Callable[..., Iterator[Row]]],
+    only: list[str] | None,
+    rounds: int,
+    device: str,
+    threads: int,
+    json_path: Path | None,
+) -> None:
+    """Run groups of rows, print their table, and write it if asked to."""
     import torch
 
-    from mixplug.bench.mixers import rows
-
+    unknown = sorted(set(only or ()) - set(groups))
+    if unknown:
+        raise typer.BadParameter(f"there are no rows {unknown}, only {sorted(groups)}.")
     torch.set_num_threads(threads)
     found = []
     with _progress(counted=False) as progress:
         task = progress.add_task("measuring", total=None)
-        for row in rows(torch.device(device), rounds, lambda: progress.advance(task)):
-            found.append(row)
-            progress.update(task, description=f"measured {row.name.strip()}")
+        for name in only or groups:
+            for row in groups[name](torch.device(device), rounds, lambda: progress.advance(task)):
+                found.append(row)
+                progress.update(task, description=f"measured {row.name.strip()}")
     table = Table("", "measured", "promised", "kept", box=None)
     for row in found:
         sign = "≥" if row.at_least else "≤"

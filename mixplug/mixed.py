@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mixplug.criterion import as_criterion
 from mixplug.functional.hull import hull_cross_entropy
+from mixplug.functional.precision import exact_dtype
 from mixplug.functional.targets import smooth, soft_targets
 
 
@@ -48,7 +49,7 @@ class Mixed:
         if not len(self.logits):  # only extra terms; the graph must still reach the classifier
             return self.logits.sum() + sum(self.extra.values())
         fn = as_criterion(criterion)
-        dtype = torch.float64 if self.logits.dtype == torch.float64 else torch.float32
+        dtype = exact_dtype(self.logits)
         classes = self.logits.shape[-1]
         with torch.autocast(self.logits.device.type, enabled=False):
             logits = self.logits.to(dtype).reshape(-1, classes)
@@ -120,7 +121,7 @@ def clean(logits: Tensor, y: Tensor) -> Mixed:
 
 def _product(weights: Tensor, rows: Tensor) -> Tensor:
     """Λ times rows, (..., M, K), in float32 (float64 if given) whatever autocast says."""
-    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    dtype = exact_dtype(rows)
     with torch.autocast(rows.device.type, enabled=False):
         return weights.to(dtype) @ rows.to(dtype)
 

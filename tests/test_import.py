@@ -1,4 +1,4 @@
-"""Importing the package is cheap: torch, and nothing that only some users have."""
+"""Importing the package is cheap: not even torch; and its core needs nothing optional."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ mixplug.build('AlignMixup', decoder='vae', image_shape=(3, 32, 32)).build_module
 mixplug.alignmix, mixplug.functional.align, mixplug.sampling.hull_weights(3, 4)
 loaded()
 print(json.dumps([name for name in mixplug.__all__ if not hasattr(mixplug, name)]))
+print(json.dumps([name for name in mixplug.__all__ if name not in dir(mixplug)]))
 print(json.dumps([name for name in mixplug.functional.__all__
                   if not hasattr(mixplug.functional, name)]))
 """
@@ -36,9 +37,9 @@ def lines() -> list[list[str]]:
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-def test_import_loads_torch_and_nothing_optional(lines: list[list[str]]) -> None:
-    assert {"mixplug", "torch"} <= set(lines[0])
-    assert not set(lines[0]) & set(OPTIONAL)
+def test_import_loads_nothing_heavy(lines: list[list[str]]) -> None:
+    assert "mixplug" in lines[0]
+    assert not set(lines[0]) & {"torch", *OPTIONAL}
 
 
 def test_using_the_core_loads_nothing_optional(lines: list[list[str]]) -> None:
@@ -48,4 +49,4 @@ def test_using_the_core_loads_nothing_optional(lines: list[list[str]]) -> None:
 
 
 def test_everything_that_is_promised_is_there(lines: list[list[str]]) -> None:
-    assert lines[2] == lines[3] == []
+    assert lines[2] == lines[3] == lines[4] == []

@@ -170,8 +170,7 @@ class MixupTask(ClassificationTask):
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """Seed, step and epoch of the mixer's draws, and its parameters."""
-        model = unwrap_model(module or self.get_trainable_module(ema=ema))
-        learned = {k: v for k, v in model.state_dict().items() if k.startswith(LEARNED)}
+        learned = _learned(module or self.get_trainable_module(ema=ema))
         mine = {"seed": self.seed, "step": self.step, "epoch": self.counter.epoch}
         return {**super().get_task_state(module, ema=ema), "mixplug": {**mine, "learned": learned}}
 
@@ -206,11 +205,16 @@ class MixupTask(ClassificationTask):
         strict: bool = True,
     ) -> None:
         """A plain timm checkpoint, or one of this task with the mixer's parameters beside it."""
-        model = unwrap_model(self.get_trainable_module(ema=ema))
-        current = {k: v for k, v in model.state_dict().items() if k.startswith(LEARNED)}
+        current = _learned(self.get_trainable_module(ema=ema))
         saved = (task_state or {}).get("mixplug", {}).get("learned", {})
         learned = {k: saved.get(k, v) for k, v in current.items()}
         super().load_checkpoint_state({**learned, **state_dict}, task_state, ema, strict)
+
+
+def _learned(model: nn.Module) -> dict[str, Tensor]:
+    """The mixer's own part of a model's state dict."""
+    state = unwrap_model(model).state_dict()
+    return {k: v for k, v in state.items() if k.startswith(LEARNED)}
 
 
 def bind(base: type[ClassificationTask], mixer: Mixer, start_epoch: int | None = None) -> type:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mixplug.functional.precision import exact_dtype
 from mixplug.functional.transport import sinkhorn
 
 
@@ -48,7 +49,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (B, N, M) in float32, or float64 if given. No (B, N, M, C) tensor is built.
     """
-    dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
+    dtype = exact_dtype(a)
     with torch.autocast(a.device.type, enabled=False):
         a, b = a.to(dtype), b.to(dtype)
         # The expansion of the square cancels badly far from the origin; distances do not move

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mixplug.functional.precision import exact_dtype
+
 QUERIES = ("gap", "cam")
 NORMALIZE = ("l1", "softmax", "uniform")
 
@@ -40,7 +42,7 @@ def attention_map(
         )
     if z.dim() != 3:
         raise ValueError(f"attention_map needs z (B, D, N), got {tuple(z.shape)}.")
-    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
+    dtype = exact_dtype(z)
     with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
         z = z.to(dtype)
         if normalize == "uniform":

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixplug.functional.precision import exact_dtype
+
 _CHUNK = 1 << 19  # logits in flight: 2 MiB of float32, which stay in a core's cache
 
 
@@ -73,7 +75,7 @@ def hull_cross_entropy(
             f"logits {tuple(logits.shape)} and weights {tuple(weights.shape)} need the same "
             f"leading dimensions."
         )
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    dtype = exact_dtype(logits)
     if coefficient is None:
         coefficient = weights.new_full(weights.shape[:-1], 1 / weights[..., 0].numel())
     elif coefficient.shape != weights.shape[:-1]:

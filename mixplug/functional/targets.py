@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixplug.functional.precision import exact_dtype
+
 
 def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Targets of any kind as rows over classes.
@@ -71,7 +73,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
     """
     if logits.shape != target.shape:
         raise ValueError(f"Logits {tuple(logits.shape)} and target {tuple(target.shape)} differ.")
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    dtype = exact_dtype(logits)
     with torch.autocast(logits.device.type, enabled=False):
         terms = -(target.to(dtype) * F.log_softmax(logits.to(dtype), -1)).sum(-1)
         if weight is None:

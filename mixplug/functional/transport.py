@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from mixplug.functional.precision import exact_dtype
+
 _LOG_RANGE = 70.0  # exp(-70) ~ 4e-31: far below any plan entry, far above float32's smallest 1e-38
 
 
@@ -56,7 +58,7 @@ def sinkhorn(
     if cost.dim() < 2 or 0 in cost.shape[-2:]:
         raise ValueError(f"sinkhorn needs a cost (..., N, M) with N, M >= 1, got {cost.shape}.")
     with torch.autocast(cost.device.type, enabled=False):
-        log_kernel = cost.to(torch.float64 if cost.dtype == torch.float64 else torch.float32) / -eps
+        log_kernel = cost.to(exact_dtype(cost)) / -eps
         if iters == 0:
             return _normalise_once(log_kernel, axis)
         return _iterate(log_kernel, iters, tol)

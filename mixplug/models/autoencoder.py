@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mixplug.functional.precision import exact_dtype
 from mixplug.models.decoder import GaussianHead, ResidualDecoder
 
 
@@ -85,5 +86,4 @@ class VariationalAutoencoder(Autoencoder):
 
 
 def _exact(t: Tensor) -> Tensor:
-    """In float32, or float64 if given: losses do not run in half precision."""
-    return t if t.dtype == torch.float64 else t.float()
+    return t.to(exact_dtype(t))

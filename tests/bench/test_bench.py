@@ -76,9 +76,13 @@ def test_the_plain_sinkhorn_is_the_same_plan() -> None:
 
 def test_command_prints_rows_and_writes_json(tmp_path: Path, monkeypatch) -> None:
     row = Row("a row", 2.5, 2.0, at_least=True, unit="x", note="a note")
-    monkeypatch.setattr(bench, "rows", lambda device, rounds, tick: iter([row]))
+    groups = {"mine": lambda device, rounds, tick: [row], "other": lambda *_: 1 / 0}
+    monkeypatch.setattr(bench, "GROUPS", groups)
     path = tmp_path / "rows.json"
-    run = CliRunner().invoke(app, ["bench", "mixers", "--json", str(path)], env={"COLUMNS": "100"})
+    command = ["bench", "mixers", "--only", "mine", "--json", str(path)]
+    run = CliRunner().invoke(app, command, env={"COLUMNS": "100"})
     assert run.exit_code == 0, run.output
     assert "a row" in run.output and "2.5 x" in run.output and "≥ 2" in run.output
     assert json.loads(path.read_text())[0]["value"] == 2.5
+    run = CliRunner().invoke(app, ["bench", "mixers", "--only", "none"], env={"COLUMNS": "100"})
+    assert run.exit_code == 2 and "['mine', 'other']" in run.output
