@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
+import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 Target = Callable[..., Any]
 T = TypeVar("T", bound=Target)
 
+REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
-_SCANNED = ("mixers",)
+_SCANNED = ("mixers", "losses")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Entry:
 
     @property
     def defaults(self) -> dict[str, object]:
-        """The keys of its config and their defaults."""
-        return {f.name: f.default for f in _fields(self.target)}
+        """The keys of its config and their defaults, :data:`REQUIRED` where there is none."""
+        return _keys(self.target)
 
 
 KINDS: dict[str, type] = {}  # what an object of a kind must be an instance of
@@ -126,10 +127,13 @@ def build(
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
     arguments = {**spec, **overrides}
-    known = [f.name for f in _fields(target)]
+    known = _keys(target)
     for key in arguments if known else ():
         if key not in known:
-            raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, known)}")
+            raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, list(known))}")
+    missing = [key for key in known if known[key] is REQUIRED and key not in arguments]
+    if missing:
+        raise ValueError(f"{target.__name__} needs the key {missing[0]!r}, which is not given.")
     built = target(**arguments)
     base = KINDS.get(kind or "")
     if base is not None and not isinstance(built, base):
@@ -180,11 +184,14 @@ def _load() -> None:
             )
 
 
-def _fields(target: Target) -> list[dataclasses.Field[Any]]:
-    """The settings of a dataclass; none of anything else."""
-    if not (isinstance(target, type) and dataclasses.is_dataclass(target)):
-        return []
-    return [field for field in dataclasses.fields(target) if field.init]
+def _keys(target: Target) -> dict[str, object]:
+    """The settings of a class and their defaults; none where they are not named one by one."""
+    if not isinstance(target, type):
+        return {}
+    parameters = list(inspect.signature(target).parameters.values())
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return {}
+    return {p.name: REQUIRED if p.default is p.empty else p.default for p in parameters}
 
 
 def _suggest(name: str, known: list[str]) -> str:

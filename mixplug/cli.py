@@ -39,12 +39,15 @@ def main() -> None:
 @app.command("list")
 def list_() -> None:
     """List what the catalog offers: mixers here, and those of installed plugins."""
-    from mixplug.catalog import entries
+    from mixplug.catalog import REQUIRED, entries
 
     table = Table("name", "kind", "hosts", "source", box=None)
     table.add_column("keys and defaults", overflow="fold")
     for entry in entries():
-        keys = ", ".join(f"{key}={value!r}" for key, value in entry.defaults.items())
+        keys = ", ".join(
+            key if value is REQUIRED else f"{key}={_short(value)}"
+            for key, value in entry.defaults.items()
+        )
         name = f"[bold]{entry.name}[/]\n{entry.alias}"
         table.add_row(name, entry.kind, "\n".join(entry.hosts), entry.reference, keys + "\n")
     console.print(table)
@@ -226,6 +229,10 @@ def _progress(counted: bool = True) -> Progress:
     columns = [TextColumn("{task.description:<28}"), BarColumn()]
     columns += [MofNCompleteColumn(), TimeRemainingColumn()] if counted else []
     return Progress(*columns, console=Console(stderr=True))
+
+
+def _short(value: object) -> str:
+    return f"{value:.4}" if isinstance(value, float) else repr(value)
 
 
 def _spread(values: list[float]) -> str:

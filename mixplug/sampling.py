@@ -66,8 +66,8 @@ def permutation(size: int, source: torch.Generator) -> Tensor:
 
 
 def beta(alpha: float, size: int, source: torch.Generator) -> Tensor:
-    """``size`` draws λ of the symmetric Beta(α, α), float32."""
-    shape = torch.full((size, 2), alpha, dtype=torch.float64)
+    """``size`` draws λ of the symmetric Beta(α, α), float32, on the generator's device."""
+    shape = torch.full((size, 2), alpha, dtype=torch.float64, device=source.device)
     return torch._sample_dirichlet(shape, generator=source)[:, 0].float()
 
 

@@ -33,6 +33,32 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, catalog.Entry]]
     yield copied
 
 
+GIVEN = {"num_classes": 3, "dim": 5, "loss": "Contrastive"}  # for keys without a default
+
+
+def spec_of(entry: catalog.Entry, **keys: object) -> dict[str, object]:
+    required = [k for k, default in entry.defaults.items() if default is catalog.REQUIRED]
+    return {"type": entry.name, **{k: GIVEN[k] for k in required}, **keys}
+
+
+def mixer_step(mixer: Mixer, step: int) -> list[torch.Tensor]:
+    model, stages = toy(torch.float32)
+    mixer.attach(stages)
+    x, y = batch(torch.float32, 3)
+    mixer(stages, x, y, sampling.generators(0, step)).loss().backward()
+    return [p.grad for p in model.parameters()]
+
+
+def loss_step(loss: torch.nn.Module, step: int) -> list[torch.Tensor]:
+    embeddings = torch.randn(9, 5, requires_grad=True)
+    loss(embeddings, torch.arange(9) % 3).backward()
+    return [embeddings.grad, *(p.grad for p in loss.parameters())]
+
+
+GRADIENTS = {"mixer": mixer_step, "loss": loss_step}
+
+
+@pytest.mark.filterwarnings("ignore:Metrix at level 'feature' was given no features")
 @pytest.mark.parametrize("entry", mixplug.entries(), ids=lambda entry: entry.name)
 class TestEveryEntry:
     def test_says_where_it_comes_from(self, entry: catalog.Entry) -> None:
@@ -41,29 +67,42 @@ class TestEveryEntry:
         assert entry.target.__doc__.strip()
 
     def test_builds_from_its_name_and_its_defaults(self, entry: catalog.Entry) -> None:
-        built = mixplug.build({"type": entry.name})
+        built = mixplug.build(spec_of(entry))
         assert type(built) is entry.target
-        assert built == mixplug.build({"type": entry.name, **entry.defaults})
+        again = mixplug.build({**entry.defaults, **spec_of(entry)})
+        assert str(built) == str(again)
 
     def test_refuses_an_unknown_key(self, entry: catalog.Entry) -> None:
-        with pytest.raises(KeyError, match=f"{entry.name} has no key 'off_epok'.*'off_epoch'"):
-            mixplug.build({"type": entry.name, "off_epok": 3})
+        key = list(entry.defaults)[-1]
+        with pytest.raises(KeyError, match=f"{entry.name} has no key '{key}x'.*'{key}'"):
+            mixplug.build(spec_of(entry, **{f"{key}x": 3}))
+
+    def test_says_which_key_is_missing(self, entry: catalog.Entry) -> None:
+        for key in set(spec_of(entry)) - {"type"}:
+            spec = spec_of(entry)
+            del spec[key]
+            with pytest.raises(ValueError, match=f"{entry.name} needs the key '{key}'"):
+                mixplug.build(spec)
 
     def test_trains_on_the_cpu(self, entry: catalog.Entry) -> None:
-        model, stages = toy(torch.float32)
-        mixer = mixplug.build({"type": entry.name})
-        mixer.attach(stages)
-        x, y = batch(torch.float32, 3)
+        built = mixplug.build(spec_of(entry))
         for step in range(8):
-            model.zero_grad()
-            mixer(stages, x, y, sampling.generators(0, step)).loss().backward()
-            gradients = [p.grad for p in model.parameters()]
+            built.zero_grad() if isinstance(built, torch.nn.Module) else None
+            gradients = GRADIENTS[entry.kind](built, step)
             assert all(bool(g.isfinite().all()) for g in gradients)
             assert sum(float(g.abs().sum()) for g in gradients) > 1e-3
 
     def test_is_an_attribute_of_the_package(self, entry: catalog.Entry) -> None:
         assert getattr(mixplug, entry.name) is entry.target
         assert getattr(mixplug, entry.alias) is entry.target
+
+
+def test_losses_are_the_contract() -> None:
+    names = {entry.name for entry in mixplug.entries("loss")}
+    assert names >= {
+        "BinomialDeviance", "Contrastive", "LiftedStructure", "Metrix", "MultiSimilarity", "NCA",
+        "ProxyAnchor", "ProxyNCA", "ProxyNCAPlusPlus",
+    }  # fmt: skip
 
 
 def test_names_and_aliases_are_the_contract() -> None:

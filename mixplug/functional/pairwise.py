@@ -1,0 +1,258 @@
+"""The generic pair loss, clean and mixed: (4.3), (4.7), (4.9), and Table 4.1 as eight rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixplug.functional.precision import exact_dtype
+
+Term = Callable[[Tensor, Tensor], Tensor]
+_SMALLEST = 1e-12  # of a squared norm: opposite embeddings mixed evenly have none
+
+
+@dataclass(frozen=True)
+class Additive:
+    r"""A term :math:`\sum_i w_i \rho(s_i)` with :math:`\rho(s) = c (s - m)`, or its positive part.
+
+    Attributes:
+        slope: c.
+        margin: m.
+        hinge: whether only the positive part counts.
+    """
+
+    slope: float
+    margin: float = 0.0
+    hinge: bool = False
+
+    def __call__(self, s: Tensor, weight: Tensor) -> Tensor:
+        """Similarities and weights (..., V) to the term (...)."""
+        rho = self.slope * (s - self.margin)
+        return (weight * (rho.relu() if self.hinge else rho)).sum(-1)
+
+
+@dataclass(frozen=True)
+class LogSum:
+    r"""A term :math:`a \log(o + \sum_i w_i e^{c (s_i - m)})`, computed in the logarithm.
+
+    Where no element has weight it is 0 also for o = 0: the term is then omitted, not −∞.
+
+    Attributes:
+        slope: c.
+        margin: m.
+        offset: o, 1 or 0.
+        scale: a.
+    """
+
+    slope: float
+    margin: float = 0.0
+    offset: int = 1
+    scale: float = 1.0
+
+    def __call__(self, s: Tensor, weight: Tensor) -> Tensor:
+        """Similarities and weights (..., V) to the term (...)."""
+        there = weight > 0
+        lowest = torch.finfo(s.dtype).min  # -inf would give gradients of NaN where all are masked
+        log_weight = torch.where(there, weight, 1).log()
+        exponent = torch.where(there, self.slope * (s - self.margin) + log_weight, lowest)
+        total = torch.logsumexp(exponent, -1)
+        if self.offset:
+            total = torch.logaddexp(total, torch.zeros_like(total))
+        return self.scale * torch.where(there.any(-1), total, 0)
+
+
+@dataclass(frozen=True)
+class Form:
+    r"""A loss of one anchor, :math:`\tau(\text{positive} + \text{negative})`: a row of Table 4.1.
+
+    Attributes:
+        positive: σ⁺ of the sum of ρ⁺.
+        negative: σ⁻ of the sum of ρ⁻.
+        hinge: whether τ is the positive part; else it is the identity.
+        apart: average the terms apart, the positive one over anchors that have positives and the
+            negative one over all, as Proxy Anchor was published; else (4.10), over all anchors.
+    """
+
+    positive: Term
+    negative: Term
+    hinge: bool = False
+    apart: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hinge and self.apart:
+            raise ValueError("Terms that are averaged apart have no sum for τ to act on.")
+
+    @property
+    def cancels(self) -> bool:
+        """Whether terms over the same pairs with the same weights have opposite gradients."""
+        p, n = self.positive, self.negative
+        if self.hinge or self.apart or not (isinstance(p, LogSum) and isinstance(n, LogSum)):
+            return False
+        return p.offset == n.offset == 0 and (p.slope, p.scale) == (n.slope, -n.scale)
+
+
+def _two_sided(beta: float, gamma: float, margin: float, scaled: bool) -> Form:
+    return Form(
+        LogSum(-beta, margin, 1, 1 / beta if scaled else 1.0),
+        LogSum(gamma, margin, 1, 1 / gamma if scaled else 1.0),
+    )
+
+
+def _ratio(temperature: float) -> Form:
+    slope = 1 / temperature
+    return Form(LogSum(slope, 0.0, 0, -1.0), LogSum(slope, 0.0, 0))
+
+
+# Table 4.1. In what anchors and positives/negatives are (examples or proxies) rows differ too:
+# that is the business of mixplug.losses.
+TABLE: dict[str, Callable[..., Form]] = {
+    "Contrastive": lambda margin: Form(Additive(-1.0), Additive(1.0, margin, hinge=True)),
+    "LiftedStructure": lambda margin: Form(
+        LogSum(-1.0, 0.0, 0), LogSum(1.0, margin, 0), hinge=True
+    ),
+    "BinomialDeviance": lambda beta, gamma, margin: _two_sided(beta, gamma, margin, scaled=False),
+    "MultiSimilarity": lambda beta, gamma, margin: _two_sided(beta, gamma, margin, scaled=True),
+    "ProxyAnchor": lambda beta, gamma, margin: _two_sided(beta, gamma, margin, scaled=True),
+    "NCA": lambda: _ratio(1.0),
+    "ProxyNCA": lambda: _ratio(1.0),
+    "ProxyNCAPlusPlus": lambda temperature: _ratio(temperature),
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What some anchors add to a loss, so that anchors can be taken in chunks.
+
+    Attributes:
+        total: sum over them of what is averaged over all anchors.
+        positive: sum over them of what is averaged over anchors with positives.
+        anchors, with_positives: how many there are.
+    """
+
+    total: Tensor
+    positive: Tensor
+    anchors: int
+    with_positives: Tensor
+
+    def __add__(self, other: Share) -> Share:
+        return Share(
+            self.total + other.total,
+            self.positive + other.positive,
+            self.anchors + other.anchors,
+            self.with_positives + other.with_positives,
+        )
+
+    def mean(self) -> Tensor:
+        """The loss, averaged over anchors (4.10)."""
+        return self.total / self.anchors + self.positive / self.with_positives.clamp_min(1)
+
+
+def pair_share(
+    s: Tensor, positive: Tensor, negative: Tensor, form: Form, reduction: str = "sum"
+) -> Share:
+    r"""The generic loss of anchors, (4.7) with binary labels and (4.9) with interpolated ones.
+
+    .. math::
+        \ell(a) = \tau\Big(\sigma^+\big(\sum_v y_{av}\,\rho^+(s_{av})\big)
+                         + \sigma^-\big(\sum_v (1 - y_{av})\,\rho^-(s_{av})\big)\Big)
+
+    Args:
+        s: similarities (A, V) of A anchors.
+        positive: weights y (A, V) of the positive term, 0 where there is no pair.
+        negative: weights 1 − y (A, V) of the negative term, 0 where there is no pair.
+        form: τ, σ, ρ.
+        reduction: 'sum' over an anchor's pairs as printed, or their weighted 'mean'.
+    """
+    with torch.autocast(s.device.type, enabled=False):
+        s = s.to(exact_dtype(s))
+        positive, negative = positive.to(s.dtype), negative.to(s.dtype)
+        some = positive.sum(-1) > 0
+        if reduction == "mean":
+            positive, negative = _unit(positive), _unit(negative)
+        pulled, pushed = form.positive(s, positive), form.negative(s, negative)
+        if form.apart:
+            return Share(pushed.sum(), pulled.sum(), len(s), some.sum())
+        total = pulled + pushed
+        total = (total.relu() if form.hinge else total).sum()
+        return Share(total, torch.zeros_like(total), len(s), some.sum())
+
+
+def _unit(weight: Tensor) -> Tensor:
+    """Weights that sum to one, or none at all."""
+    total = weight.sum(-1, keepdim=True)
+    return weight / torch.where(total > 0, total, 1)
+
+
+def mixed_similarity(
+    to_first: Tensor,
+    to_second: Tensor,
+    first_square: Tensor,
+    second_square: Tensor,
+    between: Tensor,
+    lam: Tensor | float,
+    normalize: bool = True,
+) -> Tensor:
+    r"""Similarity of anchors to mixed embeddings, from inner products alone.
+
+    With :math:`v = \lambda x + (1 - \lambda) x'`, and divided by its norm if ``normalize``,
+
+    .. math::
+        s(a, v) = \frac{\lambda \langle a, x \rangle + (1 - \lambda) \langle a, x' \rangle}
+        {\sqrt{\lambda^2 |x|^2 + (1 - \lambda)^2 |x'|^2 + 2 \lambda (1 - \lambda)
+        \langle x, x' \rangle}}
+
+    Args:
+        to_first: ⟨a, x⟩; all arguments have shapes that broadcast.
+        to_second: ⟨a, x'⟩.
+        first_square: |x|².
+        second_square: |x'|².
+        between: ⟨x, x'⟩.
+        lam: λ, the weight of x.
+        normalize: whether the mixed embedding is ℓ2-normalised again.
+    """
+    other = 1 - lam
+    s = lam * to_first + other * to_second
+    if not normalize:
+        return s
+    square = (lam * lam) * first_square + (other * other) * second_square
+    square = square + (2 * lam * other) * between
+    return s * square.clamp_min(_SMALLEST).rsqrt()
+
+
+def positivity_threshold(lam: Tensor, beta: float, gamma: float, margin: float) -> Tensor:
+    r"""Similarity below which a mixed pair pulls, the argument of F in (4.14).
+
+    .. math::
+        \frac{1}{\beta + \gamma} \ln \frac{\lambda}{1 - \lambda} + m
+
+    Args:
+        lam: λ in [0, 1], the weight of the positive.
+        beta: of multi-similarity.
+        gamma: of multi-similarity.
+        margin: of multi-similarity.
+    """
+    return torch.logit(lam) / (beta + gamma) + margin
+
+
+def nearest_negatives(s: Tensor, negative: Tensor, k: int) -> Tensor:
+    """Indices (A, k) of the negatives of largest similarity, hardest first.
+
+    Args:
+        s: similarities (A, P).
+        negative: which of them are negatives, (A, P) bool.
+        k: how many.
+
+    Raises:
+        ValueError: some anchor has fewer than k negatives.
+    """
+    fewest = int(negative.sum(-1).min()) if len(negative) else 0
+    if not 1 <= k <= fewest:
+        raise ValueError(
+            f"k={k} hardest negatives are wanted, but an anchor of this batch has only {fewest}: "
+            f"use a smaller k, or larger batches with more classes."
+        )
+    lowest = torch.finfo(s.dtype).min
+    return s.detach().masked_fill(~negative, lowest).topk(k, -1).indices

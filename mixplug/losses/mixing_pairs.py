@@ -1,0 +1,105 @@
+"""M(a): which pairs of points are mixed for an anchor (section 4.4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mixplug.functional.pairwise import nearest_negatives
+from mixplug.losses.base import Relation, inner
+
+# Operands of a pair, and their labels in relation to the anchor (4.5, 4.6).
+PAIRS = {
+    "pos-neg": ("positive", "negative"),
+    "anc-neg": ("anchor", "negative"),
+    "pos-pos": ("positive", "positive"),
+    "neg-neg": ("negative", "negative"),
+}
+LABEL = {"anchor": 1.0, "positive": 1.0, "negative": 0.0}
+
+
+@dataclass(frozen=True)
+class MixingPairs:
+    """Pairs of every anchor, as indices of points that broadcast to (A, F, S).
+
+    The sets are the products of 4.4.2, in order and with the diagonal: U⁺² has also (p', p) and
+    (p, p). An anchor that is not a point itself has the index P + its own.
+
+    Attributes:
+        first: (A, F, 1), or (A, 1, S) where pairs are no product.
+        second: (A, 1, S).
+        there: (A, F, S), False where an anchor has fewer than the others.
+        first_label, second_label: y of the two operands.
+    """
+
+    first: Tensor
+    second: Tensor
+    there: Tensor
+    first_label: float
+    second_label: float
+
+    def weights(self, lam: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Weights y of the positive term and 1 − y of the negative one (4.9), (A, F, S) each."""
+        y = lam * self.first_label + (1 - lam) * self.second_label
+        none = torch.zeros((), device=self.there.device)
+        return torch.where(self.there, y, none), torch.where(self.there, 1 - y, none)
+
+    def of(self, anchors: slice) -> MixingPairs:
+        """The pairs of some anchors."""
+        first, second, there = self.first[anchors], self.second[anchors], self.there[anchors]
+        return replace(self, first=first, second=second, there=there)
+
+
+def mixing_pairs(relation: Relation, kind: str, hardest: int | None = None) -> MixingPairs:
+    """All pairs of a kind.
+
+    Args:
+        relation: anchors and points.
+        kind: a key of :data:`PAIRS`.
+        hardest: k, of how many negatives nearest to the anchor; None is all.
+
+    Raises:
+        ValueError: an anchor has fewer than k negatives.
+    """
+    first_kind, second_kind = PAIRS[kind]
+    first, first_there = _operand(relation, first_kind, hardest)
+    second, second_there = _operand(relation, second_kind, hardest)
+    there = first_there[:, :, None] & second_there[:, None, :]
+    labels = LABEL[first_kind], LABEL[second_kind]
+    return MixingPairs(first[:, :, None], second[:, None, :], there, *labels)
+
+
+def thin(pairs: MixingPairs, source: torch.Generator) -> MixingPairs:
+    """Keep one first operand, drawn uniformly, for each second: S pairs an anchor, not F·S."""
+    count = pairs.there.any(2).sum(1)  # lists have what is there in front
+    shape = pairs.second.shape
+    drawn = torch.rand(shape, generator=source, device=source.device).to(count.device)
+    place = (drawn * count[:, None, None]).long().clamp_max(pairs.first.shape[1] - 1)
+    first = pairs.first[:, :, 0].gather(1, place[:, 0])[:, None, :]
+    return replace(pairs, first=first, there=pairs.there.any(1, keepdim=True))
+
+
+def _operand(relation: Relation, kind: str, hardest: int | None) -> tuple[Tensor, Tensor]:
+    """Indices (A, n) of an operand, and which of them are there."""
+    if kind == "anchor":
+        count = len(relation.anchors)
+        start = 0 if relation.itself else len(relation.points)
+        index = torch.arange(start, start + count, device=relation.anchors.device)[:, None]
+        return index, torch.ones_like(index, dtype=torch.bool)
+    if kind == "positive":
+        return _listed(relation.positive())
+    negative = relation.negative()
+    if hardest is None:
+        return _listed(negative)
+    with torch.no_grad():
+        index = nearest_negatives(inner(relation.anchors, relation.points), negative, hardest)
+    return index, torch.ones_like(index, dtype=torch.bool)
+
+
+def _listed(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of True of every row, in front and padded to the longest; at least one column."""
+    longest = max(1, int(mask.sum(1).max())) if len(mask) else 1
+    index = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :longest]
+    return index, mask.gather(1, index)
