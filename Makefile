@@ -5,19 +5,23 @@
 UV ?= $(shell command -v uv || echo .tools/bin/uv)
 TIMM_TRAIN ?=
 
+# uv.lock keeps where packages were found the last time, and would pass over a folder of wheels
+# that is named now. The versions stand in pyproject.toml.
+SYNC = rm -f uv.lock && $(UV) sync
+
 .PHONY: demo test lint
 demo: $(UV)
-	$(UV) sync --inexact --no-dev --extra demo
+	$(SYNC) --inexact --no-dev --extra demo
 	.venv/bin/mixplug demo classification
 
 # UV_FIND_LINKS may name a folder of wheels, such as one of onedl-mmcv that was built before.
 # TIMM_TRAIN may name timm's own train.py, which then is tested beside ours.
 test: $(UV)
-	$(UV) sync --inexact --all-extras
+	$(SYNC) --inexact --all-extras
 	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest
 
 lint: $(UV)
-	$(UV) sync --inexact --all-extras
+	$(SYNC) --inexact --all-extras
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy

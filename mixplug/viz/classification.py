@@ -56,7 +56,7 @@ def reliability(panel: Any, probabilities: Mapping[str, Tensor], labels: Tensor)
         ylim=(0, 1.02),
         title="Reliability: above the line is underconfident",
     )
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower right", frameon=False, title="test images of all seeds together")
 
 
 def image_grid(panel: Any, examples: Mapping[str, Tensor]) -> None:
