@@ -25,7 +25,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 demo = typer.Typer(no_args_is_help=True, help="Main jobs on real data, in minutes.")
 bench = typer.Typer(no_args_is_help=True, help="Speed, as ratios within one run.")
 app.add_typer(demo, name="demo")
+viz = typer.Typer(no_args_is_help=True, help="Figures of a metric model, from its mm config.")
 app.add_typer(bench, name="bench")
+app.add_typer(viz, name="viz")
 console = Console(soft_wrap=False)
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -41,7 +43,7 @@ def list_() -> None:
     """List what the catalog offers: mixers here, and those of installed plugins."""
     from mixplug.catalog import REQUIRED, entries
 
-    table = Table("name", "kind", "hosts", "source", box=None)
+    table = Table("name", "kind", "source, hosts", box=None)
     table.add_column("keys and defaults", overflow="fold")
     for entry in entries():
         keys = ", ".join(
@@ -49,7 +51,8 @@ def list_() -> None:
             for key, value in entry.defaults.items()
         )
         name = f"[bold]{entry.name}[/]\n{entry.alias}"
-        table.add_row(name, entry.kind, "\n".join(entry.hosts), entry.reference, keys + "\n")
+        source = f"{entry.reference}\n{', '.join(entry.hosts)}"
+        table.add_row(name, entry.kind, source, keys + "\n")
     console.print(table)
 
 
@@ -86,19 +89,22 @@ def test(
     checkpoint: Annotated[str, typer.Argument(help="of a training run")],
 ) -> None:
     """Test a checkpoint with mmpretrain's own tools/test.py. Further arguments are the tool's."""
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise typer.BadParameter(f"there is no checkpoint {checkpoint}.")
     _mm_tool("test.py", config, [checkpoint, *context.args])
 
 
 def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
     from mixplug.optional import optional
 
+    path = find_config(config)
     with _one_line():
         mmpretrain = optional("mmpretrain", "mm", f"mixplug {name.removesuffix('.py')}")
         optional("mixplug.mm", "mm", "The mixup key")
     tool = Path(mmpretrain.__file__).parent / ".mim" / "tools" / name
     if not tool.is_file():  # an editable install keeps its tools at the root of its repository
         tool = Path(mmpretrain.__file__).parents[1] / "tools" / name
-    sys.argv = [str(tool), str(find_config(config)), *arguments]
+    sys.argv = [str(tool), str(path), *arguments]
     runpy.run_path(str(tool), run_name="__main__")
 
 
@@ -117,7 +123,9 @@ def find_config(name: str) -> Path:
     stem = Path(name).name.removesuffix(".py")
     if stem in shipped:
         return shipped[stem]
-    nearest = difflib.get_close_matches(stem, shipped, n=3, cutoff=0.3)
+    beside = [str(path) for path in Path(name).parent.glob("*.py")]
+    nearest = difflib.get_close_matches(name, beside, n=2, cutoff=0.7)
+    nearest += difflib.get_close_matches(stem, shipped, n=3, cutoff=0.3)
     raise typer.BadParameter(
         f"{name} is neither a file nor the name of a config in mm_configs. "
         f"Nearest: {', '.join(nearest) or 'none'}."
@@ -171,6 +179,49 @@ def classification(
     print(f"figure: {(out / 'demo.png').resolve()}\nnumbers: {(out / 'demo.json').resolve()}")
 
 
+@demo.command()
+def metric(
+    seeds: Annotated[int, typer.Option(min=1, help="how many")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="of each network")] = 6,
+    out: Annotated[Path, typer.Option(help="folder for the figure and the numbers")] = Path(
+        "output/demo"
+    ),
+) -> None:
+    """Train one small network on digits 0-4 with two losses and Metrix; retrieve digits 5-9."""
+    import torch
+
+    from mixplug.demo import metric as job
+
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # on tensors so small a second thread waits more than it works
+    with _one_line(), _progress() as progress:
+        task = progress.add_task("training", total=len(job.ROWS) * seeds * epochs)
+
+        def tick(row: tuple[str, str | None]) -> None:
+            progress.update(task, advance=1, description=f"{row[0]}, {row[1] or 'no Metrix'}")
+
+        results, models = job.run_all(range(seeds), epochs, tick)
+        progress.update(task, description="drawing")
+        job.figure(results, models, out / "metric.png")
+        progress.update(task, description="done")
+    job.save(results, out / "metric.json")
+    table = Table("loss", "Metrix", *(f"R@{k}" for k in job.KS), "time", box=None)
+    for result in results:
+        loss, level = result.row
+        table.add_row(
+            loss if level is None else "",
+            level or "no",
+            *(_spread(values, 1) for values in result.recall.values()),
+            f"{result.ms_per_step / results[0].ms_per_step:.1f}",
+        )
+    console.print(table)
+    print(
+        f"Recall@K in percent, {seeds} seed{'s' * (seeds > 1)}, mean ± sd, on five digits never trained on;\n"
+        f"time of a step, relative to the first row's {results[0].ms_per_step:.1f} ms."
+    )
+    print(f"figure: {(out / 'metric.png').resolve()}\nnumbers: {(out / 'metric.json').resolve()}")
+
+
 @bench.command()
 def mixers(
     rounds: Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")] = 5,
@@ -187,6 +238,94 @@ def mixers(
     from mixplug.bench import mixers as groups
 
     _bench(groups.GROUPS, only, rounds, device, threads, json_path)
+
+
+@bench.command("metric")
+def bench_metric(
+    rounds: Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    threads: Annotated[
+        int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
+    ] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help="loss, head, step or retrieval; repeatable")
+    ] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="write the rows here")] = None,
+) -> None:
+    """Print the ratios that are promised for metric learning, and whether this run kept them."""
+    from mixplug.bench import metric as groups
+
+    _bench(groups.GROUPS, only, rounds, device, threads, json_path)
+
+
+_CONFIG = typer.Argument(help="mm config, or its name in mm_configs")
+_CHECKPOINT = typer.Argument(help="of a training run")
+_FIGURES = typer.Option(help="folder for the figures")
+_SEED = typer.Option(help="of what is drawn at random")
+
+
+@viz.command("retrieval")
+def viz_retrieval(
+    config: Annotated[str, _CONFIG],
+    checkpoint: Annotated[Path, _CHECKPOINT],
+    queries: Annotated[int, typer.Option(min=1, help="how many")] = 8,
+    top: Annotated[int, typer.Option(min=1, help="neighbours of each")] = 5,
+    seed: Annotated[int, _SEED] = 0,
+    out: Annotated[Path, _FIGURES] = Path("output/viz"),
+) -> None:
+    """Show test queries and their nearest neighbours, hits and misses framed; PNG and HTML."""
+    _draw("draw_retrieval", config, out, checkpoint, queries, top, seed)
+
+
+@viz.command("embedding")
+def viz_embedding(
+    config: Annotated[str, _CONFIG],
+    checkpoints: Annotated[list[Path], typer.Argument(help="one or several, side by side")],
+    classes: Annotated[int, typer.Option(min=1, help="how many test classes")] = 10,
+    seed: Annotated[int, _SEED] = 0,
+    out: Annotated[Path, _FIGURES] = Path("output/viz"),
+) -> None:
+    """Map test classes to two dimensions, by UMAP if it is installed, else by t-SNE."""
+    _draw("draw_embedding", config, out, checkpoints, classes, seed)
+
+
+@viz.command("positivity")
+def viz_positivity(
+    config: Annotated[str, _CONFIG],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="of a training run; without one, epoch 0")
+    ] = None,
+    seed: Annotated[int, _SEED] = 0,
+    out: Annotated[Path, _FIGURES] = Path("output/viz"),
+) -> None:
+    """Plot how often a mixed embedding acts as a positive against λ, measured and by (4.14)."""
+    _draw("draw_positivity", config, out, checkpoint, seed)
+
+
+def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
+    """Run a job of mixplug.viz.from_config and print what it says and where its files are."""
+    from mixplug.optional import optional
+
+    with _one_line():
+        optional("mmpretrain", "mm", "mixplug viz")
+        jobs = optional("mixplug.viz.from_config", "mm", "mixplug viz")
+        try:
+            path = find_config(config)
+        except typer.BadParameter as error:
+            raise ValueError(error.message) from None
+        out.mkdir(parents=True, exist_ok=True)
+        with _progress() as progress:
+            task = progress.add_task("embedding", total=None)
+
+            def tick(done: int, total: int) -> None:
+                text = "embedding" if done < total else "drawing"
+                progress.update(task, completed=done, total=total, description=text)
+
+            files, said = getattr(jobs, job)(path, *arguments, out, tick)
+            progress.update(task, description="done")
+    print(said)
+    for file in files:
+        print(f"{file.suffix[1:]}: {file.resolve()}")
 
 
 def _bench(
@@ -235,9 +374,9 @@ def _short(value: object) -> str:
     return f"{value:.4}" if isinstance(value, float) else repr(value)
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], digits: int = 2) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 @contextmanager
