@@ -83,9 +83,21 @@ def test_train_refuses_an_unknown_config_and_names_the_nearest() -> None:
     assert "dense-multimix_wrn10-1_1xb64-10e_digits" in "".join(words)
 
 
+def test_train_names_configs_that_lie_beside(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_config.py").write_text("")
+    run = invoke("train", "my_confg.py")
+    assert run.exit_code == 2 and "my_config.py" in run.output
+
+
+def test_test_refuses_a_checkpoint_that_is_not_there() -> None:
+    run = invoke("test", "dense-multimix_wrn10-1_1xb64-10e_digits", "nope.pth")
+    assert run.exit_code == 2 and "no checkpoint nope.pth" in run.output
+
+
 def test_a_missing_extra_is_one_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mmpretrain", None)
-    result = invoke("train", "x.py")
+    result = invoke("train", "dense-multimix_wrn10-1_1xb64-10e_digits")
     assert result.exit_code == 1
     assert "uv sync --inexact --extra mm" in result.output
 
