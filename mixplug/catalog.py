@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Target)
 
 REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
-_SCANNED = ("mixers", "losses")
+_SCANNED = ("mixers", "losses", "metrics")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Entry:
     @property
     def defaults(self) -> dict[str, object]:
         """The keys of its config and their defaults, :data:`REQUIRED` where there is none."""
-        return _keys(self.target)
+        return keys_of(self.target)
 
 
 KINDS: dict[str, type] = {}  # what an object of a kind must be an instance of
@@ -104,7 +104,7 @@ def find(name: str, kind: str | None = None) -> Entry:
     if entry is not None and kind in (None, entry.kind):
         return entry
     known = [e.name for e in entries(kind)]
-    raise KeyError(f"There is no {kind or 'entry'} {name!r}.{_suggest(bare, known)}")
+    raise KeyError(f"There is no {kind or 'entry'} {name!r}.{suggest(bare, known)}")
 
 
 def build(
@@ -127,10 +127,10 @@ def build(
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
     arguments = {**spec, **overrides}
-    known = _keys(target)
-    for key in arguments if known else ():
+    known = keys_of(target)
+    for key in arguments if known and not takes_more(target) else ():
         if key not in known:
-            raise KeyError(f"{target.__name__} has no key {key!r}.{_suggest(key, list(known))}")
+            raise KeyError(f"{target.__name__} has no key {key!r}.{suggest(key, list(known))}")
     missing = [key for key in known if known[key] is REQUIRED and key not in arguments]
     if missing:
         raise ValueError(f"{target.__name__} needs the key {missing[0]!r}, which is not given.")
@@ -184,17 +184,25 @@ def _load() -> None:
             )
 
 
-def _keys(target: Target) -> dict[str, object]:
-    """The settings of a class and their defaults; none where they are not named one by one."""
+def keys_of(target: Target) -> dict[str, object]:
+    """The settings of a class that are named one by one, and their defaults."""
     if not isinstance(target, type):
         return {}
-    parameters = list(inspect.signature(target).parameters.values())
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        return {}
-    return {p.name: REQUIRED if p.default is p.empty else p.default for p in parameters}
+    return {
+        p.name: REQUIRED if p.default is p.empty else p.default
+        for p in inspect.signature(target).parameters.values()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
 
 
-def _suggest(name: str, known: list[str]) -> str:
+def takes_more(target: Target) -> bool:
+    """Whether a class takes settings beyond those, and judges them itself."""
+    parameters = inspect.signature(target).parameters.values()
+    return any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, and all of them."""
     lower = {k.lower(): k for k in known}
     nearest = difflib.get_close_matches(name.lower(), lower, n=1)
     guess = f" Did you mean {lower[nearest[0]]!r}?" if nearest else ""

@@ -216,7 +216,7 @@ def metric(
         )
     console.print(table)
     print(
-        f"Recall@K in percent, {seeds} seed{'s' * (seeds > 1)}, mean ± sd, on five digits never trained on;\n"
+        f"Recall@K in percent, mean ± sd of {seeds} seeds, of five digits never trained on;\n"
         f"time of a step, relative to the first row's {results[0].ms_per_step:.1f} ms."
     )
     print(f"figure: {(out / 'metric.png').resolve()}\nnumbers: {(out / 'metric.json').resolve()}")

@@ -15,6 +15,9 @@ from mixplug.optional import install_line
 # extra -> import names; the distribution's name differs where it is given
 EXTRAS = {
     "demo": {"sklearn": "scikit-learn", "matplotlib": "matplotlib"},
+    "metric": {"faiss": "faiss-cpu", "scipy": "scipy"},
+    "pml": {"pytorch_metric_learning": "pytorch-metric-learning"},
+    "umap": {"umap": "umap-learn"},
     "timm": {"timm": "timm", "torchvision": "torchvision"},
     "mm": {
         "mmengine": "onedl-mmengine",

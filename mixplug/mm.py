@@ -1,22 +1,31 @@
 """mixplug in OpenMMLab: import this module, or name it in ``custom_imports``, once.
 
-It registers mixplug's models, data sets and hooks in mmengine's root registries, so that a config
-of any scope finds them without a prefix, and it makes the top-level key ``mixup`` of a config
-work: :func:`enable` is the one place where mmengine is touched.
+It registers mixplug's models, data sets, samplers, evaluators and hooks in mmengine's root
+registries, so that a config of any scope finds them without a prefix, and it makes the top-level
+key ``mixup`` of a config work: :func:`enable` is the one place where mmengine is touched. A config
+whose model is one of mixplug's own, ``model=dict(type='mixplug.MetricLearner', ...)``, need not
+name this module.
 """
 
 from __future__ import annotations
 
 import functools
 
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mixplug.adapters.mm_backbones
-import mixplug.adapters.mm_data  # noqa: F401  registers
+import mixplug.adapters.mm_data
+import mixplug.adapters.mm_metric
+import mixplug.adapters.mm_samplers  # noqa: F401  registers
 from mixplug.adapters.mm_classifier import train_with
+from mixplug.adapters.mm_metrics import LOWER_IS_BETTER
 from mixplug.adapters.mm_resume import MixupHook
-from mixplug.catalog import build
-from mixplug.registry import DATASETS, HOOKS, MODELS
+from mixplug.mixers.metric import build_mixer
+from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS
+
+_GREATER = ("recall@", "nmi")  # precisions and mAP are known to mmengine
 
 
 def enable() -> None:
@@ -26,9 +35,11 @@ def enable() -> None:
 
     - trains its model with that mixer: ``build_model`` attaches it, before the model is wrapped
       for distribution and before the optimizer is built;
-    - has a MixupHook: ``register_hooks`` adds it.
+    - has a MixupHook: ``register_hooks`` adds it, as it does for a model that brings a clock of
+      its own (MetricLearner).
 
-    A Runner whose config lacks the key, or sets it to None, does what it always did.
+    Any other Runner does what it always did. ``save_best='auto'`` learns which of our scores are
+    better when they are greater.
     """
     if hasattr(Runner, "_mixplug"):
         return
@@ -39,22 +50,30 @@ def enable() -> None:
     def build_model_with_mixer(self, model):
         built = build_model(self, model)
         if self.cfg.get("mixup") is not None:
-            train_with(built, build(self.cfg.mixup, kind="mixer"))
+            train_with(built, build_mixer(self.cfg.mixup))
         return built
 
     @functools.wraps(register_hooks)
     def register_hooks_with_clock(self, *args, **kwargs):
         register_hooks(self, *args, **kwargs)
-        if self.cfg.get("mixup") is not None:
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if hasattr(model, "clock"):
             self.register_hook(MixupHook())
+        elif self.cfg.get("mixup") is not None:
+            raise ValueError(
+                "The mixup key was not seen when the model was built: mixplug.mm was imported too "
+                "late. Add custom_imports = dict(imports=['mixplug.mm']) to the config."
+            )
 
     Runner.build_model = build_model_with_mixer
     Runner.register_hooks = register_hooks_with_clock
+    CheckpointHook._default_greater_keys = [*CheckpointHook._default_greater_keys, *_GREATER]
+    CheckpointHook._default_less_keys = [*CheckpointHook._default_less_keys, *LOWER_IS_BETTER]
 
 
 def register_everywhere() -> None:
     """Enter what mixplug's registries hold in mmengine's root, for configs without the prefix."""
-    for child in (DATASETS, HOOKS, MODELS):
+    for child in (DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS):
         for name, target in child.module_dict.items():
             if name not in child.parent.module_dict:
                 child.parent.register_module(name=name, module=target)

@@ -9,13 +9,18 @@ from mmengine import registry as root
 
 _SCOPE = {"scope": "mixplug"}
 
+DATA_SAMPLERS = root.Registry(
+    "data sampler",
+    parent=root.DATA_SAMPLERS,
+    locations=["mixplug.adapters.mm_samplers"],
+    **_SCOPE,
+)
 DATASETS = root.Registry(
     "dataset", parent=root.DATASETS, locations=["mixplug.adapters.mm_data"], **_SCOPE
 )
 HOOKS = root.Registry("hook", parent=root.HOOKS, locations=["mixplug.adapters.mm_resume"], **_SCOPE)
-MODELS = root.Registry(
-    "model",
-    parent=root.MODELS,
-    locations=["mixplug.adapters.mm_backbones", "mixplug.adapters.mm_classifier"],
-    **_SCOPE,
+METRICS = root.Registry(
+    "metric", parent=root.METRICS, locations=["mixplug.adapters.mm_metrics"], **_SCOPE
 )
+# All of mixplug.mm, so that the Runner which is building such a model has its hook too.
+MODELS = root.Registry("model", parent=root.MODELS, locations=["mixplug.mm"], **_SCOPE)

@@ -65,10 +65,30 @@ def permutation(size: int, source: torch.Generator) -> Tensor:
     return torch.randperm(size, generator=source)
 
 
+def other_class(labels: Tensor, source: torch.Generator) -> Tensor:
+    """For every item one of another class, each with equal probability, (B,) int64.
+
+    Raises:
+        ValueError: an only class.
+    """
+    _, classes, count = labels.unique(return_inverse=True, return_counts=True)
+    if len(count) < 2:
+        raise ValueError(f"No item is of another class: all {len(labels)} labels are equal.")
+    order = classes.argsort(stable=True)  # a class fills the places from first to first + count
+    first = (count.cumsum(0) - count)[classes]
+    others = len(labels) - count[classes]
+    place = torch.rand(len(labels), dtype=torch.float64, generator=source).mul(others).long()
+    place = place.minimum(others - 1)  # should the product be rounded up
+    return order[torch.where(place < first, place, place + count[classes])]
+
+
 def beta(alpha: float, size: int, source: torch.Generator) -> Tensor:
     """``size`` draws λ of the symmetric Beta(α, α), float32, on the generator's device."""
-    shape = torch.full((size, 2), alpha, dtype=torch.float64, device=source.device)
-    return torch._sample_dirichlet(shape, generator=source)[:, 0].float()
+    drawn = torch.empty(size, device=source.device)
+    for part in drawn.split(1 << 13):  # in double, which of many would be much memory
+        shape = torch.full((len(part), 2), alpha, dtype=torch.float64, device=source.device)
+        part.copy_(torch._sample_dirichlet(shape, generator=source)[:, 0])
+    return drawn
 
 
 def box(height: int, width: int, area: float, source: torch.Generator) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,16 @@ def _keep_eager() -> None:
         tap.__call__ = torch.compiler.disable(tap.__call__)  # type: ignore[method-assign]
 
 
+class Tail(Protocol):
+    """The part of a model from its last map to the embedding, as a function of its own."""
+
+    def prepare(self) -> None:
+        """Have the model keep its last map from now on."""
+
+    def take(self) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The map of the last pass (B, ...), and the function from such maps to (B, D)."""
+
+
 class Stages:
     """Any ``nn.Module`` in stages, by the names of its feature and classifier modules.
 
@@ -81,6 +91,8 @@ class Stages:
             positions; ``features`` if not given.
         layout: how these outputs hold the map.
         call: runs the model on x, if not ``model(x)`` (under DDP or compiled, say).
+        tail: how to run what lies between the last map and the embedding, for losses that mix
+            maps; None where the host has no such function.
 
     Raises:
         ValueError: a name that the model does not have; it lists the nearest.
@@ -94,12 +106,14 @@ class Stages:
         last: str | None = None,
         layout: Layout | None = None,
         call: Callable[[Tensor], object] | None = None,
+        tail: Tail | None = None,
     ) -> None:
         self.model = model
         self.features = features
         self.last = last or features
         self.layout = layout or Layout()
         self.call = call or model
+        self.tail = tail
         self.learned: nn.Module | None = None
         self.judged: set[str] = set()  # maps of which it is known whether only pooling follows
         self._is_last = False
@@ -125,12 +139,21 @@ class Stages:
     @property
     def embed_dim(self) -> int:
         """D, as the classifier declares it."""
+        return self._declared("in_features", "in_channels")
+
+    @property
+    def num_classes(self) -> int:
+        """K, as the classifier declares it."""
+        return self._declared("out_features", "out_channels")
+
+    def _declared(self, *names: str) -> int:
         head = self.classifier
-        width = getattr(head, "in_features", None) or getattr(head, "in_channels", None)
+        width = next((getattr(head, name) for name in names if hasattr(head, name)), None)
         if width is None:
             raise ValueError(
-                f"A decoder needs the width of the embedding, which the classifier "
-                f"{type(head).__name__} does not declare (in_features or in_channels)."
+                f"What the mixer learns is as wide as the embedding or as there are classes, "
+                f"which the classifier {type(head).__name__} does not declare "
+                f"({' or '.join(names)})."
             )
         return int(width)
 
@@ -179,6 +202,17 @@ class Stages:
             edits.setdefault(self.last, []).append(self._on_map(dense, None))
             edits[self.last].append(self.layout.positions)
         return self._run(x, edits, embedding, dense is not None)
+
+    def again(self, x: Tensor) -> Tensor:
+        """Embeddings (B', D) of further examples within a step, by the model itself.
+
+        Not by ``call``: DDP prepares a step, and sends its buffers round, in its first pass only.
+        """
+        call, self.call = self.call, self.model
+        try:
+            return self._run(x, {}, None, dense=False).embedding
+        finally:
+            self.call = call
 
     def check(self, what: str) -> None:
         """Raise ValueError if the embeddings of the last pass hold a NaN.

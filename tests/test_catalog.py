@@ -34,11 +34,16 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, catalog.Entry]]
 
 
 GIVEN = {"num_classes": 3, "dim": 5, "loss": "Contrastive"}  # for keys without a default
+OF_ITS_OWN = {
+    "PML": {"loss": "TripletMarginLoss"},
+    "ProxySynthesis": {"loss": {"type": "ProxyAnchor", "num_classes": 3, "dim": 5}},
+}
 
 
 def spec_of(entry: catalog.Entry, **keys: object) -> dict[str, object]:
     required = [k for k, default in entry.defaults.items() if default is catalog.REQUIRED]
-    return {"type": entry.name, **{k: GIVEN[k] for k in required}, **keys}
+    given = {**GIVEN, **OF_ITS_OWN.get(entry.name, {})}
+    return {"type": entry.name, **{k: given[k] for k in required}, **keys}
 
 
 def mixer_step(mixer: Mixer, step: int) -> list[torch.Tensor]:
@@ -58,7 +63,23 @@ def loss_step(loss: torch.nn.Module, step: int) -> list[torch.Tensor]:
 GRADIENTS = {"mixer": mixer_step, "loss": loss_step}
 
 
-@pytest.mark.filterwarnings("ignore:Metrix at level 'feature' was given no features")
+@pytest.mark.filterwarnings("ignore:.* at level '.*' was given no ")
+@pytest.mark.parametrize(
+    "entry", [e for e in mixplug.entries() if e.kind in GRADIENTS], ids=lambda entry: entry.name
+)
+def test_it_trains_on_the_cpu(entry: catalog.Entry) -> None:
+    built = mixplug.build(spec_of(entry))
+    for step in range(8):
+        built.zero_grad() if isinstance(built, torch.nn.Module) else None
+        gradients = GRADIENTS[entry.kind](built, step)
+        assert all(bool(g.isfinite().all()) for g in gradients)
+        assert sum(float(g.abs().sum()) for g in gradients) > 1e-3
+
+
+def test_every_kind_that_learns_is_walked() -> None:
+    assert {entry.kind for entry in mixplug.entries()} == {*GRADIENTS, "metric"}
+
+
 @pytest.mark.parametrize("entry", mixplug.entries(), ids=lambda entry: entry.name)
 class TestEveryEntry:
     def test_says_where_it_comes_from(self, entry: catalog.Entry) -> None:
@@ -74,23 +95,15 @@ class TestEveryEntry:
 
     def test_refuses_an_unknown_key(self, entry: catalog.Entry) -> None:
         key = list(entry.defaults)[-1]
-        with pytest.raises(KeyError, match=f"{entry.name} has no key '{key}x'.*'{key}'"):
+        with pytest.raises(KeyError, match=f"{entry.target.__name__} has no key '{key}x'.*'{key}'"):
             mixplug.build(spec_of(entry, **{f"{key}x": 3}))
 
     def test_says_which_key_is_missing(self, entry: catalog.Entry) -> None:
         for key in set(spec_of(entry)) - {"type"}:
             spec = spec_of(entry)
             del spec[key]
-            with pytest.raises(ValueError, match=f"{entry.name} needs the key '{key}'"):
+            with pytest.raises(ValueError, match=f"{entry.target.__name__} needs the key '{key}'"):
                 mixplug.build(spec)
-
-    def test_trains_on_the_cpu(self, entry: catalog.Entry) -> None:
-        built = mixplug.build(spec_of(entry))
-        for step in range(8):
-            built.zero_grad() if isinstance(built, torch.nn.Module) else None
-            gradients = GRADIENTS[entry.kind](built, step)
-            assert all(bool(g.isfinite().all()) for g in gradients)
-            assert sum(float(g.abs().sum()) for g in gradients) > 1e-3
 
     def test_is_an_attribute_of_the_package(self, entry: catalog.Entry) -> None:
         assert getattr(mixplug, entry.name) is entry.target
@@ -100,8 +113,9 @@ class TestEveryEntry:
 def test_losses_are_the_contract() -> None:
     names = {entry.name for entry in mixplug.entries("loss")}
     assert names >= {
-        "BinomialDeviance", "Contrastive", "LiftedStructure", "Metrix", "MultiSimilarity", "NCA",
-        "ProxyAnchor", "ProxyNCA", "ProxyNCAPlusPlus",
+        "BinomialDeviance", "Contrastive", "IMix", "LiftedStructure", "Metrix", "MoCHi",
+        "MultiSimilarity", "NCA", "PML", "ProxyAnchor", "ProxyNCA", "ProxyNCAPlusPlus",
+        "ProxySynthesis",
     }  # fmt: skip
 
 
@@ -142,6 +156,18 @@ def test_keys_and_overrides() -> None:
     assert mixplug.build(config) == MultiMix(n=5, alpha=(1, 2))
     assert mixplug.build(config, n=7, m=2) == MultiMix(n=7, m=2, alpha=(1, 2))
     assert config == before
+
+
+def test_a_class_that_takes_more_keys_judges_them_itself(table: dict[str, catalog.Entry]) -> None:
+    @mixplug.register("Open", kind="open")
+    class Open:
+        def __init__(self, first: int, second: int = 2, **others: int) -> None:
+            self.all = (first, second, others)
+
+    assert mixplug.build("Open", first=1, third=3).all == (1, 2, {"third": 3})
+    with pytest.raises(ValueError, match="Open needs the key 'first', which is not given"):
+        mixplug.build("Open", third=3)
+    assert catalog.find("Open").defaults == {"first": catalog.REQUIRED, "second": 2}
 
 
 def test_a_dotted_path_into_any_package() -> None:

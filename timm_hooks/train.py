@@ -5,7 +5,8 @@
 
 TRAIN_PY is the train.py of timm's repository (huggingface/pytorch-image-models), which its package
 does not contain. IMPL is a dotted path to a mixer: mixplug.alignmix, mixplug.dense_multimix, or
-any class of any package that derives from mixplug.Mixer. Everything else is passed on.
+any class of any package that derives from mixplug.Mixer; or to a metric loss, such as
+mixplug.metrix, which then trains the network. Everything else is passed on.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def bind_tasks(
     impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
 ) -> list[type]:
     """Build the mixer and put tasks with it in place of timm's, before train.py imports them."""
-    import mixplug
+    from mixplug.mixers.metric import build_mixer
     from mixplug.optional import optional
 
     timm_task = optional("timm.task", "timm", "timm_hooks")
@@ -133,11 +134,7 @@ def bind_tasks(
 
     if off_epoch:  # timm's 0 means never
         settings = {"off_epoch": off_epoch, **settings}
-    mixer = mixplug.build(impl, **settings)
-    if not isinstance(mixer, mixplug.Mixer):
-        raise ValueError(
-            f"--mixup-impl {impl} gives a {type(mixer).__name__}, which is not a mixplug.Mixer."
-        )
+    mixer = build_mixer(impl, **settings)
     tasks = []
     for name in ("ClassificationTask", "MultiLabelClassificationTask"):
         base = getattr(timm_task, name, None)  # the second came after timm 1.0.27

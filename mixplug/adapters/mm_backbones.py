@@ -1,20 +1,23 @@
-"""The small-image networks as mm backbones: ``backbone=dict(type='mixplug.PreActResNet')``.
+"""mm backbones: the small-image networks of mixplug, and any model of timm.
 
-Weights are named as in :mod:`mixplug.models`, so a checkpoint of the timm model loads here once
-``fc.*`` is dropped, and the other way round once the prefix ``backbone.`` is.
+``backbone=dict(type='mixplug.PreActResNet')``. Weights of the former are named as in
+:mod:`mixplug.models`, so a checkpoint of the timm model loads here once ``fc.*`` is dropped, and
+the other way round once the prefix ``backbone.`` is.
 """
 
 from __future__ import annotations
 
 import copy
+import difflib
 from typing import Any
 
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixplug.models.preact import PreActTrunk, TrunkSpec
 from mixplug.models.preact_resnet import preact_resnet_spec
 from mixplug.models.wide_resnet import wide_resnet_spec
+from mixplug.optional import optional
 from mixplug.registry import MODELS
 
 
@@ -27,6 +30,7 @@ class _Backbone(PreActTrunk, BaseModule):
         super().__init__(spec, in_channels, stem_stride, last_stride)
         # Set afterwards: the trunk does not know mmengine and hands no arguments on.
         self.init_cfg = copy.deepcopy(init_cfg)
+        self.num_features = spec.widths[-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Map images (B, in_channels, H, W) to a tuple of the last map A (B, C, h, w)."""
@@ -80,3 +84,57 @@ class WideResNet(_Backbone):
     ) -> None:
         spec = wide_resnet_spec(depth, widen_factor)
         super().__init__(spec, in_channels, stem_stride, last_stride, init_cfg)
+
+
+@MODELS.register_module()
+class TimmBackbone(BaseModule):
+    """A model of timm without its head: ``backbone=dict(type='mixplug.TimmBackbone', ...)``.
+
+    Its last map comes channels first whatever the model: maps of CNNs, channels-last maps as of
+    Swin, and patch tokens without class and register tokens, as of ViT.
+
+    Args:
+        model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. With 'hf-hub:NAME'
+            timm fetches the model's config.
+        pretrained: download weights; without it nothing is downloaded.
+        init_cfg: mmengine's weight initialisation; None keeps timm's.
+        **options: of the model, such as ``img_size``.
+
+    Attributes:
+        num_features: C, channels of the map.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: timm knows no such model; it names the nearest.
+    """
+
+    def __init__(
+        self, model_name: str, pretrained: bool = False, init_cfg: Any = None, **options: Any
+    ) -> None:
+        timm = optional("timm", "timm", "TimmBackbone")
+        from mixplug.adapters.timm import map_layout
+
+        super().__init__(copy.deepcopy(init_cfg))
+        if ":" not in model_name and not timm.is_model(model_name):
+            nearest = difflib.get_close_matches(model_name, timm.list_models(), n=3)
+            raise ValueError(
+                f"timm {timm.__version__} has no model {model_name!r}. Nearest: "
+                f"{', '.join(nearest) or 'none'}."
+            )
+        self.model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, **options)
+        _drop_head(self.model)
+        self.model.is_init = True  # else mmengine calls init_weights of a ViT, over loaded weights
+        self.num_features: int = self.model.num_features
+        self.layout = map_layout(self.model)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Map images (B, 3, H, W) to a tuple of the last map A (B, C, h, w)."""
+        return (self.layout.map(self.model.forward_features(x)),)
+
+
+def _drop_head(model: nn.Module) -> None:
+    """Take out what follows the map: its parameters would wait for gradients under DDP."""
+    if hasattr(model, "prune_intermediate_layers"):
+        model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+    else:
+        model.reset_classifier(0, "")

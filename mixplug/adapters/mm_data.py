@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmengine.dataset import BaseDataset
+from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 from mixplug.data.digits import NUM_CLASSES, digits
+from mixplug.data.retrieval import retrieval_set
 from mixplug.registry import DATASETS
 
 
@@ -30,9 +33,76 @@ class Digits(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """One dict per image."""
         images, labels = digits(self.split, self.size)
-        arrays = (images * 255).round().byte().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
-        shape = (self.size, self.size)
         return [
-            {"img": img.copy(), "gt_label": label, "img_shape": shape, "ori_shape": shape}
-            for img, label in zip(arrays, labels.tolist(), strict=True)
+            {**image, "gt_label": label}
+            for image, label in zip(_arrays(images), labels.tolist(), strict=True)
         ]
+
+
+@DATASETS.register_module()
+class RetrievalDataset(BaseDataset):
+    """A data set of metric learning, whose test classes are not those that were trained on.
+
+    Args:
+        name: 'cub200', 'cars196', 'sop', 'inshop', 'folder' or 'digits'.
+        data_root: where :func:`mixplug.data.retrieval.retrieval_set` looks for it; not for digits.
+        split: 'train' or 'test'; of In-Shop 'train', 'query' or 'gallery'.
+        pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start, and for digits
+            ``img`` (H, W, 3) uint8 in place of the path.
+        check: whether it must be complete; False is for subsets.
+        size: side of the images, for digits only.
+        role: what its images are to an evaluator, 'query', 'gallery' or 'train'; None goes by the
+            split, where 'test' are queries.
+        **options: of mmengine's BaseDataset.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data_root: str = "",
+        split: str = "train",
+        pipeline: list = (),
+        check: bool = True,
+        size: int = 16,
+        role: str | None = None,
+        **options: object,
+    ) -> None:
+        self.name, self.split, self.check, self.size = name, split, check, size
+        self.role = role or ("query" if split == "test" else split)
+        super().__init__(data_root=data_root, pipeline=pipeline, **options)
+
+    def load_data_list(self) -> list[dict]:
+        """One dict per image; the names of the classes go to ``metainfo``."""
+        found = retrieval_set(
+            self.name, self.data_root or None, self.split, check=self.check, size=self.size
+        )
+        self._metainfo.setdefault("classes", found.class_names)
+        paths = [{"img_path": path} for path in found.paths]
+        images = paths if found.images is None else _arrays(found.images)
+        return [
+            {**image, "gt_label": label, "role": self.role}
+            for image, label in zip(images, found.labels, strict=True)
+        ]
+
+    def prepare_data(self, idx: int) -> Any:
+        """What the pipeline makes of an example; a data sample has its role among its metainfo.
+
+        Packing transforms drop the keys that they are not told, and evaluation without roles would
+        be wrong without a word.
+        """
+        item = super().prepare_data(idx)
+        sample = item.get("data_samples") if isinstance(item, dict) else None
+        if isinstance(sample, BaseDataElement):
+            sample.set_metainfo({"role": self.role})
+        return item
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of an example, in a list."""
+        return [self.get_data_info(idx)["gt_label"]]
+
+
+def _arrays(images: Tensor) -> list[dict]:
+    """What a pipeline wants of images (B, 1, H, W) in [0, 1] that need not be loaded."""
+    shape = tuple(images.shape[-2:])
+    arrays = (images * 255).round().byte().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+    return [{"img": array.copy(), "img_shape": shape, "ori_shape": shape} for array in arrays]

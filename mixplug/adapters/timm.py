@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from mixplug import sampling
 from mixplug.adapters import ranks
+from mixplug.adapters.retype import retype
 from mixplug.blocks import before_last_block
 from mixplug.criterion import Criterion, as_criterion, cross_entropy, register
 from mixplug.layouts import Layout
@@ -57,13 +59,45 @@ def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None
             f"mixplug.Stages(model, features=NAME, classifier={classifier!r})."
         )
     last = info[-1]["module"]
-    layout = Layout(
+    layout = map_layout(model)
+    features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
+    return Stages(model, features, classifier, last, layout, call, TimmTail(model))
+
+
+def map_layout(model: nn.Module) -> Layout:
+    """How a timm model's last map lies in what ``forward_features`` gives."""
+    return Layout(
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         prefix=getattr(model, "num_prefix_tokens", 0),
         grid=getattr(getattr(model, "patch_embed", None), "grid_size", None),
     )
-    features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
-    return Stages(model, features, classifier, last=last, layout=layout, call=call)
+
+
+class KeepsMap:
+    """A timm model that keeps the output of its trunk until it is taken."""
+
+    last_map: Tensor | None = None
+
+    def forward_features(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the plain model gives."""
+        self.last_map = self.plain.forward_features(self, *args, **kwargs)
+        return self.last_map
+
+
+class TimmTail:
+    """Pooling and what precedes the classifier: timm's ``forward_head(..., pre_logits=True)``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def prepare(self) -> None:
+        """See :class:`mixplug.stages.Tail`."""
+        retype(self.model, KeepsMap)
+
+    def take(self) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """See :class:`mixplug.stages.Tail`."""
+        kept, self.model.last_map = self.model.last_map, None
+        return kept, partial(self.model.forward_head, pre_logits=True)
 
 
 @register(SoftTargetCrossEntropy)

@@ -1,6 +1,7 @@
 """Pure functions on tensors: no framework, no random draws, no state.
 
-Letters: B batch, C channels, H W grid, N = H*W positions, D width, K classes, M mixed examples.
+Letters: B batch, C channels, H W grid, N = H*W positions, D width, K classes, M mixed examples,
+A anchors, P points, Q queries.
 λ weighs the first operand, always. Device and dtype follow the input.
 """
 
@@ -12,23 +13,43 @@ from mixplug.functional.calibration import (
 )
 from mixplug.functional.dense import attention_map, dense_multimix, dense_weights
 from mixplug.functional.hull import hull_cross_entropy, multimix
+from mixplug.functional.neighbors import (
+    map_at_r,
+    nmi,
+    precision_at_1,
+    r_precision,
+    recall_at_k,
+)
+from mixplug.functional.pairwise import mixed_similarity, pair_share, positivity_threshold
+from mixplug.functional.representation import alignment, uniformity, utilization
 from mixplug.functional.targets import smooth, soft_cross_entropy, soft_targets
 from mixplug.functional.transport import sinkhorn
 
 __all__ = [
     "align",
+    "alignment",
     "attention_map",
     "calibration_bins",
     "dense_multimix",
     "dense_weights",
     "expected_calibration_error",
     "hull_cross_entropy",
+    "map_at_r",
     "mix",
+    "mixed_similarity",
     "multimix",
+    "nmi",
     "overconfidence_error",
+    "pair_share",
+    "positivity_threshold",
+    "precision_at_1",
+    "r_precision",
+    "recall_at_k",
     "sinkhorn",
     "smooth",
     "soft_cross_entropy",
     "soft_targets",
     "squared_distances",
+    "uniformity",
+    "utilization",
 ]

@@ -34,9 +34,11 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
         raise ValueError(f"mix needs lam scalar or of shape {tuple(x.shape[:1])}, got {lam.shape}.")
     if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):
         raise ValueError(f"mix needs lam in [0, 1], got {lam.min():g} to {lam.max():g}.")
-    lam = lam.to(x.device, torch.promote_types(x.dtype, torch.float32))
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    lam = lam.to(x.device, exact)
     lam = lam.view(-1, *[1] * (x.dim() - 1)) if lam.dim() else lam
-    return (lam * x + (1 - lam) * y).to(torch.promote_types(x.dtype, y.dtype))
+    return torch.lerp(y.to(exact), x.to(exact), lam).to(dtype)  # one pass where a sum takes three
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

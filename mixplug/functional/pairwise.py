@@ -74,24 +74,35 @@ class Form:
         hinge: whether τ is the positive part; else it is the identity.
         apart: average the terms apart, the positive one over anchors that have positives and the
             negative one over all, as Proxy Anchor was published; else (4.10), over all anchors.
+        soft: whether τ is log(1 + eˣ), the hinge's smooth kin.
     """
 
     positive: Term
     negative: Term
     hinge: bool = False
     apart: bool = False
+    soft: bool = False
 
     def __post_init__(self) -> None:
-        if self.hinge and self.apart:
+        if (self.hinge or self.soft) and self.apart:
             raise ValueError("Terms that are averaged apart have no sum for τ to act on.")
+        if self.hinge and self.soft:
+            raise ValueError("τ is the positive part or log(1 + eˣ), not both.")
+
+    def tau(self, x: Tensor) -> Tensor:
+        """τ, elementwise."""
+        if self.soft:
+            return torch.logaddexp(x, torch.zeros_like(x))
+        return x.relu() if self.hinge else x
 
     @property
     def cancels(self) -> bool:
         """Whether terms over the same pairs with the same weights have opposite gradients."""
         p, n = self.positive, self.negative
-        if self.hinge or self.apart or not (isinstance(p, LogSum) and isinstance(n, LogSum)):
+        if not (isinstance(p, LogSum) and isinstance(n, LogSum)):
             return False
-        return p.offset == n.offset == 0 and (p.slope, p.scale) == (n.slope, -n.scale)
+        summed = not (self.hinge or self.soft or self.apart)
+        return summed and p.offset == n.offset == 0 and (p.slope, p.scale) == (n.slope, -n.scale)
 
 
 def _two_sided(beta: float, gamma: float, margin: float, scaled: bool) -> Form:
@@ -129,12 +140,12 @@ class Share:
     Attributes:
         total: sum over them of what is averaged over all anchors.
         positive: sum over them of what is averaged over anchors with positives.
-        anchors, with_positives: how many there are.
+        anchors, with_positives: how many there are, or the sum of their weights.
     """
 
     total: Tensor
     positive: Tensor
-    anchors: int
+    anchors: int | Tensor
     with_positives: Tensor
 
     def __add__(self, other: Share) -> Share:
@@ -147,11 +158,17 @@ class Share:
 
     def mean(self) -> Tensor:
         """The loss, averaged over anchors (4.10)."""
-        return self.total / self.anchors + self.positive / self.with_positives.clamp_min(1)
+        some = torch.where(self.with_positives > 0, self.with_positives, 1)
+        return self.total / self.anchors + self.positive / some
 
 
 def pair_share(
-    s: Tensor, positive: Tensor, negative: Tensor, form: Form, reduction: str = "sum"
+    s: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    form: Form,
+    reduction: str = "sum",
+    weight: Tensor | None = None,
 ) -> Share:
     r"""The generic loss of anchors, (4.7) with binary labels and (4.9) with interpolated ones.
 
@@ -165,19 +182,23 @@ def pair_share(
         negative: weights 1 − y (A, V) of the negative term, 0 where there is no pair.
         form: τ, σ, ρ.
         reduction: 'sum' over an anchor's pairs as printed, or their weighted 'mean'.
+        weight: of anchors in the mean, (A,); None is 1 for each.
     """
     with torch.autocast(s.device.type, enabled=False):
         s = s.to(exact_dtype(s))
         positive, negative = positive.to(s.dtype), negative.to(s.dtype)
         some = positive.sum(-1) > 0
+        anchors: int | Tensor = len(s)
         if reduction == "mean":
             positive, negative = _unit(positive), _unit(negative)
         pulled, pushed = form.positive(s, positive), form.negative(s, negative)
-        if form.apart:
-            return Share(pushed.sum(), pulled.sum(), len(s), some.sum())
-        total = pulled + pushed
-        total = (total.relu() if form.hinge else total).sum()
-        return Share(total, torch.zeros_like(total), len(s), some.sum())
+        total = pushed if form.apart else form.tau(pulled + pushed)
+        if weight is not None:
+            weight = weight.to(s.dtype)
+            anchors, some = weight.sum(), weight * some
+            total, pulled = weight * total, weight * pulled
+        alone = pulled.sum() if form.apart else total.new_zeros(())
+        return Share(total.sum(), alone, anchors, some.sum())
 
 
 def _unit(weight: Tensor) -> Tensor:
@@ -237,19 +258,24 @@ def positivity_threshold(lam: Tensor, beta: float, gamma: float, margin: float) 
     return torch.logit(lam) / (beta + gamma) + margin
 
 
-def nearest_negatives(s: Tensor, negative: Tensor, k: int) -> Tensor:
+def nearest_negatives(s: Tensor, negative: Tensor, k: int, fewer: bool = False) -> Tensor:
     """Indices (A, k) of the negatives of largest similarity, hardest first.
 
     Args:
         s: similarities (A, P).
         negative: which of them are negatives, (A, P) bool.
         k: how many.
+        fewer: whether an anchor may have fewer. Its row then ends in points that are no negatives,
+            and rows are no longer than the most that an anchor has, but have one column at least.
 
     Raises:
-        ValueError: some anchor has fewer than k negatives.
+        ValueError: some anchor has fewer than k negatives, and may not.
     """
-    fewest = int(negative.sum(-1).min()) if len(negative) else 0
-    if not 1 <= k <= fewest:
+    counts = negative.sum(-1)
+    fewest = int(counts.min()) if len(negative) else 0
+    if fewer and k >= 1:
+        k = min(k, max(1, int(counts.max()))) if len(negative) else 1
+    elif not 1 <= k <= fewest:
         raise ValueError(
             f"k={k} hardest negatives are wanted, but an anchor of this batch has only {fewest}: "
             f"use a smaller k, or larger batches with more classes."

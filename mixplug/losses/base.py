@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixplug.catalog import KINDS
+from mixplug.catalog import KINDS, REQUIRED, build, entries, keys_of, resolve
 from mixplug.functional.pairwise import Form, Share, pair_share
 from mixplug.functional.precision import exact_dtype
+from mixplug.sampling import Generators
 
+Source = tuple[Tensor, Callable[[Tensor], Tensor]]
 REDUCTIONS = ("sum", "mean")
 
 
@@ -74,6 +78,31 @@ class MetricLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def hosted(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        features: Source | None = None,
+        inputs: Source | None = None,
+        generators: Generators | None = None,
+    ) -> Tensor:
+        """What a host calls, which has more to offer than embeddings; losses that mix take it.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,) integers.
+            features: maps (B, C, H, W) and the function from maps to embeddings.
+            inputs: examples (B, ...) and the function from examples to embeddings.
+            generators: of this step, see :func:`mixplug.sampling.generators`.
+        """
+        loss: Tensor = self(embeddings, labels)
+        return loss
+
+    @property
+    def unmixed(self) -> MetricLoss:
+        """The loss without mixing, the baseline."""
+        return self
+
     def require(self, ok: bool, key: str, value: object, allowed: str) -> None:
         """Raise ValueError, naming the loss, its key, the value and what is allowed."""
         if not ok:
@@ -106,7 +135,7 @@ class MetricLoss(nn.Module):
                 embeddings = F.normalize(embeddings, dim=1)
         return embeddings, labels.to(embeddings.device)
 
-    def require_positives(self, some: Tensor) -> None:
+    def require_positives(self, some: Tensor | bool) -> None:
         """Raise ValueError if no anchor has a positive."""
         if not bool(some):
             raise ValueError(
@@ -114,6 +143,62 @@ class MetricLoss(nn.Module):
                 f"no positive pair. Use mixplug.data.samplers.MPerClassSampler (in a config: "
                 f"sampler=dict(type='mixplug.MPerClassSampler', m=...)), or a larger batch."
             )
+
+
+class MixingLoss(MetricLoss):
+    """Base of losses around a loss, which mix: ``forward`` takes all that :meth:`hosted` does.
+
+    Args:
+        loss: a loss of form (4.3), its config or its name; also one of another package that is of
+            this form, see :func:`as_pair_loss`.
+    """
+
+    loss: PairLoss
+
+    def __init__(self, loss: nn.Module | Mapping[str, Any] | str) -> None:
+        built = as_pair_loss(loss, self.name)
+        super().__init__(built.normalize)
+        self.loss = built
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        features: Source | None = None,
+        inputs: Source | None = None,
+        generators: Generators | None = None,
+    ) -> Tensor:
+        """The loss of a batch, clean and mixed.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,) integers.
+            features: maps (B, C, H, W) and the function from maps to embeddings, for 'feature'.
+            inputs: examples (B, ...) and the function from examples to embeddings, for 'input'.
+            generators: of this step; without them draws come from torch's global generator, and
+                every rank draws for itself what should be equal on all of them.
+
+        Raises:
+            ValueError: see :class:`MetricLoss`; or an anchor has fewer than k negatives.
+        """
+        raise NotImplementedError
+
+    def hosted(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        features: Source | None = None,
+        inputs: Source | None = None,
+        generators: Generators | None = None,
+    ) -> Tensor:
+        """See :class:`MetricLoss`."""
+        loss: Tensor = self(embeddings, labels, features, inputs, generators)
+        return loss
+
+    @property
+    def unmixed(self) -> MetricLoss:
+        """The loss that is wrapped."""
+        return self.loss
 
 
 class PairLoss(MetricLoss):
@@ -148,9 +233,86 @@ class PairLoss(MetricLoss):
         self.require_positives(share.with_positives)
         return share.mean()
 
-    def share(self, s: Tensor, positive: Tensor, negative: Tensor) -> Share:
+    def share(
+        self, s: Tensor, positive: Tensor, negative: Tensor, weight: Tensor | None = None
+    ) -> Share:
         """(4.7) or (4.9) of anchors, see :func:`mixplug.functional.pair_share`."""
-        return pair_share(s, positive, negative, self.form, self.reduction)
+        return pair_share(s, positive, negative, self.form, self.reduction, weight)
+
+
+Converter = Callable[[nn.Module], "PairLoss | None"]
+_converters: list[Converter] = []
+
+
+def converts(convert: Converter) -> Converter:
+    """Say how losses of another package are taken for losses of form (4.3).
+
+    ``convert`` returns None for a loss that it does not know, and raises ValueError with the reason
+    for one that it knows and that is of another form.
+    """
+    _converters.append(convert)
+    return convert
+
+
+def as_pair_loss(loss: nn.Module | Mapping[str, Any] | str, name: str) -> PairLoss:
+    """A loss of form (4.3): itself, what a config builds, or what another package's loss is.
+
+    Args:
+        loss: a loss, its config or its name.
+        name: of what needs it, for messages.
+
+    Raises:
+        ValueError: a loss of another form.
+    """
+    built = loss if isinstance(loss, nn.Module) else build(loss, kind="loss")
+    if isinstance(built, PairLoss):
+        return built
+    entries("loss")  # imports the modules that know other packages' losses
+    for convert in _converters:
+        found = convert(built)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"{name} needs a loss of form (4.3), a sum over positives and a sum over negatives "
+        f"of an anchor, got {type(built).__name__}. Triplets are no such sums."
+    )
+
+
+def build_loss(spec: Mapping[str, Any] | str, **known: object) -> MetricLoss:
+    """Build a loss, with what its host knows filled in where a config leaves it out.
+
+    ::
+
+        build_loss({"type": "Metrix", "loss": "ProxyAnchor"}, num_classes=100, dim=512)
+
+    Args:
+        spec: config or name, with a loss inside (``loss=``) or without.
+        **known: values of keys that have no default.
+
+    Raises:
+        KeyError: an unknown name or key.
+        ValueError: a key that neither gives, or that the loss refuses; or another kind of thing.
+    """
+    loss: MetricLoss = build(_filled(spec, known), kind="loss")
+    if not isinstance(loss, MetricLoss):
+        raise ValueError(f"A metric loss is needed here, got {type(loss).__name__}.")
+    return loss
+
+
+def _filled(spec: Any, known: Mapping[str, object]) -> Any:
+    if not isinstance(spec, (Mapping, str)):
+        return spec
+    full = {"type": spec} if isinstance(spec, str) else dict(spec)
+    try:
+        target = resolve(full.get("type", ""), "loss")
+    except KeyError:
+        return spec  # a name that only the loss around it knows; else build says that it is unknown
+    for key, default in keys_of(target).items():
+        if default is REQUIRED and key in known:
+            full.setdefault(key, known[key])
+    if "loss" in full:
+        full["loss"] = _filled(full["loss"], known)
+    return full
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mixplug import sampling
-from mixplug.catalog import build, register
+from mixplug.catalog import register
 from mixplug.functional.aligned import mix
-from mixplug.functional.pairwise import Share, mixed_similarity
-from mixplug.functional.precision import exact_dtype
-from mixplug.losses.base import MetricLoss, PairLoss, Relation, inner
+from mixplug.functional.pairwise import Share
+from mixplug.losses.base import MixingLoss, PairLoss, Relation, Source, inner
+from mixplug.losses.closed_form import anchors_at_a_time, in_chunks, similarities
+from mixplug.losses.mixing import (
+    LEVELS,
+    draws,
+    embed_mixed,
+    hardest_by_level,
+    linear,
+    local_draws,
+    source_at,
+)
 from mixplug.losses.mixing_pairs import PAIRS, MixingPairs, mixing_pairs, thin
 from mixplug.sampling import Generators
 
-LEVELS = ("input", "feature", "embed")
 DEFAULT_PAIRS = ("pos-neg", "anc-neg")
-DEFAULT_HARDEST = {"input": 3}
-Source = tuple[Tensor, Callable[[Tensor], Tensor]]
-
-_MAP_ELEMENTS = 1 << 24  # of mixed maps at a time: 64 MiB of float32
-_LEAST_ELEMENTS = 1 << 14  # of mixed similarities at a time, below which a call costs more
 
 
 @register("Metrix", kind="loss", reference="thesis 4.3", hosts=("timm", "mm", "torch"))
-class Metrix(MetricLoss):
+class Metrix(MixingLoss):
     r"""Clean and mixed loss, :math:`\frac{1}{|X|} \sum_a \ell(a) + w \tilde\ell(a)` (4.10).
 
     Every iteration draws one level and one kind of pairs, equal on all ranks, and a λ ~ Beta(α, α)
@@ -38,9 +40,11 @@ class Metrix(MetricLoss):
     first. What is mixed, and how often a mixed embedding is made:
 
     - 'embed': embeddings, one for every anchor and pair, by closed forms on the Gram matrix;
-    - 'feature': maps before pooling, one for every pair of examples (all anchors share it);
+    - 'feature': maps before pooling, one for every pair of examples (all anchors share it); where
+      pooling is the average and all that follows linear, as 'embed', of the unnormalised ones;
     - 'input': examples, of the k hardest negatives of every anchor with the anchor, or with one of
-      its positives, so that k·B more examples are embedded.
+      its positives, so that at most k·B more are embedded, all at once: in chunks batch norm would
+      see each of them apart, and twice.
 
     A proxy has neither features nor input. At these two levels 'anc-neg' is undefined with a proxy
     loss; and a loss whose points are proxies (ProxyNCA) takes mixed examples as anchors, with the
@@ -56,8 +60,9 @@ class Metrix(MetricLoss):
         hardest: k, how many of the nearest negatives of an anchor are mixed; a number, or a dict of
             numbers by level. None is 3 for 'input' and all for the others.
         renormalize: whether mixed embeddings are ℓ2-normalised again.
-        chunk: how many anchors ('embed') or mixed maps ('feature') are in memory at a time, the
-            others are computed again in the backward pass; None goes by their size.
+        chunk: how many anchors ('embed') or mixed maps or examples are in memory at a time, the
+            others are computed again in the backward pass. None goes by their size: similarities
+            of half as many as there are clean ones, mixed maps of 64 MiB.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or a setting that is not allowed.
@@ -74,14 +79,7 @@ class Metrix(MetricLoss):
         renormalize: bool = True,
         chunk: int | None = None,
     ) -> None:
-        built = loss if isinstance(loss, torch.nn.Module) else build(loss, kind="loss")
-        if not isinstance(built, PairLoss):
-            raise ValueError(
-                f"Metrix needs a loss of form (4.3), a sum over positives and a sum over negatives "
-                f"of an anchor, got {type(built).__name__}. Triplets are no such sums."
-            )
-        super().__init__(built.normalize)
-        self.loss = built
+        super().__init__(loss)
         self.levels = _several(level)
         self.pairs = None if pairs is None else _several(pairs)
         self.require(_within(self.levels, LEVELS), "level", level, f"in {LEVELS}")
@@ -91,13 +89,11 @@ class Metrix(MetricLoss):
         self.require(alpha > 0, "alpha", alpha, "> 0")
         self.require(w >= 0, "w", w, ">= 0")
         self.require(chunk is None or chunk >= 1, "chunk", chunk, ">= 1 or None")
-        by_level = dict(hardest) if isinstance(hardest, Mapping) else {}
-        if hardest is not None and not by_level:
-            by_level = {name: hardest for name in LEVELS}
-        for name, k in by_level.items():
-            self.require(name in LEVELS and int(k) >= 1, "hardest", hardest, ">= 1, by level")
+        self.hardest = hardest_by_level(hardest)
+        for name, k in self.hardest.items():
+            whole = isinstance(k, int) and k >= 1
+            self.require(name in LEVELS and whole, "hardest", hardest, "an integer >= 1, by level")
         self.alpha, self.w, self.renormalize, self.chunk = alpha, w, renormalize, chunk
-        self.hardest = DEFAULT_HARDEST | by_level
         self._pairs_at = {name: self._defined(name) for name in self.levels}
 
     def _defined(self, level: str) -> tuple[str, ...]:
@@ -119,38 +115,19 @@ class Metrix(MetricLoss):
         inputs: Source | None = None,
         generators: Generators | None = None,
     ) -> Tensor:
-        """(4.10) over a batch.
-
-        Args:
-            embeddings: (B, D).
-            labels: (B,) integers.
-            features: maps (B, C, H, W) and the function from maps to embeddings, for 'feature'.
-            inputs: examples (B, ...) and the function from examples to embeddings, for 'input'.
-            generators: of this step; without them draws come from torch's global generator, and
-                the level is drawn by every rank for itself.
-
-        Raises:
-            ValueError: see :class:`MetricLoss`; or an anchor has fewer than k negatives.
-        """
+        """(4.10) over a batch, see :class:`MixingLoss`."""
         normal, labels = self.loss.prepare(embeddings, labels)
-        draws = generators or Generators(torch.default_generator, torch.default_generator)
-        level = sampling.branch(self.levels, draws.synced, [1] * len(self.levels))
+        synced = draws(generators).synced
+        level = sampling.branch(self.levels, synced, [1] * len(self.levels))
         kinds = self._pairs_at[level]
-        kind = sampling.branch(kinds, draws.synced, [1] * len(kinds))
-        source = {"input": inputs, "feature": features, "embed": None}[level]
-        if source is None and level != "embed":
-            warnings.warn(
-                f"Metrix at level {level!r} was given no {level}s, so it mixes embeddings. Hand "
-                f"them over as loss(embeddings, labels, {level}s=(tensor, function)), or set "
-                f"level='embed'.",
-                stacklevel=2,
-            )
-            level = "embed"
+        kind = sampling.branch(kinds, synced, [1] * len(kinds))
+        source = source_at(level, inputs, features, len(labels), self.name)
+        level = level if source is not None else "embed"
         relation = self.loss.relation(normal, labels)
         clean = self.loss.clean(relation)
         if not self.w:
             return clean
-        local = sampling.generator(sampling.key(draws.local), normal.device)
+        local = local_draws(generators, normal.device)
         return clean + self.w * self._mixed(relation, normal, labels, level, kind, source, local)
 
     def mixed(self, embeddings: Tensor, labels: Tensor, lam: Tensor | float, pairs: str) -> Tensor:
@@ -160,8 +137,8 @@ class Metrix(MetricLoss):
             embeddings: (B, D).
             labels: (B,) integers.
             lam: λ in [0, 1], the weight of the first of a pair: a number, or (B, B, B) indexed
-                [anchor, first, second]. With proxies (A, P, P) for A anchors and P points; for
-                'anc-neg' P + a is then the index of anchor a.
+                [anchor, first, second]. With proxies (A, P, P) for A anchors and P points, and for
+                'anc-neg' (A, P + A, P), where P + a is the index of anchor a.
             pairs: 'pos-neg', 'anc-neg', 'pos-pos' or 'neg-neg'.
 
         Raises:
@@ -174,18 +151,21 @@ class Metrix(MetricLoss):
         if not 0 <= lowest <= highest <= 1:
             raise ValueError(f"Metrix needs lam in [0, 1], got {lowest} to {highest}.")
         normal, labels = self.loss.prepare(embeddings, labels)
+        self.loss.require_positives(len(labels) > 0)
         relation = self.loss.relation(normal, labels)
         there = mixing_pairs(relation, pairs, self.hardest.get("embed"))
         if isinstance(lam, Tensor) and lam.dim():
-            anchor = torch.arange(len(relation.anchors), device=lam.device)[:, None, None]
-            lam = lam[anchor, there.first.to(lam.device), there.second.to(lam.device)]
-            lam = lam.to(normal)
-        elif self.loss.form.cancels:
-            warnings.warn(
-                f"Metrix with {self.loss.name}: with one λ for all pairs the two terms of the "
-                f"mixed loss have opposite gradients, so it teaches nothing. Draw a λ per pair.",
-                stacklevel=2,
-            )
+            lam = there.pick(lam).to(normal)
+        else:
+            lam = normal.new_tensor(float(lam)).expand(there.there.shape)
+            both_terms = there.first_label != there.second_label and 0 < lowest < 1
+            if both_terms and self.loss.form.cancels:
+                warnings.warn(
+                    f"Metrix with {self.loss.name}: with one λ for all pairs the two terms of the "
+                    f"mixed loss have opposite gradients, so it teaches nothing. Draw a λ per "
+                    f"pair.",
+                    stacklevel=2,
+                )
         return self._closed_form(relation, there, lam).mean()
 
     def _mixed(
@@ -201,121 +181,92 @@ class Metrix(MetricLoss):
         """The mixed loss at a level, with λ and, for 'input', positives drawn from ``local``."""
         hardest = self.hardest.get(level)
         if source is not None and not self.loss.mixes_points:
-            return self._mixed_anchors(embeddings, labels, relation, hardest, source, local)
+            examples = Relation(embeddings, labels, embeddings, labels, itself=True)
+            pairs = mixing_pairs(examples, "anc-neg", hardest)
+            return self._mixed_anchors(examples, pairs, relation, source, local, self._chunk(level))
         pairs = mixing_pairs(relation, kind, hardest)
-        if source is not None and getattr(source[1], "commutes", False):
-            # Average pooling and a linear layer commute with mixing: embeddings that are not
-            # normalised yet stand for the maps.
-            relation, source = replace(relation, points=source[1].raw(source[0])), None
+        raw = None if source is None else linear(source, self.renormalize)
+        if raw is not None:
+            relation, source = replace(relation, points=raw), None
         if source is None:
-            lam = sampling.beta(self.alpha, pairs.there.numel(), local)
-            return self._closed_form(relation, pairs, lam.view(pairs.there.shape)).mean()
+            relation, pairs, idle = _with_pairs(relation, pairs)
+            drawn = sampling.beta(self.alpha, pairs.there.numel(), local)
+            lam = drawn.view(pairs.there.shape).to(relation.anchors)
+            return (self._closed_form(relation, pairs, lam) + idle).mean()
         if level == "input" and kind == "pos-neg" and relation.itself:
             pairs = thin(pairs, local)
-        return self._by_examples(relation, pairs, source, local).mean()
+        return self._by_examples(relation, pairs, source, local, self._chunk(level)).mean()
 
-    def _closed_form(self, relation: Relation, pairs: MixingPairs, lam: Tensor | float) -> Share:
+    def _chunk(self, level: str) -> int | None:
+        """How many mixtures to embed at a time; examples all at once, as batch norm wants them."""
+        return sys.maxsize if self.chunk is None and level == "input" else self.chunk
+
+    def _closed_form(self, relation: Relation, pairs: MixingPairs, lam: Tensor) -> Share:
         """(4.9) from inner products of anchors and points, some anchors at a time."""
-        points = relation.points
-        if not relation.itself:
-            points = torch.cat([points, relation.anchors])
-        to_points = inner(relation.anchors, points)
-        square = points.square().sum(1)
-        rows, row = torch.unique(pairs.first, return_inverse=True)
-        between = inner(points[rows], points)
+        s = similarities(relation, pairs, lam, self.renormalize)
 
         def share(anchors: slice) -> Share:
-            some, weight = pairs.of(anchors), lam[anchors] if isinstance(lam, Tensor) else lam
-            near = to_points[anchors]
-            s = mixed_similarity(
-                near.gather(1, some.first.flatten(1)).view(some.first.shape),
-                near.gather(1, some.second.flatten(1)).view(some.second.shape),
-                square[some.first],
-                square[some.second],
-                between[row[anchors], some.second],
-                weight,
-                self.renormalize,
-            )
-            positive, negative = some.weights(weight)
-            return self.loss.share(s.flatten(1), positive.flatten(1), negative.flatten(1))
+            positive, negative = pairs.of(anchors).weights(lam[anchors])
+            return self.loss.share(s(anchors).flatten(1), positive.flatten(1), negative.flatten(1))
 
-        return _in_chunks(share, len(to_points), self._anchors_at_a_time(pairs, points))
-
-    def _anchors_at_a_time(self, pairs: MixingPairs, points: Tensor) -> int:
-        if self.chunk is not None:
-            return self.chunk
-        budget = max(_LEAST_ELEMENTS, len(pairs.there) * len(points))
-        return max(1, budget // pairs.there[0].numel())
+        if not len(relation.anchors):
+            return _nothing(relation)
+        size = self.chunk or anchors_at_a_time(relation, pairs.there[0].numel())
+        return in_chunks(share, len(relation.anchors), size)
 
     def _by_examples(
-        self, relation: Relation, pairs: MixingPairs, source: Source, local: torch.Generator
+        self,
+        relation: Relation,
+        pairs: MixingPairs,
+        source: Source,
+        local: torch.Generator,
+        chunk: int | None,
     ) -> Share:
         """(4.9) with embeddings of mixed examples, one for every unordered pair of examples."""
-        shape, count = pairs.there.shape, len(relation.points)
-        first, second = pairs.first.expand(shape), pairs.second.expand(shape)
-        key = torch.minimum(first, second) * count + torch.maximum(first, second)
+        count = len(relation.points)
+        key = pairs.unordered(count)
         keys, found = torch.unique(key[pairs.there], return_inverse=True)
         if not len(keys):
             return _nothing(relation)
         lam = sampling.beta(self.alpha, len(keys), local).to(relation.anchors.device)
-        mixed = self._embed(source, keys // count, keys % count, lam)
+        mixed = embed_mixed(source, keys // count, keys % count, lam, self.renormalize, chunk)
         place = torch.zeros_like(key).masked_scatter_(pairs.there, found)
         s = inner(relation.anchors, mixed).gather(1, place.flatten(1))
-        weight = torch.where(first <= second, lam[place], 1 - lam[place])
+        weight = torch.where(pairs.first <= pairs.second, lam[place], 1 - lam[place])
         positive, negative = pairs.weights(weight)
         return self.loss.share(s, positive.flatten(1), negative.flatten(1))
 
     def _mixed_anchors(
         self,
-        embeddings: Tensor,
-        labels: Tensor,
+        examples: Relation,
+        pairs: MixingPairs,
         relation: Relation,
-        hardest: int | None,
         source: Source,
         local: torch.Generator,
+        chunk: int | None,
     ) -> Tensor:
         """(4.9) with mixed examples as anchors and proxies as points."""
-        examples = Relation(embeddings, labels, embeddings, labels, itself=True)
-        pairs = mixing_pairs(examples, "anc-neg", hardest)
-        first, second = (t.expand(pairs.there.shape) for t in (pairs.first, pairs.second))
-        key = torch.minimum(first, second) * len(labels) + torch.maximum(first, second)
-        keys = key[pairs.there].unique()
+        labels, count = examples.point_labels, len(examples.points)
+        keys = pairs.unordered(count)[pairs.there].unique()
         if not len(keys):
             return _nothing(relation).mean()
-        first, second = keys // len(labels), keys % len(labels)
-        lam = sampling.beta(self.alpha, len(keys), local).to(embeddings.device)
-        mixed = self._embed(source, first, second, lam)
+        first, second = keys // count, keys % count
+        lam = sampling.beta(self.alpha, len(keys), local).to(labels.device)
+        mixed = embed_mixed(source, first, second, lam, self.renormalize, chunk)
         same = relation.point_labels == labels[:, None]
         y = mix(same[first].to(mixed), same[second].to(mixed), lam.to(mixed))
         return self.loss.share(inner(mixed, relation.points), y, 1 - y).mean()
 
-    def _embed(self, source: Source, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
-        """Embeddings (V, D) of mixed examples or maps, some at a time."""
-        values, function = source
-        count = self.chunk or max(1, _MAP_ELEMENTS // values[0].numel())
 
-        def embed(i: Tensor, j: Tensor, weight: Tensor) -> Tensor:
-            return function(mix(values[i], values[j], weight))
-
-        chunks = list(zip(first.split(count), second.split(count), lam.split(count), strict=True))
-        if len(chunks) == 1:
-            mixed = [embed(*chunks[0])]
-        else:
-            mixed = [checkpoint(embed, *chunk, use_reentrant=False) for chunk in chunks]
-        embeddings = torch.cat(mixed)
-        embeddings = embeddings.to(exact_dtype(embeddings))
-        return F.normalize(embeddings, dim=1) if self.renormalize else embeddings
-
-
-def _in_chunks(share: Callable[[slice], Share], count: int, size: int) -> Share:
-    """The sum of shares of ``size`` anchors each; but one, all are recomputed in the backward."""
-    slices = [slice(start, start + size) for start in range(0, count, size)]
-    if len(slices) == 1:
-        return share(slices[0])
-    total = checkpoint(share, slices[0], use_reentrant=False)
-    for some in slices[1:]:
-        total = total + checkpoint(share, some, use_reentrant=False)
-    return total
+def _with_pairs(relation: Relation, pairs: MixingPairs) -> tuple[Relation, MixingPairs, Share]:
+    """Of proxies as anchors those that have pairs in this batch, and the share of the others."""
+    some = pairs.there.flatten(1).any(1).nonzero()[:, 0]
+    idle = len(pairs.there) - len(some)
+    nothing = replace(_nothing(relation), anchors=idle)
+    if relation.itself or not idle:
+        return relation, pairs, replace(nothing, anchors=0)
+    anchors, labels = relation.anchors[some], relation.anchor_labels[some]
+    return replace(relation, anchors=anchors, anchor_labels=labels), pairs.of(some), nothing
 
 
 def _nothing(relation: Relation) -> Share:

@@ -32,6 +32,8 @@ class MixingPairs:
         second: (A, 1, S).
         there: (A, F, S), False where an anchor has fewer than the others.
         first_label, second_label: y of the two operands.
+        points: P, how many there are.
+        outside: whether the first is an anchor that is not a point.
     """
 
     first: Tensor
@@ -39,36 +41,63 @@ class MixingPairs:
     there: Tensor
     first_label: float
     second_label: float
+    points: int
+    outside: bool = False
 
-    def weights(self, lam: Tensor | float) -> tuple[Tensor, Tensor]:
+    def weights(self, lam: Tensor) -> tuple[Tensor, Tensor]:
         """Weights y of the positive term and 1 − y of the negative one (4.9), (A, F, S) each."""
         y = lam * self.first_label + (1 - lam) * self.second_label
-        none = torch.zeros((), device=self.there.device)
-        return torch.where(self.there, y, none), torch.where(self.there, 1 - y, none)
+        return self.there * y, self.there * (1 - y)
 
-    def of(self, anchors: slice) -> MixingPairs:
+    def of(self, anchors: slice | Tensor) -> MixingPairs:
         """The pairs of some anchors."""
         first, second, there = self.first[anchors], self.second[anchors], self.there[anchors]
         return replace(self, first=first, second=second, there=there)
 
+    def pick(self, lam: Tensor) -> Tensor:
+        """λ of the pairs, (A, F, S), from one of all pairs indexed [anchor, first, second].
 
-def mixing_pairs(relation: Relation, kind: str, hardest: int | None = None) -> MixingPairs:
+        Raises:
+            ValueError: it lacks an anchor or a point.
+        """
+        anchors, points = len(self.there), self.points
+        needed = (anchors, points + (anchors if self.outside else 0), points)
+        if lam.dim() != 3 or any(n < least for n, least in zip(lam.shape, needed, strict=True)):
+            raise ValueError(
+                f"lam needs the shape {needed}, indexed [anchor, first, second], or one number, "
+                f"got {tuple(lam.shape)}."
+            )
+        anchor = torch.arange(len(self.there), device=lam.device)[:, None, None]
+        return lam[anchor, self.first.to(lam.device), self.second.to(lam.device)]
+
+    def unordered(self, count: int) -> Tensor:
+        """A number (A, F, S) for every pair, i·count + j with i <= j of ``count`` points."""
+        first, second = self.first.expand(self.there.shape), self.second.expand(self.there.shape)
+        return torch.minimum(first, second) * count + torch.maximum(first, second)
+
+
+def mixing_pairs(
+    relation: Relation, kind: str, hardest: int | None = None, fewer: bool = False
+) -> MixingPairs:
     """All pairs of a kind.
 
     Args:
         relation: anchors and points.
         kind: a key of :data:`PAIRS`.
         hardest: k, of how many negatives nearest to the anchor; None is all.
+        fewer: whether an anchor may have fewer than k negatives, which then are all taken.
 
     Raises:
-        ValueError: an anchor has fewer than k negatives.
+        ValueError: an anchor has fewer than k negatives, and may not.
     """
     first_kind, second_kind = PAIRS[kind]
-    first, first_there = _operand(relation, first_kind, hardest)
-    second, second_there = _operand(relation, second_kind, hardest)
+    first, first_there = _operand(relation, first_kind, hardest, fewer)
+    second, second_there = _operand(relation, second_kind, hardest, fewer)
     there = first_there[:, :, None] & second_there[:, None, :]
     labels = LABEL[first_kind], LABEL[second_kind]
-    return MixingPairs(first[:, :, None], second[:, None, :], there, *labels)
+    outside = first_kind == "anchor" and not relation.itself
+    points = len(relation.points)
+    return MixingPairs(first[:, :, None], second[:, None, :], there, *labels, points, outside)
 
 
 def thin(pairs: MixingPairs, source: torch.Generator) -> MixingPairs:
@@ -81,7 +110,24 @@ def thin(pairs: MixingPairs, source: torch.Generator) -> MixingPairs:
     return replace(pairs, first=first, there=pairs.there.any(1, keepdim=True))
 
 
-def _operand(relation: Relation, kind: str, hardest: int | None) -> tuple[Tensor, Tensor]:
+def drawn(pairs: MixingPairs, count: int, source: torch.Generator) -> MixingPairs:
+    """``count`` pairs an anchor, drawn uniformly with replacement: (A, 1, count)."""
+
+    def operand(index: Tensor, there: Tensor) -> Tensor:
+        some = there.sum(1, keepdim=True)  # lists have what is there in front
+        shape = (len(index), count)
+        uniform = torch.rand(shape, generator=source, device=source.device).to(index.device)
+        return index.gather(1, (uniform * some).long().clamp_max(index.shape[1] - 1))[:, None, :]
+
+    first = operand(pairs.first[:, :, 0], pairs.there.any(2))
+    second = operand(pairs.second[:, 0, :], pairs.there.any(1))
+    there = pairs.there.any(2).any(1)[:, None, None].expand(first.shape)
+    return replace(pairs, first=first, second=second, there=there)
+
+
+def _operand(
+    relation: Relation, kind: str, hardest: int | None, fewer: bool
+) -> tuple[Tensor, Tensor]:
     """Indices (A, n) of an operand, and which of them are there."""
     if kind == "anchor":
         count = len(relation.anchors)
@@ -94,8 +140,9 @@ def _operand(relation: Relation, kind: str, hardest: int | None) -> tuple[Tensor
     if hardest is None:
         return _listed(negative)
     with torch.no_grad():
-        index = nearest_negatives(inner(relation.anchors, relation.points), negative, hardest)
-    return index, torch.ones_like(index, dtype=torch.bool)
+        s = inner(relation.anchors, relation.points)
+        index = nearest_negatives(s, negative, hardest, fewer)
+    return index, negative.gather(1, index)
 
 
 def _listed(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,9 +59,48 @@ class ProxyLoss(PairLoss):
         labels = torch.arange(len(proxies), device=proxies.device)
         return (F.normalize(proxies, dim=1) if self.normalize else proxies), labels
 
+    def relation(self, embeddings: Tensor, labels: Tensor) -> Relation:
+        """Who is anchor and who is point, of a prepared batch and all proxies."""
+        return self.relate(embeddings, labels, *self.points_of_classes(embeddings))
+
+    def relate(
+        self, embeddings: Tensor, labels: Tensor, proxies: Tensor, classes: Tensor
+    ) -> Relation:
+        """Who is anchor and who is point.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,).
+            proxies: (K, D).
+            classes: (K,), those of the proxies.
+        """
+        raise NotImplementedError
+
+
+class ProxiesAreAnchors(ProxyLoss):
+    """Base of losses whose anchors are proxies and whose points are examples."""
+
+    def relate(
+        self, embeddings: Tensor, labels: Tensor, proxies: Tensor, classes: Tensor
+    ) -> Relation:
+        """Anchors are proxies, points are examples."""
+        return Relation(proxies, classes, embeddings, labels, itself=False)
+
+
+class ExamplesAreAnchors(ProxyLoss):
+    """Base of losses whose anchors are examples and whose points are proxies."""
+
+    mixes_points = False
+
+    def relate(
+        self, embeddings: Tensor, labels: Tensor, proxies: Tensor, classes: Tensor
+    ) -> Relation:
+        """Anchors are examples, points are proxies."""
+        return Relation(embeddings, labels, proxies, classes, itself=False)
+
 
 @register("ProxyAnchor", kind="loss", reference="Table 4.1, Kim 2020", hosts=_HOSTS)
-class ProxyAnchor(ProxyLoss):
+class ProxyAnchor(ProxiesAreAnchors):
     r"""Proxies are anchors, examples their positives and negatives.
 
     As published (Kim et al. 2020), with P⁺ the proxies whose class is in the batch:
@@ -99,21 +138,9 @@ class ProxyAnchor(ProxyLoss):
         form = published if variant == "published" else TABLE["ProxyAnchor"](beta, gamma, margin)
         super().__init__(form, num_classes, dim, reduction, normalize)
 
-    def relation(self, embeddings: Tensor, labels: Tensor) -> Relation:
-        """Anchors are proxies, points are examples."""
-        return Relation(*self.points_of_classes(embeddings), embeddings, labels, itself=False)
-
-
-class _ExamplesAreAnchors(ProxyLoss):
-    mixes_points = False
-
-    def relation(self, embeddings: Tensor, labels: Tensor) -> Relation:
-        """Anchors are examples, points are proxies."""
-        return Relation(embeddings, labels, *self.points_of_classes(embeddings), itself=False)
-
 
 @register("ProxyNCA", kind="loss", reference="Table 4.1, Movshovitz-Attias 2017", hosts=_HOSTS)
-class ProxyNCA(_ExamplesAreAnchors):
+class ProxyNCA(ExamplesAreAnchors):
     r""":math:`-s(a, p) + \log \sum_n e^{s(a, n)}`, with p the proxy of the class and n all others.
 
     Args:
@@ -130,7 +157,7 @@ class ProxyNCA(_ExamplesAreAnchors):
 
 
 @register("ProxyNCAPlusPlus", kind="loss", reference="Table 4.1, Teh 2020", hosts=_HOSTS)
-class ProxyNCAPlusPlus(_ExamplesAreAnchors):
+class ProxyNCAPlusPlus(ExamplesAreAnchors):
     r""":math:`-s(a, p) / T + \log \sum_n e^{s(a, n) / T}`, ProxyNCA with a temperature.
 
     Args:

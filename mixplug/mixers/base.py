@@ -31,6 +31,7 @@ class Plan:
         permutation: π, (B,): example i is paired with example π(i).
         lam: λ, (B,), the weight of example i against its pair.
         key: of a generator for draws whose shape only the features tell.
+        synced: the same for draws that are equal on all ranks.
         box: top, bottom, left, right of a pasted rectangle, in pixels.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     permutation: Tensor = _NOT_DRAWN
     lam: Tensor = _NOT_DRAWN
     key: int = 0
+    synced: int = 0
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def generator(self, device: torch.device) -> torch.Generator:

@@ -1,0 +1,81 @@
+"""mm samplers: ``sampler=dict(type='mixplug.MPerClassSampler', batch_size=100, m=5)``.
+
+mmengine's Runner passes the data set and its own seed, and sets the epoch before each one. The
+``batch_size`` is that of the data loader, on one GPU.
+"""
+
+from __future__ import annotations
+
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_dist_info, sync_random_seed
+
+from mixplug.data import samplers
+from mixplug.registry import DATA_SAMPLERS
+
+
+@DATA_SAMPLERS.register_module()
+class MPerClassSampler(samplers.MPerClassSampler):
+    """Batches of ``batch_size / m`` classes with ``m`` examples of each.
+
+    Args:
+        dataset: whose examples have one class each.
+        batch_size: of the data loader, on one GPU.
+        m: examples of each class.
+        seed: equal on all ranks; None is one that they agree on.
+        length: examples of an epoch over all ranks; None is all of them once.
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        batch_size: int,
+        m: int,
+        seed: int | None = None,
+        length: int | None = None,
+    ) -> None:
+        super().__init__(class_labels(dataset), m, batch_size, *_place(seed), length)
+
+
+@DATA_SAMPLERS.register_module()
+class ClassBalancedSampler(samplers.ClassBalancedSampler):
+    """Examples of uniformly drawn classes.
+
+    Args:
+        dataset: whose examples have one class each.
+        seed: equal on all ranks; None is one that they agree on.
+        length: examples of an epoch over all ranks; None is as many as there are.
+    """
+
+    def __init__(
+        self, dataset: BaseDataset, seed: int | None = None, length: int | None = None
+    ) -> None:
+        super().__init__(class_labels(dataset), *_place(seed), length)
+
+
+def class_labels(dataset: BaseDataset) -> list[int]:
+    """The class of every example: ``get_cat_ids`` where there is one, else ``gt_label``.
+
+    Raises:
+        ValueError: an example with no class or several.
+    """
+    return [_label(dataset, index) for index in range(len(dataset))]
+
+
+def _label(dataset: BaseDataset, index: int) -> int:
+    try:
+        found = dataset.get_cat_ids(index)
+    except (AttributeError, NotImplementedError):  # a wrapper's, and mmengine's own data sets'
+        label = dataset.get_data_info(index).get("gt_label", [])
+        found = list(label) if hasattr(label, "__len__") else [label]
+    if len(found) != 1:
+        raise ValueError(
+            f"A sampler by class needs one class per example, but example {index} of "
+            f"{type(dataset).__name__} has {found}."
+        )
+    return int(found[0])
+
+
+def _place(seed: int | None) -> tuple[int, int, int]:
+    """Seed, rank and number of ranks."""
+    rank, world = get_dist_info()
+    return (sync_random_seed() if seed is None else seed), rank, world

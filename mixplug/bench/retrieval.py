@@ -1,0 +1,143 @@
+"""Recall@K against bare faiss, its memory, and scores against pytorch-metric-learning's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mixplug.bench.measure import Row, in_turns, ratio
+from mixplug.metrics import RetrievalMetrics
+from mixplug.optional import optional
+
+Tick = Callable[[], None]
+COUNT, WIDTH, CLASSES = 60_000, 512, 11_000  # as many as the test set of SOP
+KS = (1, 10, 100, 1000)
+SMALL = 6_000  # pytorch-metric-learning holds SMALL x SMALL neighbours, labels and masks
+_SHARED = ("precision_at_1", "r_precision", "map_at_r")
+_THEIRS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+
+
+def retrieval_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """Recall@{1, 10, 100, 1000} of 60,000 embeddings, and what both libraries score.
+
+    All of it runs on the CPU. The search takes minutes, so at most two rounds of it are measured,
+    in a process of its own, whose memory is then known.
+    """
+    yield from search_rows(min(rounds, 2), COUNT)
+    tick()
+    yield from score_rows(rounds, SMALL, tick)
+
+
+def search_rows(rounds: int, count: int) -> Iterator[Row]:
+    """Time and memory of Recall@K over ``count`` embeddings."""
+    words = f"measure_search({count}, {rounds}, {torch.get_num_threads()})"
+    code = f"import json; from mixplug.bench.retrieval import *; print(json.dumps({words}))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = json.loads(run.stdout)
+    times = ratio(found["ours"], found["bare"])
+    note = f"faiss alone, the same {torch.get_num_threads()} threads: {min(found['bare']):.0f} s"
+    name = f"Recall@{{{','.join(map(str, KS))}}} of {count:,} x {WIDTH}"
+    yield Row(name, times, 1.15, False, "x", note)
+    note = "growth of the process' largest resident set, index and copies included"
+    yield Row("  its memory beyond the embeddings", found["bytes"] / 1e9, 1.0, False, "GB", note)
+
+
+def measure_search(count: int, rounds: int, threads: int) -> dict[str, list[float] | int]:
+    """Seconds of ours and of faiss alone in turns, and the bytes that ours grows the process by.
+
+    Ours is everything from collected embeddings to four numbers; theirs is one call that searches
+    an index that stands already, for the same 1001 neighbours, the query among them.
+    """
+    import resource  # no Windows
+
+    torch.set_num_threads(threads)
+    faiss = optional("faiss", "metric", "The benchmark of search")
+    faiss.omp_set_num_threads(threads)
+    embeddings, labels = clustered(count)
+    _recall(embeddings[:2000], labels[:2000])  # what is loaded and allocated once
+    before = _peak(resource)
+    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
+    grown = 0
+    for turn in range(rounds):
+        start = time.perf_counter()
+        _recall(embeddings, labels)
+        seconds["ours"].append(time.perf_counter() - start)
+        if not turn:
+            grown = _peak(resource) - before
+        index = faiss.IndexFlatIP(WIDTH)
+        index.add(embeddings.numpy())
+        start = time.perf_counter()
+        index.search(embeddings.numpy(), max(KS) + 1)
+        seconds["bare"].append(time.perf_counter() - start)
+    return {**seconds, "bytes": grown}
+
+
+def score_rows(rounds: int, count: int, tick: Tick) -> Iterator[Row]:
+    """Precision@1, R-precision and MAP@R by AccuracyCalculator, relative to ours."""
+    where = "pytorch_metric_learning.utils.accuracy_calculator"
+    module = optional(where, "pml", "The benchmark of scores")
+    faiss = optional("faiss", "metric", "The benchmark of scores")
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    embeddings, labels = clustered(count, classes=CLASSES * count // COUNT)
+
+    def theirs(k: str | None) -> dict[str, float]:
+        cpu = torch.device("cpu")
+        calculator = module.AccuracyCalculator(include=_THEIRS, k=k, device=cpu)
+        return calculator.get_accuracy(embeddings, labels)
+
+    calls = {
+        "ours": lambda: _scores(embeddings, labels),
+        "theirs": lambda: theirs(None),
+        "least": lambda: theirs("max_bin_count"),
+    }
+    seconds = in_turns(calls, rounds, tick)
+    least = ratio(seconds["least"], seconds["ours"])
+    name = f"AccuracyCalculator of PML / ours, {count:,} x {WIDTH}"
+    note = f"its default; {least:.2g} x if told k='max_bin_count', as ours finds by itself"
+    yield Row(name, ratio(seconds["theirs"], seconds["ours"]), 2.0, True, "x", note)
+    mine, other = calls["ours"](), calls["theirs"]()
+    worst = max(abs(a - other[b]) for a, b in zip(mine.values(), _THEIRS, strict=True))
+    yield Row("  largest difference of the three scores", worst, 1e-3, False)
+
+
+GROUPS = {"retrieval": retrieval_rows}
+
+
+def clustered(count: int, classes: int = CLASSES) -> tuple[Tensor, Tensor]:
+    """Embeddings of length 1 around a centre per class, and their classes, from one seed."""
+    source = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (count,), generator=source)
+    labels[: 2 * classes] = torch.arange(classes).repeat(2)[:count]  # none alone in its class
+    centres = torch.randn(classes, WIDTH, generator=source)
+    embeddings = torch.randn(count, WIDTH, generator=source)
+    for part, own in zip(embeddings.split(1000), labels.split(1000), strict=True):
+        part.mul_(2.5).add_(centres[own])  # in place and in parts: the peak is to be ours
+        part.copy_(F.normalize(part))
+    return embeddings, labels
+
+
+def _recall(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    metrics = RetrievalMetrics(KS, ("recall",), backend="faiss")
+    metrics.update(embeddings, labels)
+    return metrics.compute()
+
+
+def _scores(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    metrics = RetrievalMetrics(metrics=_SHARED)
+    metrics.update(embeddings, labels)
+    return metrics.compute()
+
+
+def _peak(resource: object) -> int:
+    """Largest resident set of this process so far, in bytes."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # type: ignore[attr-defined]
+    return used if sys.platform == "darwin" else 1024 * used

@@ -1,0 +1,155 @@
+"""The layouts in which the data sets of :mod:`mixplug.data.retrieval` are published.
+
+One reader per data set: from a root and a split to a Listing. What is not there raises
+FileNotFoundError, what cannot be read ValueError; whether it is complete is not asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixplug.optional import optional
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+_CUB_TRAIN, _CARS_TRAIN = 100, 98  # so many first classes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a layout says of one split, before labels are numbered.
+
+    Attributes:
+        paths: one per image.
+        keys: the class of each, as its authors number it.
+        names: of all classes of the split, by key.
+    """
+
+    paths: list[str]
+    keys: list[Any]
+    names: Mapping[Any, str]
+
+
+def _home(root: Path, inner: str, mark: str) -> Path:
+    """``root``, or the folder in it that the authors' archive unpacks to."""
+    return root / inner if not (root / mark).exists() and (root / inner).is_dir() else root
+
+
+def _rows(path: Path, columns: int, skip: int = 0) -> Iterator[list[str]]:
+    """The lines of a text file, split at blanks."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        row = line.split()
+        if number <= skip or not row:
+            continue
+        if len(row) != columns:
+            raise ValueError(f"{path}, line {number}: needs {columns} columns, got {line!r}.")
+        yield row
+
+
+def cub(root: Path, split: str) -> Listing:
+    """CUB200-2011: two lists keyed by image, classes 1 to 100 train."""
+    home = _home(root, "CUB_200_2011", "images.txt")
+    files = dict(_rows(home / "images.txt", 2))
+    classes = {key: int(label) for key, label in _rows(home / "image_class_labels.txt", 2)}
+    if files.keys() != classes.keys():
+        raise ValueError(
+            f"{home}: images.txt lists {len(files):,} images and image_class_labels.txt "
+            f"{len(classes):,}, and not the same ones."
+        )
+    rows = [
+        (file, classes[key])
+        for key, file in files.items()
+        if (classes[key] <= _CUB_TRAIN) == (split == "train")
+    ]
+    names = {key: file.partition("/")[0] for file, key in rows}
+    return Listing([str(home / "images" / file) for file, _ in rows], [k for _, k in rows], names)
+
+
+def cars(root: Path, split: str) -> Listing:
+    """Stanford Cars, in one of three layouts, classes 1 to 98 train whatever devkit they are in."""
+    if (root / "cars_annos.mat").exists():
+        parts = [(root, "cars_annos.mat", "relative_im_path")]
+        meta = root / "cars_annos.mat"
+    elif (root / "devkit").is_dir():
+        given = "devkit/cars_test_annos_withlabels.mat"
+        labelled = given if (root / given).exists() else Path(given).name  # torchvision's place
+        parts = [
+            (root / "cars_train", "devkit/cars_train_annos.mat", "fname"),
+            (root / "cars_test", labelled, "fname"),
+        ]
+        meta = root / "devkit" / "cars_meta.mat"
+    else:
+        # Sorted names and the authors' order have the same first 98 of the 196 classes.
+        return folder(root / "images" if (root / "images").is_dir() else root, split)
+    rows = []
+    for images, file, column in parts:
+        table = _mat(root / file, "annotations")
+        rows += [
+            (str(images / name), int(key))
+            for name, key in zip(table[column], table["class"], strict=True)
+            if (key <= _CARS_TRAIN) == (split == "train")
+        ]
+    named = dict(enumerate(_mat(meta, "class_names"), 1))
+    return Listing([p for p, _ in rows], [k for _, k in rows], {k: str(named[k]) for _, k in rows})
+
+
+def _mat(path: Path, variable: str) -> Any:
+    """A variable of a MATLAB file, as a vector."""
+    if not path.exists():
+        raise FileNotFoundError(path)  # scipy would look for another suffix
+    io = optional("scipy.io", "metric", "Reading the lists of cars196")
+    return io.loadmat(path, squeeze_me=True)[variable].ravel()
+
+
+def sop(root: Path, split: str) -> Listing:
+    """Stanford Online Products: one list per split, of image, class, super class and path."""
+    home = _home(root, "Stanford_Online_Products", f"Ebay_{split}.txt")
+    rows = list(_rows(home / f"Ebay_{split}.txt", 4, skip=1))
+    keys = [int(row[1]) for row in rows]
+    return Listing([str(home / row[3]) for row in rows], keys, {key: str(key) for key in keys})
+
+
+def inshop(root: Path, split: str) -> Listing:
+    """In-shop Clothes Retrieval: one list of image, item and status."""
+    home = _home(root, "In-shop Clothes Retrieval Benchmark", "Eval")
+    partition = "list_eval_partition.txt"
+    place = home / partition if (home / partition).exists() else home / "Eval" / partition
+    images = home / "Img" if (home / "Img" / "img").is_dir() else home
+    rows = [
+        row for row in _rows(place, 3, skip=2) if (row[2] == "train") == (split == "train")
+    ]  # the images of both test splits, so that they number their classes alike
+    own = [row for row in rows if row[2] == split]
+    names = {item: item for _, item, _ in rows}
+    return Listing([str(images / file) for file, _, _ in own], [item for _, item, _ in own], names)
+
+
+def folder(root: Path, split: str) -> Listing:
+    """A folder per class, parted by class, or parted already into train and test."""
+    parts = [part for part in ("train", "test") if (root / part).is_dir()]
+    if len(parts) == 1:
+        raise ValueError(f"{root} has a folder {parts[0]} and needs both, train and test, or none.")
+    folders = _folders(root / split if parts else root)
+    if not parts:
+        half = len(folders) // 2
+        folders = folders[:half] if split == "train" else folders[half:]
+    images = {folder.name: _images(folder) for folder in folders}
+    empty = [name for name, files in images.items() if not files]
+    if empty:
+        raise ValueError(f"{root}: no images in {', '.join(empty)}; a class is a folder of images.")
+    return Listing(
+        [str(file) for files in images.values() for file in files],
+        [name for name, files in images.items() for _ in files],
+        {name: name for name in images},
+    )
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise FileNotFoundError(root)
+    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)

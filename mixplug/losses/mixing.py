@@ -1,0 +1,118 @@
+"""What losses that mix have in common: levels (4.4), and the draws of a step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mixplug import sampling
+from mixplug.functional.aligned import mix
+from mixplug.functional.precision import exact_dtype
+from mixplug.losses.base import Source
+from mixplug.sampling import Generators
+
+LEVELS = ("input", "feature", "embed")
+
+_MAP_ELEMENTS = 1 << 24  # of mixed maps at a time: 64 MiB of float32
+
+
+def source_at(
+    level: str, inputs: Source | None, features: Source | None, count: int, name: str
+) -> Source | None:
+    """What is mixed at a level; None is embeddings, with a warning where they only stand in.
+
+    Args:
+        level: one of :data:`LEVELS`.
+        inputs: what the caller of the loss gave for 'input'.
+        features: and for 'feature'.
+        count: B, how many embeddings there are.
+        name: of the loss, for the warning.
+
+    Raises:
+        ValueError: more or fewer maps or examples than embeddings.
+    """
+    source = {"input": inputs, "feature": features, "embed": None}[level]
+    if source is not None and len(source[0]) != count:
+        raise ValueError(
+            f"{name} needs one of {level}s for every embedding, got {len(source[0])} for {count}."
+        )
+    if source is None and level != "embed":
+        warnings.warn(
+            f"{name} at level {level!r} was given no {level}s, so it mixes embeddings. Hand "
+            f"them over as loss(embeddings, labels, {level}s=(tensor, function)), or set "
+            f"level='embed'.",
+            stacklevel=3,
+        )
+    return source
+
+
+def draws(generators: Generators | None) -> Generators:
+    """The generators of a step, or torch's global one."""
+    return generators or Generators(torch.default_generator, torch.default_generator)
+
+
+def local_draws(generators: Generators | None, device: torch.device) -> torch.Generator:
+    """A generator on ``device`` for this rank's own draws."""
+    return sampling.generator(sampling.key(draws(generators).local), device)
+
+
+def linear(source: Source, renormalize: bool) -> Tensor | None:
+    """Embeddings (B, D) before normalisation, whose mixtures are those of the mixed maps.
+
+    None where there are no such: average pooling and a linear layer commute with mixing, what else
+    a function from maps to embeddings may hold does not, such as a normalisation that
+    ``renormalize`` does not repeat.
+    """
+    function: Any = source[1]
+    if not getattr(function, "commutes", False) or (function.normalize and not renormalize):
+        return None
+    raw: Tensor = function.raw(source[0])
+    return raw.to(exact_dtype(raw))
+
+
+def embed_mixed(
+    source: Source,
+    first: Tensor,
+    second: Tensor,
+    lam: Tensor,
+    renormalize: bool = True,
+    chunk: int | None = None,
+) -> Tensor:
+    """f_λ (4.4): embeddings (V, D) of mixed examples or maps, some at a time.
+
+    Args:
+        source: examples or maps (B, ...), and the function to embeddings.
+        first: indices (V,) of what is mixed.
+        second: and with what.
+        lam: λ (V,), the weight of the first.
+        renormalize: whether embeddings are ℓ2-normalised.
+        chunk: how many are mixed at a time, the others being recomputed in the backward pass; None
+            goes by their size.
+    """
+    values, function = source
+    count = chunk or max(1, _MAP_ELEMENTS // values[0].numel())
+
+    def embed(i: Tensor, j: Tensor, weight: Tensor) -> Tensor:
+        return function(mix(values.index_select(0, i), values.index_select(0, j), weight))
+
+    chunks = list(zip(first.split(count), second.split(count), lam.split(count), strict=True))
+    if len(chunks) == 1:
+        mixed = [embed(*chunks[0])]
+    else:
+        mixed = [checkpoint(embed, *some, use_reentrant=False) for some in chunks]
+    embeddings = torch.cat(mixed)
+    embeddings = embeddings.to(exact_dtype(embeddings))
+    return F.normalize(embeddings, dim=1) if renormalize else embeddings
+
+
+def hardest_by_level(hardest: int | Mapping[str, int] | None) -> dict[str, int]:
+    """How many hardest negatives, by level, from one number, a dict, or None: 3 for 'input'."""
+    if isinstance(hardest, Mapping):
+        return {"input": 3, **hardest}
+    return {"input": 3} if hardest is None else dict.fromkeys(LEVELS, hardest)

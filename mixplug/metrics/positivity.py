@@ -1,0 +1,96 @@
+"""Pr(Pos(a, v)) over the mixed embeddings of many batches, Figure 4.2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mixplug.functional.pairwise import mixed_similarity
+from mixplug.functional.positivity import acts_positive, expected_positive
+from mixplug.losses.base import Relation, inner
+from mixplug.losses.mixing_pairs import MixingPairs, mixing_pairs
+from mixplug.losses.pair import MultiSimilarity
+
+GRID = tuple(i / 20 for i in range(21))
+_PAIRS = 1 << 20  # similarities at a time
+
+
+@dataclass
+class Positivity:
+    """Share of mixed embeddings that act as positives, for each λ of a grid.
+
+    Every positive of an anchor is mixed with every negative, as Metrix does at level 'embed', but
+    all pairs share the λ.
+
+    Attributes:
+        grid: values of λ in [0, 1], the weight of the positive.
+        loss: whose β, γ and m are taken.
+        renormalize: whether mixed embeddings are ℓ2-normalised again.
+    """
+
+    grid: Sequence[float] = GRID
+    loss: MultiSimilarity = field(default_factory=MultiSimilarity)
+    renormalize: bool = True
+    pairs: int = field(default=0, init=False)
+    _counts: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.grid or not all(0 <= lam <= 1 for lam in self.grid):
+            raise ValueError(f"Positivity needs a grid of λ in [0, 1], got {self.grid!r}.")
+        self._counts = torch.zeros(2, len(self.grid), dtype=torch.int64)
+
+    @torch.no_grad()
+    def update(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Add the pairs of a batch, on the CPU in float64.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,) integers.
+
+        Raises:
+            ValueError: see :class:`mixplug.losses.base.MetricLoss`.
+        """
+        points, labels = self.loss.prepare(embeddings.to("cpu", torch.float64), labels)
+        relation = Relation(points, labels, points, labels, itself=True)
+        pairs = mixing_pairs(relation, "pos-neg")
+        gram = inner(points, points)
+        size = max(1, _PAIRS // pairs.there[0].numel())
+        for anchors in torch.arange(len(points)).split(size):
+            some = pairs.of(slice(int(anchors[0]), int(anchors[-1]) + 1))
+            self.pairs += int(some.there.sum())
+            for place, lam in enumerate(torch.tensor(self.grid, dtype=torch.float64)):
+                self._counts[:, place] += self._positive(gram, anchors, some, lam)
+
+    def _positive(self, gram: Tensor, anchors: Tensor, pairs: MixingPairs, lam: Tensor) -> Tensor:
+        """How many pairs of some anchors act as positives, and how many should, (2,)."""
+        anchor = anchors[:, None, None]
+        s = mixed_similarity(
+            gram[anchor, pairs.first],
+            gram[anchor, pairs.second],
+            gram[pairs.first, pairs.first],
+            gram[pairs.second, pairs.second],
+            gram[pairs.first, pairs.second],
+            lam,
+            self.renormalize,
+        )
+        known = s.flatten(1), pairs.there.flatten(1), lam
+        settings = self.loss.beta, self.loss.gamma, self.loss.margin
+        rules = acts_positive, expected_positive
+        return torch.stack([rule(*known, *settings).sum() for rule in rules])
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Fractions (L,) in float64 for the λ of the grid: as measured, and by (4.14).
+
+        Raises:
+            ValueError: no anchor had both a positive and a negative.
+        """
+        if not self.pairs:
+            raise ValueError(
+                "Positivity found no anchor with a positive and a negative. Use batches with "
+                "several examples of a class: mixplug.data.samplers.MPerClassSampler."
+            )
+        measured, theory = self._counts.double() / self.pairs
+        return measured, theory

@@ -1,0 +1,111 @@
+"""A metric loss in the place of a mixer, for hosts whose pipeline is classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug import sampling
+from mixplug.catalog import Target, build, resolve
+from mixplug.functional.targets import soft_targets
+from mixplug.losses.base import MetricLoss, build_loss
+from mixplug.mixed import Mixed
+from mixplug.mixers.base import Mixer, Plan
+from mixplug.stages import Forward, Stages
+
+
+def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> Mixer:
+    """Build a mixer, or make one of a metric loss: ``mixup=dict(type='Metrix', loss='NCA')``.
+
+    Args:
+        spec: config of a mixer or of a metric loss, as in :func:`mixplug.build`.
+        **overrides: keys that win over those of ``spec``.
+
+    Raises:
+        KeyError: an unknown name or key.
+        ValueError: neither a mixer nor a metric loss, or a value that it refuses.
+    """
+    config = {**(spec if isinstance(spec, Mapping) else {"type": spec}), **overrides}
+    target = resolve(config["type"]) if "type" in config else None
+    if isinstance(target, type) and issubclass(target, MetricLoss):
+        off_epoch = config.pop("off_epoch", None)
+        return MetricMixing(loss=config, off_epoch=off_epoch)
+    mixer: Mixer = build(config, kind="mixer")
+    return mixer
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricMixing(Mixer):
+    """Train embeddings with a metric loss, and the classifier beside them as a linear probe.
+
+    The embedding is the classifier's input. The classifier learns by the host's own criterion from
+    detached embeddings, so that its gradient does not reach the network, and what the host calls
+    accuracy is that of a linear probe on the training classes.
+
+    Attributes:
+        loss: config of a loss; num_classes and dim come from the model where it leaves them out.
+        off_epoch: the epoch (from 0) from which on the loss is that without mixing.
+    """
+
+    loss: Mapping[str, Any]
+
+    def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
+        """Keys for what the loss draws when it has seen the embeddings."""
+        return Plan(
+            "metric", key=sampling.key(generators.local), synced=sampling.key(generators.synced)
+        )
+
+    def attach(self, stages: Stages) -> None:
+        """Build the loss for the model's classes and width, and register it on the model."""
+        loss = build_loss(self.loss, num_classes=stages.num_classes, dim=stages.embed_dim)
+        if stages.tail is not None:
+            stages.tail.prepare()
+        stages.learn(loss.to(next(stages.model.parameters()).device))
+
+    def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
+        """The loss of clean and mixed embeddings, and the terms of the probe."""
+        out = self._probe(stages, x)
+        cpu = torch.device("cpu")
+        draws = sampling.Generators(
+            sampling.generator(plan.synced, cpu), sampling.generator(plan.key, cpu)
+        )
+        loss = self._loss(stages).hosted(
+            out.embedding,
+            _classes(y),
+            features=None if stages.tail is None else stages.tail.take(),
+            inputs=(x, stages.again),
+            generators=draws,
+        )
+        if stages.tail is not None:
+            stages.tail.take()  # of the pass over mixed inputs, which else lives on to the next
+        return self._mixed(out, y, loss)
+
+    def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
+        """The loss of clean embeddings, and the terms of the probe."""
+        out = self._probe(stages, x)
+        return self._mixed(out, y, self._loss(stages).unmixed(out.embedding, _classes(y)))
+
+    def _probe(self, stages: Stages, x: Tensor) -> Forward:
+        return stages(x, embedding=Tensor.detach)
+
+    def _mixed(self, out: Forward, y: Tensor, loss: Tensor) -> Mixed:
+        target = soft_targets(y, out.logits.shape[-1])
+        return Mixed(out.logits, target, extra={"metric": loss}, output=out.logits)
+
+    def _loss(self, stages: Stages) -> MetricLoss:
+        if not isinstance(stages.learned, MetricLoss):
+            raise ValueError(f"{self.name} must be attached to the model before it is used.")
+        return stages.learned
+
+
+def _classes(y: Tensor) -> Tensor:
+    if y.dim() != 1 or y.is_floating_point():
+        raise ValueError(
+            f"A metric loss needs one class index per example, got {y.dtype} of shape "
+            f"{tuple(y.shape)}: positives and negatives are told by equal and unequal classes."
+        )
+    return y

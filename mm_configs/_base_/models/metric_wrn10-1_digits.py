@@ -1,0 +1,5 @@
+# 80k parameters; the last map is 64x4x4 on 16x16 images
+model = dict(
+    type='mixplug.MetricLearner',
+    backbone=dict(type='mixplug.WideResNet', depth=10, widen_factor=1),
+    embedding=dict(dim=64, pool='avg+max'))

@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/metric_resnet50.py',
+    '../_base_/datasets/inshop_bs100.py',
+    '../_base_/schedules/metric_100e_inshop.py',
+    '../_base_/default_runtime.py',
+]
+
+# the thesis' numbers, not ours: R@1 90.1, R@10 97.6, R@20 98.4 % (Table 4.3)
+
+model = dict(loss=dict(type='MultiSimilarity'))

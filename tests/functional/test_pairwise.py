@@ -1,0 +1,344 @@
+"""The generic form against Table 4.1 read off the page, and positivity (4.14)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference import metric as naive
+from reference.compare import assert_near, assert_same_gradients
+from torch import Tensor
+from torch.testing import assert_close
+
+from mixplug.functional import pairwise
+from mixplug.functional.pairwise import (
+    TABLE,
+    Additive,
+    Form,
+    LogSum,
+    mixed_similarity,
+    nearest_negatives,
+    pair_share,
+    positivity_threshold,
+)
+
+SETTINGS = {
+    "Contrastive": {"margin": 0.1},
+    "LiftedStructure": {"margin": 0.4},
+    "BinomialDeviance": {"beta": 2.0, "gamma": 7.0, "margin": 0.3},
+    "MultiSimilarity": {"beta": 2.0, "gamma": 7.0, "margin": 0.3},
+    "ProxyAnchor": {"beta": 3.0, "gamma": 5.0, "margin": 0.1},
+    "NCA": {},
+    "ProxyNCA": {},
+    "ProxyNCAPlusPlus": {"temperature": 0.25},
+}
+
+
+def weighted(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Similarities and labels y of 5 anchors; and which of 7 elements are there at all.
+
+    Anchor 1 has only y = 1, anchor 2 only y = 0, anchor 3 nothing.
+    """
+    s = torch.rand(5, 7, dtype=dtype).mul_(2).sub_(1).requires_grad_()
+    y, there = torch.rand(5, 7, dtype=dtype), torch.rand(5, 7) < 0.7
+    y[1], y[2] = 1, 0
+    there[3] = False
+    return s, y, there
+
+
+def naive_loss(row: naive.Row, s: Tensor, y: Tensor, there: Tensor, mean: bool) -> Tensor:
+    anchors = []
+    for a in range(len(s)):
+        kept = [v for v in range(s.shape[1]) if there[a, v]]
+        elements = [(s[a, v].double(), float(y[a, v])) for v in kept]
+        anchors.append(naive.terms(row, elements, mean))
+    return naive.average(row, anchors)
+
+
+def ours(form: Form, s: Tensor, y: Tensor, there: Tensor, reduction: str = "sum") -> Tensor:
+    none = torch.zeros_like(y)
+    positive, negative = torch.where(there, y, none), torch.where(there, 1 - y, none)
+    return pair_share(s, positive, negative, form, reduction).mean()
+
+
+def test_the_table_has_the_eight_rows() -> None:
+    assert set(TABLE) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_interpolated_labels_equal_the_loop(name: str, reduction: str, dtype: torch.dtype) -> None:
+    s, y, there = weighted(dtype)
+    row = naive.row(name, **SETTINGS[name])
+    expected = naive_loss(row, s, y, there, reduction == "mean")
+    loss = ours(TABLE[name](**SETTINGS[name]), s, y, there, reduction)
+    assert loss.dtype == dtype
+    assert_same_gradients(loss, expected, [("s", s)])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_shares_of_chunks_add_up(name: str) -> None:
+    s, y, there = weighted(torch.float64)
+    form = TABLE[name](**SETTINGS[name])
+    none = torch.zeros_like(y)
+    positive, negative = torch.where(there, y, none), torch.where(there, 1 - y, none)
+    whole = pair_share(s, positive, negative, form)
+    parts = [pair_share(s[i], positive[i], negative[i], form) for i in (slice(2), slice(2, 5))]
+    assert_near((parts[0] + parts[1]).mean(), whole.mean())
+    assert whole.anchors == 5
+
+
+def test_terms_apart_have_their_own_numbers_of_anchors(dtype: torch.dtype) -> None:
+    s, y, there = weighted(dtype)
+    form = Form(LogSum(-3.0, 0.1), LogSum(5.0, -0.1), apart=True)
+    expected = naive_loss(naive.row("published", 3, 5, 0.1), s, y, there, mean=False)
+    assert_same_gradients(ours(form, s, y, there), expected, [("s", s)])
+    with pytest.raises(ValueError, match="averaged apart"):
+        Form(LogSum(-1.0), LogSum(1.0), hinge=True, apart=True)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_term_without_weight_is_zero_with_zero_gradient(offset: int, dtype: torch.dtype) -> None:
+    s = torch.randn(2, 3, dtype=dtype, requires_grad=True)
+    weight = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
+    with torch.no_grad():
+        weight[1, 2] = 0.5
+    term = LogSum(30.0, 0.2, offset)(s, weight)
+    assert float(term[0].detach()) == 0
+    assert_near(term[1], (offset + 0.5 * (30 * (s[1, 2].double() - 0.2)).exp()).log())
+    gradients = torch.autograd.grad(term.sum(), (s, weight))
+    assert all(bool(g.isfinite().all()) for g in gradients)
+    assert float(gradients[0][0].abs().max()) == 0 and float(gradients[0][1, 2]) != 0
+
+
+def test_gradients_reach_the_labels() -> None:
+    """A λ that is learned gets the derivative of (4.9), as differences show it."""
+    s, step = torch.rand(2, 4, dtype=torch.float64), 1e-5
+    y = (0.1 + 0.8 * torch.rand(2, 4, dtype=torch.float64)).requires_grad_()
+    direction = torch.randn(2, 4, dtype=torch.float64)
+    for name, setting in SETTINGS.items():
+        form = TABLE[name](**setting)
+
+        def loss(y: Tensor, form: Form = form) -> Tensor:
+            return pair_share(s, y, 1 - y, form).mean()
+
+        with torch.no_grad():
+            moved = loss(y + step * direction) - loss(y - step * direction)
+        (gradient,) = torch.autograd.grad(loss(y), y)
+        assert_close((gradient * direction).sum(), moved / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["BinomialDeviance", "MultiSimilarity", "ProxyAnchor"])
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_float32_stays_with_float64_at_scale_75(name: str, scale: float) -> None:
+    """exp(75 · 1.77) is beyond float32; similarities include ±1, and weights are small too."""
+    s = torch.tensor([[-1.0, 1.0, 0.77, -0.99], [1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]])
+    y = scale * torch.tensor([[0.3, 0.7, 0.5, 0.9], [1e-6, 0.2, 0.5, 1.0], [0.1, 0.2, 0.3, 1e-6]])
+    form = TABLE[name](beta=75.0, gamma=75.0, margin=0.77)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        values = s.to(dtype).requires_grad_()
+        loss = pair_share(values, y, scale - y, form).mean()
+        results.append((loss.double(), torch.autograd.grad(loss, values)[0].double()))
+    (value, gradient), (exact, exact_gradient) = results
+    assert bool(gradient.isfinite().all())
+    assert_close(value, exact, rtol=1e-6, atol=1e-6)
+    assert_close(gradient, exact_gradient, rtol=1e-4, atol=1e-7)
+    assert_close(exact, by_hand(name, s.double(), y.double(), scale), rtol=1e-9, atol=1e-9)
+
+
+def by_hand(name: str, s: Tensor, y: Tensor, scale: float) -> Tensor:
+    row, total = naive.row(name, 75, 75, 0.77), torch.zeros((), dtype=torch.float64)
+    for a in range(3):
+        pulled = sum(y[a, v] * row.rho_pos(s[a, v]) for v in range(4))
+        pushed = sum((scale - y[a, v]) * row.rho_neg(s[a, v]) for v in range(4))
+        total = total + row.sigma_pos(pulled) + row.sigma_neg(pushed)
+    return total / 3
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_weights_of_anchors_are_repetitions(apart: bool) -> None:
+    """Weight 2 counts an anchor twice, weight 0 leaves it out, of both means."""
+    s, y, _ = weighted(torch.float64)
+    y[0] = 0  # an anchor without positives, so that the two means differ
+    form = Form(LogSum(-3.0, 0.1), LogSum(5.0, -0.1), apart=apart)
+    weight, rows = torch.tensor([2, 1, 0, 3, 1]), [0, 0, 1, 3, 3, 3, 4]
+    loss = pair_share(s, y, 1 - y, form, "sum", weight).mean()
+    repeated = pair_share(s[rows], y[rows], 1 - y[rows], form).mean()
+    assert_same_gradients(loss, repeated, [("s", s)])
+
+
+def test_soft_tau_by_hand(dtype: torch.dtype) -> None:
+    s, y, there = weighted(dtype)
+    plain = TABLE["NCA"]()
+    soft = Form(plain.positive, plain.negative, soft=True)
+    row = naive.row("NCA")
+    row = naive.Row(
+        lambda x: torch.log(1 + torch.exp(x)),
+        row.sigma_pos,
+        row.sigma_neg,
+        row.rho_pos,
+        row.rho_neg,
+    )
+    assert_same_gradients(ours(soft, s, y, there), naive_loss(row, s, y, there, False), [("s", s)])
+    assert not soft.cancels
+    for wrong in ({"apart": True}, {"hinge": True}):
+        with pytest.raises(ValueError, match="τ"):
+            Form(LogSum(-1.0), LogSum(1.0), soft=True, **wrong)
+
+
+def test_half_precision_is_not_summed_in_half_precision() -> None:
+    s = torch.rand(3, 50).bfloat16()
+    y = torch.rand(3, 50)
+    form = TABLE["MultiSimilarity"](18.0, 75.0, 0.77)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = pair_share(s, y, 1 - y, form).mean()
+    assert loss.dtype == torch.float32
+    assert_near(loss, pair_share(s.double(), y.double(), 1 - y.double(), form).mean())
+
+
+def test_only_ratios_of_equal_sums_cancel() -> None:
+    cancel = {name for name, setting in SETTINGS.items() if TABLE[name](**setting).cancels}
+    assert cancel == {"NCA", "ProxyNCA", "ProxyNCAPlusPlus"}
+    assert not Form(LogSum(1.0, 0.0, 0, -1.0), LogSum(2.0, 0.0, 0)).cancels
+    assert not Form(LogSum(1.0, 0.0, 0, -2.0), LogSum(1.0, 0.0, 0)).cancels
+    assert not Form(LogSum(1.0, 0.0, 1, -1.0), LogSum(1.0, 0.0, 1)).cancels
+    assert not Form(LogSum(1.0, 0.0, 0, -1.0), LogSum(1.0, 0.0, 0), hinge=True).cancels
+    assert not Form(Additive(-1.0), Additive(1.0)).cancels
+    # with a margin of its own in each, gradients are still opposite
+    assert Form(LogSum(1.0, 0.3, 0, -1.0), LogSum(1.0, 0.0, 0)).cancels
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_closed_form_equals_similarity_to_mixed_vectors(
+    normalize: bool, dtype: torch.dtype
+) -> None:
+    a, x, other = (torch.randn(6, 4, dtype=dtype, requires_grad=True) for _ in range(3))
+    lam = torch.rand(6, dtype=dtype)
+    lam[0], lam[1] = 0, 1
+    s = mixed_similarity(
+        (a * x).sum(1),
+        (a * other).sum(1),
+        (x * x).sum(1),
+        (other * other).sum(1),
+        (x * other).sum(1),
+        lam,
+        normalize,
+    )
+    rows = []
+    for i in range(6):
+        v = lam[i].double() * x[i].double() + (1 - lam[i].double()) * other[i].double()
+        rows.append(a[i].double() @ (v / v.norm() if normalize else v))
+    expected = torch.stack(rows)
+    direction = torch.randn(6, dtype=torch.float64)
+    leaves = [("a", a), ("x", x), ("x'", other)]
+    assert_near(s, expected)
+    assert_same_gradients((s * direction.to(dtype)).sum(), expected @ direction, leaves)
+
+
+def test_opposite_embeddings_mixed_evenly_stay_finite(dtype: torch.dtype) -> None:
+    a, x = torch.randn(1, 5, dtype=dtype), torch.randn(1, 5, dtype=dtype)
+    a, x = a / a.norm(), (x / x.norm()).requires_grad_()
+    one = (x * x).sum(1)
+    s = mixed_similarity((a * x).sum(1), -(a * x).sum(1), one, one, -one, 0.5)
+    (gradient,) = torch.autograd.grad(s.sum(), x)
+    assert float(s.detach().abs()) <= 1 and bool(gradient.isfinite().all())
+
+
+def single(s: Tensor, lam: Tensor, beta: float, gamma: float, margin: float) -> Tensor:
+    """∂ of (4.16) over s(a, v), by autograd; s and λ (N,)."""
+    s = s.detach().double().requires_grad_()
+    form, lam = TABLE["MultiSimilarity"](beta, gamma, margin), lam.double()
+    loss = pair_share(s[:, None], lam[:, None], 1 - lam[:, None], form).total
+    return torch.autograd.grad(loss, s)[0]
+
+
+@pytest.mark.parametrize(("beta", "gamma", "margin"), [(18, 75, 0.77), (3, 2, 0.1), (1, 4, -0.2)])
+def test_a_mixed_pair_pulls_below_the_threshold_only(
+    beta: float, gamma: float, margin: float
+) -> None:
+    """(4.17)-(4.23): the sign of the derivative, close to the threshold on both sides."""
+    lam = torch.linspace(0.02, 0.98, 49, dtype=torch.float64)
+    threshold = positivity_threshold(lam, beta, gamma, margin)
+    # λ/(1 - λ) by exponentials, so that no logit is tested against itself
+    assert_close(((beta + gamma) * (threshold - margin)).exp(), lam / (1 - lam))
+    for step in (1e-6, 1e-3, 0.05):
+        assert bool((single(threshold - step, lam, beta, gamma, margin) < 0).all())
+        assert bool((single(threshold + step, lam, beta, gamma, margin) > 0).all())
+
+
+def test_threshold_at_the_ends_of_lambda() -> None:
+    ends = positivity_threshold(torch.tensor([0.0, 0.5, 1.0]), 18, 75, 0.77).tolist()
+    assert ends == [-float("inf"), pytest.approx(0.77), float("inf")]
+
+
+@pytest.mark.parametrize(("beta", "gamma", "margin"), [(18, 75, 0.77), (3, 2, 0.3)])
+def test_probability_of_pulling_is_the_distribution_at_the_threshold(
+    beta: float, gamma: float, margin: float
+) -> None:
+    """(4.14) by Monte Carlo: F_λ from one sample, the sign of the derivative from another."""
+    count, probabilities = 20_000, []
+    for value in (0.2, 0.4, 0.5, 0.6, 0.8):
+        lam = torch.full((count,), value, dtype=torch.float64)
+        pulls = single(mixture(count, value), lam, beta, gamma, margin) <= 0
+        threshold = float(positivity_threshold(lam[0], beta, gamma, margin))
+        predicted = float((mixture(count, value) <= threshold).double().mean())
+        deviation = (2 * max(predicted * (1 - predicted), 1e-3) / count) ** 0.5
+        assert abs(float(pulls.double().mean()) - predicted) < 5 * deviation
+        probabilities.append(predicted)
+    assert any(0.2 < p < 0.8 for p in probabilities)  # else any threshold would do
+
+
+def mixture(count: int, lam: float) -> Tensor:
+    """s(a, v) for v mixed from a positive near the anchor and a negative anywhere."""
+    a, n = (naive_unit(torch.randn(count, 8, dtype=torch.float64)) for _ in range(2))
+    p = naive_unit(a + 0.35 * torch.randn(count, 8, dtype=torch.float64))
+    v = naive_unit(lam * p + (1 - lam) * n)
+    return (a * v).sum(1)
+
+
+def naive_unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def test_nearest_negatives_are_the_most_similar_ones(dtype: torch.dtype) -> None:
+    s = torch.randn(6, 9, dtype=dtype)
+    negative = torch.rand(6, 9) < 0.6
+    negative[:, :2] = True
+    negative[0, 2:] = False  # just the two
+    found = nearest_negatives(s, negative, 2)
+    for a in range(6):
+        kept = [i for i in range(9) if negative[a, i]]
+        assert found[a].tolist() == sorted(kept, key=lambda i: -float(s[a, i]))[:2]
+
+
+def test_fewer_nearest_negatives_where_that_is_allowed() -> None:
+    s, negative = torch.randn(3, 5), torch.zeros(3, 5, dtype=torch.bool)
+    negative[0, [1, 3]] = True
+    negative[1, 4] = True
+    found = nearest_negatives(s, negative, 4, fewer=True)
+    assert found.shape == (3, 2)
+    assert found[0].tolist() == ([1, 3] if s[0, 1] > s[0, 3] else [3, 1])
+    assert found[1, 0] == 4
+    assert nearest_negatives(s, torch.zeros_like(negative), 4, fewer=True).shape == (3, 1)
+    with pytest.raises(ValueError, match="k=0"):
+        nearest_negatives(s, negative, 0, fewer=True)
+
+
+@pytest.mark.parametrize("k", [3, 0])
+def test_too_many_nearest_negatives_are_refused(k: int) -> None:
+    negative = torch.ones(2, 5, dtype=torch.bool)
+    negative[1, 2:] = False
+    with pytest.raises(ValueError, match=rf"k={k} hardest negatives.*only 2.*smaller k"):
+        nearest_negatives(torch.rand(2, 5), negative, k)
+
+
+def test_inputs_are_not_edited() -> None:
+    s, y, there = weighted(torch.float32)
+    negative = ~there
+    negative[:, 0] = True
+    before = [t.detach().clone() for t in (s, y, there, negative)]
+    for name, setting in SETTINGS.items():
+        ours(TABLE[name](**setting), s, y, there, "mean")
+    pairwise.nearest_negatives(s, negative, 1)
+    for t, copy in zip((s, y, there, negative), before, strict=True):
+        assert torch.equal(t, copy)

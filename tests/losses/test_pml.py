@@ -1,0 +1,431 @@
+"""PyTorch Metric Learning's losses, as they are and as losses of form (4.3)."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+import pytest
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
+from reference import metric as naive
+from reference.compare import assert_near, assert_same_gradients
+from torch import Tensor
+
+import mixplug
+from mixplug import sampling
+from mixplug.losses.base import PairLoss, as_pair_loss, build_loss
+from mixplug.losses.metrix import Metrix
+from mixplug.losses.mochi import MoCHi
+from mixplug.losses.pml import PML
+from mixplug.losses.pml_forms import ROWS, WHY_NOT
+from mixplug.losses.proxies import ProxyAnchor, param_groups
+from mixplug.losses.proxy_synthesis import ProxySynthesis
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 2, 1])
+COSINE = distances.CosineSimilarity()
+SQUARED = distances.LpDistance(power=2)
+RAW = distances.DotProductSimilarity(normalize_embeddings=False)
+MEAN = reducers.MeanReducer()
+FITTING: list[tuple[type, dict[str, Any]]] = [
+    (losses.MultiSimilarityLoss, {}),
+    (losses.MultiSimilarityLoss, {"alpha": 3, "beta": 7, "base": 0.2, "distance": SQUARED}),
+    (losses.MultiSimilarityLoss, {"alpha": 3, "beta": 7, "base": 0.2, "distance": RAW}),
+    (
+        losses.ContrastiveLoss,
+        {"pos_margin": 0.6, "neg_margin": 0.1, "distance": COSINE, "reducer": MEAN},
+    ),
+    (
+        losses.ContrastiveLoss,
+        {"pos_margin": 0.7, "neg_margin": 1.9, "distance": SQUARED, "reducer": MEAN},
+    ),
+    (
+        losses.GeneralizedLiftedStructureLoss,
+        {"pos_margin": 0.3, "neg_margin": 2.5, "distance": COSINE},
+    ),
+    (
+        losses.GeneralizedLiftedStructureLoss,
+        {"pos_margin": 0.3, "neg_margin": 5, "distance": SQUARED},
+    ),
+    (losses.NCALoss, {}),
+    (losses.NCALoss, {"softmax_scale": 3, "distance": COSINE}),
+    (losses.ProxyAnchorLoss, {"num_classes": 4, "embedding_size": 5}),
+    (
+        losses.ProxyAnchorLoss,
+        {"num_classes": 4, "embedding_size": 5, "margin": 0.3, "alpha": 4, "distance": SQUARED},
+    ),
+    (losses.ProxyNCALoss, {"num_classes": 4, "embedding_size": 5}),
+    (
+        losses.ProxyNCALoss,
+        {"num_classes": 4, "embedding_size": 5, "softmax_scale": 3, "distance": RAW},
+    ),
+]
+
+
+def batch(dtype: torch.dtype = torch.float32, width: int = 5) -> Tensor:
+    return torch.randn(9, width, dtype=dtype).requires_grad_()
+
+
+def shown(case: object) -> str:
+    return case.__name__ if isinstance(case, type) else ""
+
+
+@pytest.mark.parametrize(("cls", "keys"), FITTING, ids=shown)
+def test_taken_for_a_loss_of_the_form_it_has_the_same_value(
+    cls: type, keys: dict[str, Any], dtype: torch.dtype
+) -> None:
+    theirs = cls(**keys).to(dtype)
+    ours = as_pair_loss(theirs, "Metrix")
+    assert isinstance(ours, PairLoss) and ours.name == f"PML's {cls.__name__}"
+    e = batch(dtype)
+    # Reduced to a scalar, which some of PML's losses are not: they add a dimension.
+    value = theirs(e, LABELS).sum()
+    assert abs(float(value.detach())) > 1e-2
+    parameters = [("embeddings", e), *theirs.named_parameters()]
+    assert_same_gradients(ours(e, LABELS), value, parameters)
+    assert [*ours.parameters()] == [*theirs.parameters()]
+
+
+def test_every_row_is_among_these_cases() -> None:
+    assert {cls.__name__ for cls, _ in FITTING} == set(ROWS)
+
+
+def test_a_row_or_a_reason_is_of_a_loss_that_exists() -> None:
+    known = {name for name, cls in vars(losses).items() if inspect.isclass(cls)}
+    assert set(ROWS) | set(WHY_NOT) <= known
+    assert not set(ROWS) & set(WHY_NOT)
+
+
+def nca_loop(world: naive.World, lam: float) -> Tensor:
+    """(4.9) of NCALoss for 'pos-neg': -log(P / (P + N)) with the sums of weights λ and 1 − λ."""
+    make = naive.embedding_mixup(world, lambda *_: lam)
+    total = torch.zeros((), dtype=torch.float64)
+    for a in range(len(world.anchors)):
+        p = n = torch.zeros((), dtype=torch.float64)
+        for (i, _), (j, _) in naive.mixing_pairs(world, a, "pos-neg"):
+            similarity = torch.exp(3 * (world.anchors[a] @ make(a, i, j)[0]))
+            p, n = p + lam * similarity, n + (1 - lam) * similarity
+        total = total - torch.log(p / (p + n))
+    return total / len(world.anchors)
+
+
+def test_nca_is_of_the_form_with_a_soft_tau(dtype: torch.dtype) -> None:
+    e = batch(dtype)
+    world = naive.examples(e, LABELS)
+    total = torch.zeros((), dtype=torch.float64)
+    for a in range(9):
+        s = {i: torch.exp(3 * (world.anchors[a] @ world.points[i])) for i, _ in world.others(a)}
+        p = sum(s[i] for i, y in world.others(a) if y)
+        total = total - torch.log(p / sum(s.values()))
+    theirs = losses.NCALoss(softmax_scale=3, distance=COSINE)
+    metrix = Metrix(theirs, level="embed", w=0)
+    assert_same_gradients(metrix(e, LABELS), total / 9, [("embeddings", e)])
+    assert_near(metrix.mixed(e, LABELS, 0.3, "pos-neg"), nca_loop(world, 0.3))
+
+
+def test_mixed_like_our_own(dtype: torch.dtype) -> None:
+    """PML's α and β are β and γ here, its base is m."""
+    e = batch(dtype)
+    ours = Metrix({"type": "MultiSimilarity", "beta": 2, "gamma": 50, "margin": 0.5})
+    theirs = Metrix(dict(type="PML", loss="MultiSimilarityLoss", alpha=2, beta=50, base=0.5))
+    for kind in ("pos-neg", "anc-neg", "neg-neg"):
+        expected = ours.mixed(e, LABELS, 0.3, kind)
+        assert_same_gradients(theirs.mixed(e, LABELS, 0.3, kind), expected, [("embeddings", e)])
+    mochi = [MoCHi(m.loss).mixed(e, LABELS, 0.3, "anc-neg") for m in (ours, theirs)]
+    assert_near(*mochi)
+
+
+def test_proxies_are_taken_over() -> None:
+    theirs = losses.ProxyAnchorLoss(4, 5)
+    ours = ProxyAnchor(4, 5)
+    ours.proxies.data.copy_(theirs.proxies.data)
+    e = batch()
+    metrix = Metrix(theirs, level="embed")
+    assert metrix.loss.proxies is theirs.proxies
+    assert_near(
+        metrix.mixed(e, LABELS, 0.3, "anc-neg"), Metrix(ours).mixed(e, LABELS, 0.3, "anc-neg")
+    )
+    rest, fast = param_groups([torch.nn.Linear(5, 5), metrix], lr=1e-3)
+    assert [id(p) for p in fast["params"]] == [id(theirs.proxies)] and len(rest["params"]) == 2
+    assert set(metrix.state_dict()) == {"loss.proxies"}
+    before = theirs.proxies.detach().clone()
+    metrix(e, LABELS).backward()
+    torch.optim.SGD(metrix.parameters(), lr=1.0).step()
+    assert float((theirs.proxies - before).detach().abs().max()) > 1e-3
+    lam, first, second = 0.3, torch.tensor([0, 3]), torch.tensor([1, 8])
+    ours.proxies.data.copy_(theirs.proxies.data)
+    synthetic = [
+        ProxySynthesis(loss).synthesized(e, LABELS, first, second, lam) for loss in (theirs, ours)
+    ]
+    assert_near(*synthetic)
+
+
+def test_proxies_as_points_mix_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ProxyNCALoss is ProxyNCA with a soft τ: maps of two classes are mixed to an anchor."""
+    monkeypatch.setattr(sampling, "beta", lambda alpha, size, source: torch.full((size,), 0.3))
+    head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5)).double()
+    maps = torch.randn(9, 1, 2, 3, dtype=torch.float64)
+    theirs = losses.ProxyNCALoss(4, 5, softmax_scale=4.5).double()
+    metrix = Metrix(theirs, level="feature", w=1)
+    value = metrix(head(maps), LABELS, features=(maps, head)) - theirs(head(maps), LABELS)
+    proxies, values = naive.unit(theirs.proxies), []
+    for i in range(9):
+        for j in range(i + 1, 9):
+            if LABELS[i] != LABELS[j]:
+                v = naive.unit(head((0.3 * maps[i] + 0.7 * maps[j])[None]))[0]
+                e = torch.exp(9 * (proxies @ v))  # squared distance is 2 - 2s
+                y = torch.zeros(4, dtype=torch.float64)
+                y[LABELS[i]], y[LABELS[j]] = 0.3, 0.7
+                values.append(-torch.log((y * e).sum() / e.sum()))
+    assert_same_gradients(value, sum(values) / len(values), [*theirs.named_parameters()])
+
+
+def test_contrastive_of_unequal_classes_is_averaged_over_anchors() -> None:
+    """PML averages over pairs, (4.10) over anchors; the docstring says so."""
+    e, y = batch(torch.float64), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    theirs = losses.ContrastiveLoss(pos_margin=0.6, neg_margin=0.1, distance=COSINE, reducer=MEAN)
+    world = naive.examples(e, y)
+    total = torch.zeros((), dtype=torch.float64)
+    for a in range(9):
+        s = [(world.anchors[a] @ world.points[i], label) for i, label in world.others(a)]
+        pulled = [(0.6 - x).clamp_min(0) for x, label in s if label]
+        pushed = [(x - 0.1).clamp_min(0) for x, label in s if not label]
+        total = total + sum(pulled) / len(pulled) + sum(pushed) / len(pushed)
+    value = as_pair_loss(theirs, "Metrix")(e, y)
+    assert_near(value, total / 9)
+    assert abs(float((value - theirs(e, y)).detach())) > 1e-4
+
+
+def test_contrastive_by_default_warns_of_its_mean() -> None:
+    theirs = losses.ContrastiveLoss(pos_margin=1, neg_margin=0, distance=COSINE)
+    with pytest.warns(UserWarning, match=r"PML's ContrastiveLoss averages over pairs .* not zero"):
+        Metrix(theirs)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (losses.TripletMarginLoss(), r"TripletMarginLoss is no loss of form \(4\.3\): .* triplets"),
+        (losses.MarginLoss(), r"MarginLoss is no loss of form \(4\.3\): it operates on triplets"),
+        (losses.NTXentLoss(), r"NTXentLoss .* a function of each with all negatives"),
+        (losses.SupConLoss(), r"SupConLoss .* negative term is over positives too"),
+        (losses.NormalizedSoftmaxLoss(3, 5), r"NormalizedSoftmaxLoss .* one weight vector per"),
+        (losses.FastAPLoss(), r"FastAPLoss .* of ranks or of histograms"),
+        (losses.CrossBatchMemory(losses.NTXentLoss(), 5), r"CrossBatchMemory .* wraps another"),
+        (losses.CircleLoss(), r"CircleLoss is no loss .* no row .*These are: ContrastiveLoss, Gen"),
+        (
+            losses.ContrastiveLoss(),
+            r"ContrastiveLoss measures by LpDistance\(p=2, power=1, normalize_embeddings=True\), "
+            r"but .* inner products\. Give it distance=CosineSimilarity\(\)",
+        ),
+        (
+            losses.MultiSimilarityLoss(distance=distances.SNRDistance()),
+            r"MultiSimilarityLoss measures by SNRDistance",
+        ),
+        (
+            losses.MultiSimilarityLoss(
+                distance=distances.LpDistance(power=2, normalize_embeddings=False)
+            ),
+            r"measures by LpDistance\(p=2, power=2, normalize_embeddings=False\)",
+        ),
+        (
+            losses.MultiSimilarityLoss(distance=distances.CosineSimilarity(p=1)),
+            r"measures by CosineSimilarity\(p=1",
+        ),
+        (
+            losses.MultiSimilarityLoss(distance=distances.CosineSimilarity(power=2)),
+            r"measures by CosineSimilarity\(p=2, power=2",
+        ),
+        (
+            losses.MultiSimilarityLoss(reducer=reducers.AvgNonZeroReducer()),
+            r"MultiSimilarityLoss has the reducer AvgNonZeroReducer, .* allowed: MeanReducer\.",
+        ),
+        (
+            losses.ProxyAnchorLoss(4, 5, reducer=reducers.MeanReducer()),
+            r"ProxyAnchorLoss has the reducer MeanReducer, .* allowed: DivisorReducer\.",
+        ),
+        (
+            losses.MultiSimilarityLoss(embedding_regularizer=regularizers.LpRegularizer()),
+            r"has embedding_regularizer=LpRegularizer, which is no part of \(4\.3\)",
+        ),
+        (
+            losses.ProxyNCALoss(4, 5, weight_regularizer=regularizers.LpRegularizer()),
+            r"has weight_regularizer=LpRegularizer, which is no part of \(4\.3\)",
+        ),
+        (
+            type("Mine", (losses.MultiSimilarityLoss,), {})(),
+            r"Mine is made from PML's MultiSimilarityLoss and may compute otherwise",
+        ),
+    ],
+    ids=lambda case: type(case).__name__ if isinstance(case, torch.nn.Module) else "",
+)
+def test_what_does_not_fit_says_why(loss: torch.nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Metrix(loss)
+    with pytest.raises(ValueError, match=message):
+        Metrix({"type": "PML", "loss": loss})
+
+
+def test_a_miner_and_mixing_exclude_each_other() -> None:
+    message = r"MultiSimilarityLoss is to be mixed, but with a miner, MultiSimilarityMiner: it"
+    with pytest.raises(ValueError, match=message):
+        Metrix({"type": "PML", "loss": "MultiSimilarityLoss", "miner": "MultiSimilarityMiner"})
+
+
+def test_a_module_that_nobody_knows() -> None:
+    with pytest.raises(ValueError, match=r"Metrix needs a loss of form \(4\.3\), .* got ReLU\."):
+        Metrix(torch.nn.ReLU())
+
+
+def test_no_positive_pair_names_the_loss() -> None:
+    loss = as_pair_loss(losses.MultiSimilarityLoss(), "Metrix")
+    with pytest.raises(ValueError, match="PML's MultiSimilarityLoss: no example of this batch"):
+        loss(batch(), torch.arange(9))
+
+
+class TestBaselines:
+    def test_triplets_by_loops(self, dtype: torch.dtype) -> None:
+        e = batch(dtype)
+        v = naive.unit(e)
+        values = []
+        for a in range(9):
+            for p in range(9):
+                for n in range(9):
+                    if a != p and LABELS[a] == LABELS[p] and LABELS[a] != LABELS[n]:
+                        value = (v[a] - v[p]).norm() - (v[a] - v[n]).norm() + 0.1
+                        values.append(value.clamp_min(0))
+        expected = sum(values) / sum(float(x.detach()) > 0 for x in values)
+        loss = mixplug.build(dict(type="PML", loss="TripletMarginLoss", margin=0.1))
+        assert_same_gradients(loss(e, LABELS), expected, [("embeddings", e)])
+
+    def test_a_miner_chooses(self, dtype: torch.dtype) -> None:
+        e = batch(dtype)
+        miner = miners.TripletMarginMiner(margin=0.4, type_of_triplets="semihard")
+        theirs = losses.TripletMarginLoss(margin=0.1)
+        expected = theirs(e, LABELS, miner(e, LABELS))
+        config = dict(type="TripletMarginMiner", margin=0.4, type_of_triplets="semihard")
+        for given in (config, miner):
+            loss = mixplug.build(
+                dict(type="PML", loss="TripletMarginLoss", margin=0.1, miner=given)
+            )
+            assert_same_gradients(loss(e, LABELS), expected, [("embeddings", e)])
+        assert abs(float((expected - theirs(e, LABELS)).detach())) > 1e-4
+        named = mixplug.build(dict(type="PML", loss=theirs, miner="TripletMarginMiner"))
+        assert named(e, LABELS) == theirs(e, LABELS, miners.TripletMarginMiner()(e, LABELS))
+
+    def test_margin_learns_its_boundary(self) -> None:
+        loss = mixplug.build(
+            dict(type="PML", loss="MarginLoss", learn_beta=True, num_classes=3, beta=0.9)
+        )
+        e = batch()
+        theirs = losses.MarginLoss(learn_beta=True, num_classes=3, beta=0.9)
+        parameters = [("embeddings", e)]
+        assert_same_gradients(loss(e, LABELS), theirs(e, LABELS), parameters)
+        loss(e, LABELS).backward()
+        torch.optim.SGD(loss.parameters(), lr=1.0).step()
+        assert float((loss.loss.beta - 0.9).detach().abs().max()) > 1e-3
+
+    def test_learnable_weights_are_its_parameters(self) -> None:
+        config = dict(type="PML", loss="CosFaceLoss", num_classes=3, embedding_size=5, scale=8)
+        loss = mixplug.build(config)
+        assert [tuple(p.shape) for p in loss.parameters()] == [(5, 3)]
+        loss(batch(), LABELS).backward()
+        assert float(loss.loss.W.grad.abs().sum()) > 1e-3
+
+    def test_parts_by_name(self) -> None:
+        config = dict(
+            type="PML",
+            loss="ContrastiveLoss",
+            pos_margin=1,
+            neg_margin=0,
+            distance="CosineSimilarity",
+            reducer=dict(type="ThresholdReducer", low=0.2),
+        )
+        loss = mixplug.build(config)
+        expected = losses.ContrastiveLoss(
+            pos_margin=1,
+            neg_margin=0,
+            distance=COSINE,
+            reducer=reducers.ThresholdReducer(low=0.2),
+        )
+        e = batch()
+        assert_same_gradients(loss(e, LABELS), expected(e, LABELS), [("embeddings", e)])
+
+    def test_half_precision_is_raised(self) -> None:
+        e = batch().detach().half()
+        loss = mixplug.build(dict(type="PML", loss="TripletMarginLoss"))
+        assert loss(e, LABELS).dtype == torch.float32
+        assert loss(e, LABELS) == losses.TripletMarginLoss()(e.float(), LABELS)
+
+    def test_hosts_build_it(self) -> None:
+        loss = build_loss(dict(type="PML", loss="TripletMarginLoss"), num_classes=3, dim=5)
+        assert isinstance(loss, PML) and loss.unmixed is loss
+        e = batch()
+        assert loss.hosted(e, LABELS, generators=None) == loss(e, LABELS)
+        metrix = build_loss(
+            dict(type="Metrix", loss=dict(type="PML", loss="MultiSimilarityLoss")), dim=5
+        )
+        assert metrix.unmixed(e, LABELS) == losses.MultiSimilarityLoss()(e, LABELS)
+
+    @pytest.mark.parametrize(
+        ("keys", "error", "message"),
+        [
+            (
+                {"loss": "TripletMarginLos"},
+                KeyError,
+                r"none of losses named 'TripletMarginLos'\. Did you mean 'TripletMarginLoss'\?",
+            ),
+            (
+                {"loss": "TripletMarginLoss", "margni": 0.1},
+                KeyError,
+                r"PML has no key 'margni'\. Did you mean 'margin'\? Known: loss, miner, margin",
+            ),
+            (
+                {"loss": "TripletMarginLoss", "miners": "TripletMarginMiner"},
+                KeyError,
+                r"PML has no key 'miners'\. Did you mean 'miner'\?",
+            ),
+            (
+                {"loss": "CosFaceLoss", "num_classes": 3},
+                ValueError,
+                r"PML's CosFaceLoss needs the key 'embedding_size', which is not given\.",
+            ),
+            (
+                {"loss": "TripletMarginLoss", "miner": "TripletMarginMine"},
+                KeyError,
+                r"none of miners named 'TripletMarginMine'\. Did you mean 'TripletMarginMiner'\?",
+            ),
+            (
+                {"loss": "TripletMarginLoss", "miner": {"type": "BatchHardMiner", "margin": 1}},
+                KeyError,
+                r"PML has no key 'margin'\.",
+            ),
+            (
+                {"loss": "TripletMarginLoss", "distance": "CosineSim"},
+                KeyError,
+                r"none of distances named 'CosineSim'\. Did you mean 'CosineSimilarity'\?",
+            ),
+            (
+                {"loss": losses.TripletMarginLoss(), "margin": 1},
+                KeyError,
+                r"given the object TripletMarginLoss and the keys \['margin'\]",
+            ),
+            ({}, ValueError, r"PML needs the key 'loss', which is not given\."),
+        ],
+        ids=str,
+    )
+    def test_what_is_refused(
+        self, keys: dict[str, object], error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            mixplug.build({"type": "PML", **keys})
+
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in list(sys.modules):
+            if name.startswith("pytorch_metric_learning"):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+        with pytest.raises(ImportError, match=r"The loss PML needs pytorch_metric_learning.*pml"):
+            mixplug.build(dict(type="PML", loss="TripletMarginLoss"))
+        assert Metrix("Contrastive").loss.name == "Contrastive"
