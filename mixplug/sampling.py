@@ -103,6 +103,16 @@ def box(height: int, width: int, area: float, source: torch.Generator) -> tuple[
     return max(top, 0), min(top + high, height), max(left, 0), min(left + wide, width)
 
 
+def uniform(shape: Sequence[int], source: torch.Generator) -> Tensor:
+    """Uniform draws in [0, 1) on the generator's device."""
+    return torch.rand(tuple(shape), generator=source, device=source.device)
+
+
+def weighted(weights: Tensor, size: int, source: torch.Generator) -> Tensor:
+    """``size`` indices (size,) with replacement, with probabilities in the ratio of ``weights``."""
+    return torch.multinomial(weights, size, True, generator=source)
+
+
 def normal(shape: Sequence[int], source: torch.Generator) -> Tensor:
     """Standard normal draws on the generator's device."""
     return torch.randn(tuple(shape), generator=source, device=source.device)

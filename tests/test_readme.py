@@ -29,7 +29,7 @@ def block(path: str, language: str, having: str) -> str:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(blocks("README.md", "python")) == 3
+    assert len(blocks("README.md", "python")) == 5
     assert len(blocks("timm_hooks/README.md", "python")) == 1
 
 
@@ -60,6 +60,24 @@ def test_the_mm_config(tmp_path: Path) -> None:
     train_with(model, mixplug.build(config.mixup))
     assert set(model.state_dict()) == names
     assert type(model.mixer) is mixplug.dense_multimix
+
+
+def test_the_metric_learner() -> None:
+    """The config as it stands builds R-50; its evaluator scores what the model predicts."""
+    from mixplug.registry import METRICS, MODELS
+
+    config = {}
+    exec(block("README.md", "python", "MetricLearner"), config)
+    model = MODELS.build(config["model"])
+    assert model.loss.loss.name == "MultiSimilarity" and model.loss.levels == ("feature",)
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 512)
+    assert METRICS.build(config["val_evaluator"]).retrieval.ks == (1, 2, 4, 8)
+
+
+def test_the_metric_loss() -> None:
+    names = {}
+    exec(block("README.md", "python", 'mixplug.build("Metrix"'), names)
+    assert names["embeddings"].grad.isfinite().all() and names["embeddings"].grad.any()
 
 
 def test_the_mixer_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +118,12 @@ def test_the_timm_command_is_understood(path: str, tmp_path: Path) -> None:
 def test_methods_table_names_the_catalog() -> None:
     table = re.findall(r"^\| `(\w+)` \(`(\w+)`\)", (ROOT / "README.md").read_text(), flags=re.M)
     assert sorted(table) == sorted((e.name, e.alias) for e in mixplug.entries("mixer") if _ours(e))
+
+
+def test_methods_table_names_the_losses() -> None:
+    rows = [row for row in (ROOT / "README.md").read_text().splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert {e.name for e in mixplug.entries("loss")} <= named
 
 
 def test_make_targets_exist() -> None:

@@ -175,7 +175,7 @@ class ClassBalancedSampler(KeyedSampler):
 
     def __iter__(self) -> Iterator[int]:
         source = self.generators().local
-        yield from torch.multinomial(self.weights, self.length, True, generator=source).tolist()
+        yield from sampling.weighted(self.weights, self.length, source).tolist()
 
 
 def _classes(labels: Sequence[int] | Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mixplug import sampling
 from mixplug.functional.pairwise import nearest_negatives
 from mixplug.losses.base import Relation, inner
 
@@ -104,7 +105,7 @@ def thin(pairs: MixingPairs, source: torch.Generator) -> MixingPairs:
     """Keep one first operand, drawn uniformly, for each second: S pairs an anchor, not F·S."""
     count = pairs.there.any(2).sum(1)  # lists have what is there in front
     shape = pairs.second.shape
-    drawn = torch.rand(shape, generator=source, device=source.device).to(count.device)
+    drawn = sampling.uniform(shape, source).to(count.device)
     place = (drawn * count[:, None, None]).long().clamp_max(pairs.first.shape[1] - 1)
     first = pairs.first[:, :, 0].gather(1, place[:, 0])[:, None, :]
     return replace(pairs, first=first, there=pairs.there.any(1, keepdim=True))
@@ -116,7 +117,7 @@ def drawn(pairs: MixingPairs, count: int, source: torch.Generator) -> MixingPair
     def operand(index: Tensor, there: Tensor) -> Tensor:
         some = there.sum(1, keepdim=True)  # lists have what is there in front
         shape = (len(index), count)
-        uniform = torch.rand(shape, generator=source, device=source.device).to(index.device)
+        uniform = sampling.uniform(shape, source).to(index.device)
         return index.gather(1, (uniform * some).long().clamp_max(index.shape[1] - 1))[:, None, :]
 
     first = operand(pairs.first[:, :, 0], pairs.there.any(2))
