@@ -33,6 +33,14 @@ console = Console(soft_wrap=False)
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
+Rounds = Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
+]
+RowsFile = Annotated[Path | None, typer.Option("--json", help="write the rows here")]
+
+
 @app.callback()
 def main() -> None:
     """Mixing in feature space as one config key, in timm and OpenMMLab pipelines."""
@@ -224,15 +232,13 @@ def metric(
 
 @bench.command()
 def mixers(
-    rounds: Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    threads: Annotated[
-        int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
-    ] = 1,
+    rounds: Rounds = 5,
+    device: Device = "cpu",
+    threads: Threads = 1,
     only: Annotated[
         list[str] | None, typer.Option(help="head, step, sinkhorn or import; repeatable")
     ] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="write the rows here")] = None,
+    json_path: RowsFile = None,
 ) -> None:
     """Print the ratios that are promised for mixers, and whether this run kept them."""
     from mixplug.bench import mixers as groups
@@ -242,15 +248,13 @@ def mixers(
 
 @bench.command("metric")
 def bench_metric(
-    rounds: Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    threads: Annotated[
-        int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
-    ] = 1,
+    rounds: Rounds = 5,
+    device: Device = "cpu",
+    threads: Threads = 1,
     only: Annotated[
         list[str] | None, typer.Option(help="loss, head, step or retrieval; repeatable")
     ] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="write the rows here")] = None,
+    json_path: RowsFile = None,
 ) -> None:
     """Print the ratios that are promised for metric learning, and whether this run kept them."""
     from mixplug.bench import metric as groups
