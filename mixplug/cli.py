@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import runpy
 import statistics
 import sys
@@ -359,7 +360,8 @@ def _bench(
         sign = "≥" if row.at_least else "≤"
         unit = f" {row.unit}" if row.unit else ""
         kept = "[green]yes[/]" if row.kept else "[red]no[/]"
-        table.add_row(row.name, f"{row.value:.3g}{unit}", f"{sign} {row.bound:g}", kept)
+        promise = (f"{sign} {row.bound:g}", kept) if math.isfinite(row.bound) else ("", "")
+        table.add_row(row.name, f"{row.value:.3g}{unit}", *promise)
     console.print(table)
     for row in found:
         if row.note:

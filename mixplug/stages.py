@@ -139,21 +139,20 @@ class Stages:
     @property
     def embed_dim(self) -> int:
         """D, as the classifier declares it."""
-        return self._declared("in_features", "in_channels")
+        return self._declared("the width of the embedding", "in_features", "in_channels")
 
     @property
     def num_classes(self) -> int:
         """K, as the classifier declares it."""
-        return self._declared("out_features", "out_channels")
+        return self._declared("the number of classes", "out_features", "out_channels")
 
-    def _declared(self, *names: str) -> int:
+    def _declared(self, what: str, *names: str) -> int:
         head = self.classifier
         width = next((getattr(head, name) for name in names if hasattr(head, name)), None)
         if width is None:
             raise ValueError(
-                f"What the mixer learns is as wide as the embedding or as there are classes, "
-                f"which the classifier {type(head).__name__} does not declare "
-                f"({' or '.join(names)})."
+                f"What a mixer learns itself needs {what}, which the classifier "
+                f"{type(head).__name__} does not declare ({' or '.join(names)})."
             )
         return int(width)
 

@@ -46,7 +46,8 @@ class MetricLearner(BaseModel):
             layer_norm, and in_channels where the backbone does not declare its width.
         loss: config of a metric loss of mixplug's catalog. The ``dim`` of proxies is that of the
             embedding; their ``num_classes`` must be given.
-        data_preprocessor: as of mmpretrain's classifiers, 'ClsDataPreprocessor' without ``type``.
+        data_preprocessor: as of mmpretrain's classifiers, 'ClsDataPreprocessor' without ``type``
+            (and without anything: it then only stacks images).
         init_cfg: mmengine's.
 
     Attributes:
@@ -65,8 +66,9 @@ class MetricLearner(BaseModel):
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Any = None,
     ) -> None:
-        if isinstance(data_preprocessor, Mapping):
-            data_preprocessor = {"type": "mmpretrain.ClsDataPreprocessor", **data_preprocessor}
+        if data_preprocessor is None or isinstance(data_preprocessor, Mapping):
+            plain = {"type": "mmpretrain.ClsDataPreprocessor"}
+            data_preprocessor = {**plain, **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         settings = dict(embedding or {})

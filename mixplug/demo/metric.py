@@ -1,4 +1,4 @@
-"""``mixplug demo metric``: one small network, eight losses, on digits that it never saw."""
+"""``mixplug demo metric``: one small network, two losses, on digits that it never saw."""
 
 from __future__ import annotations
 

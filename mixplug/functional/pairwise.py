@@ -193,6 +193,8 @@ def pair_share(
             positive, negative = _unit(positive), _unit(negative)
         pulled, pushed = form.positive(s, positive), form.negative(s, negative)
         total = pushed if form.apart else form.tau(pulled + pushed)
+        if form.soft:  # log(1 + N/P) is 0 without negatives, and has no value without positives
+            total = torch.where(some & (negative.sum(-1) > 0), total, 0)
         if weight is not None:
             weight = weight.to(s.dtype)
             anchors, some = weight.sum(), weight * some

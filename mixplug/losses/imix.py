@@ -50,7 +50,7 @@ class IMix(MixingLoss):
         clean: c, weight of the clean loss, >= 0.
         hardest: k, how many of the nearest negatives of an example are mixed with it; a number, or
             a dict of numbers by level. None is 3 for 'input' and all for the others.
-        renormalize: whether mixed embeddings are ℓ2-normalised again.
+        renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or whose anchors are proxies, or a setting
@@ -81,7 +81,8 @@ class IMix(MixingLoss):
         for name, k in self.hardest.items():
             whole = isinstance(k, int) and k >= 1
             self.require(name in LEVELS and whole, "hardest", hardest, "an integer >= 1, by level")
-        self.level, self.alpha, self.renormalize = level, alpha, renormalize
+        self.level, self.alpha = level, alpha
+        self.renormalize = renormalize and self.normalize
         self.w, self.weight_of_clean = w, clean
 
     def forward(

@@ -47,8 +47,9 @@ class Metrix(MixingLoss):
       see each of them apart, and twice.
 
     A proxy has neither features nor input. At these two levels 'anc-neg' is undefined with a proxy
-    loss; and a loss whose points are proxies (ProxyNCA) takes mixed examples as anchors, with the
-    label between a mixed example and a proxy interpolated as in (4.8).
+    loss, so that by default only 'pos-neg' is mixed; and a loss whose points are proxies (ProxyNCA)
+    takes mixed examples as anchors, with the label between a mixed example and a proxy interpolated
+    as in (4.8).
 
     Args:
         loss: a loss of form (4.3), its config or its name.
@@ -59,7 +60,7 @@ class Metrix(MixingLoss):
         w: weight of the mixed loss, >= 0.
         hardest: k, how many of the nearest negatives of an anchor are mixed; a number, or a dict of
             numbers by level. None is 3 for 'input' and all for the others.
-        renormalize: whether mixed embeddings are ℓ2-normalised again.
+        renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
         chunk: how many anchors ('embed') or mixed maps or examples are in memory at a time, the
             others are computed again in the backward pass. None goes by their size: similarities
             of half as many as there are clean ones, mixed maps of 64 MiB.
@@ -93,19 +94,24 @@ class Metrix(MixingLoss):
         for name, k in self.hardest.items():
             whole = isinstance(k, int) and k >= 1
             self.require(name in LEVELS and whole, "hardest", hardest, "an integer >= 1, by level")
-        self.alpha, self.w, self.renormalize, self.chunk = alpha, w, renormalize, chunk
+        self.alpha, self.w, self.chunk = alpha, w, chunk
+        self.renormalize = renormalize and self.normalize
         self._pairs_at = {name: self._defined(name) for name in self.levels}
 
     def _defined(self, level: str) -> tuple[str, ...]:
         """The kinds of pairs to draw from at a level."""
-        proxies = hasattr(self.loss, "proxies") and level != "embed"
-        if proxies and self.pairs is not None and self.pairs != ("pos-neg",):
+        if not hasattr(self.loss, "proxies") or level == "embed":
+            return self.pairs or DEFAULT_PAIRS
+        examples = [k for k in PAIRS if "anchor" not in PAIRS[k]] if self.loss.mixes_points else []
+        defined = tuple(examples) or ("pos-neg",)
+        if self.pairs is not None and not _within(self.pairs, defined):
             raise ValueError(
-                f"Metrix with {self.loss.name} at level {level!r} can mix only 'pos-neg', got "
-                f"pairs={self.pairs}: the anchor or the negative of other pairs is a proxy, which "
-                f"has an embedding but no {level} to mix. Use level='embed', or leave pairs out."
+                f"Metrix with {self.loss.name} at level {level!r} can mix only "
+                f"{' or '.join(map(repr, defined))}, got pairs={self.pairs}: of other pairs one is "
+                f"a proxy, which has an embedding but no {level} to mix. Use level='embed', or "
+                f"leave pairs out."
             )
-        return ("pos-neg",) if proxies else self.pairs or DEFAULT_PAIRS
+        return self.pairs or ("pos-neg",)
 
     def forward(
         self,

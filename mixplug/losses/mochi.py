@@ -46,7 +46,7 @@ class MoCHi(MixingLoss):
         synthetic: how many of the pairs are drawn, uniformly with replacement, for an anchor: a
             number, or a dict of numbers by pairs; None is all of M(a), once each.
         alpha: λ ~ Beta(α, α), halved for 'anc-neg'; 1 is the uniform distribution.
-        renormalize: whether mixed embeddings are ℓ2-normalised again.
+        renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or a setting that is not allowed.
@@ -77,7 +77,8 @@ class MoCHi(MixingLoss):
                 f"None, >= 1, or such numbers by {tuple(HIGHEST)}",
             )
         self.synthetic = dict(synthetic)
-        self.hardest, self.alpha, self.renormalize = hardest, alpha, renormalize
+        self.hardest, self.alpha = hardest, alpha
+        self.renormalize = renormalize and self.normalize
 
     def forward(
         self,

@@ -65,7 +65,8 @@ class ProxySynthesis(MixingLoss):
             )
         self.require(alpha > 0, "alpha", alpha, "> 0")
         self.require(mu > 0, "mu", mu, "> 0")
-        self.alpha, self.mu, self.renormalize = alpha, mu, renormalize
+        self.alpha, self.mu = alpha, mu
+        self.renormalize = renormalize and self.normalize
 
     def forward(
         self,

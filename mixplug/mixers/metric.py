@@ -30,12 +30,19 @@ def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> 
         ValueError: neither a mixer nor a metric loss, or a value that it refuses.
     """
     config = {**(spec if isinstance(spec, Mapping) else {"type": spec}), **overrides}
-    target = resolve(config["type"]) if "type" in config else None
-    if isinstance(target, type) and issubclass(target, MetricLoss):
+    if _is_loss(config.get("type")):
         off_epoch = config.pop("off_epoch", None)
         return MetricMixing(loss=config, off_epoch=off_epoch)
     mixer: Mixer = build(config, kind="mixer")
     return mixer
+
+
+def _is_loss(target: Any) -> bool:
+    try:
+        found = resolve(target, "loss")
+    except KeyError:  # a mixer's name, or nobody's, which is for the mixers to say
+        return False
+    return isinstance(found, type) and issubclass(found, MetricLoss)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,11 @@ def test_soft_tau_by_hand(dtype: torch.dtype) -> None:
         row.rho_pos,
         row.rho_neg,
     )
-    assert_same_gradients(ours(soft, s, y, there), naive_loss(row, s, y, there, False), [("s", s)])
+    # log(1 + N/P) is 0 where N is, and is left out where P is 0.
+    both = ((y * there).sum(1) > 0) & (((1 - y) * there).sum(1) > 0)
+    assert 0 < int(both.sum()) < len(s)
+    expected = naive_loss(row, s[both], y[both], there[both], False) * both.sum() / len(s)
+    assert_same_gradients(ours(soft, s, y, there), expected, [("s", s)])
     assert not soft.cancels
     for wrong in ({"apart": True}, {"hinge": True}):
         with pytest.raises(ValueError, match="τ"):

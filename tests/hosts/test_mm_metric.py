@@ -539,3 +539,19 @@ def test_roles_come_from_the_split() -> None:
         pipeline = [{"type": "mmpretrain.PackInputs"}]
         data = DATASETS.build({**spec, "indices": 2, "pipeline": pipeline, "role": given})
         assert [item["data_samples"].metainfo["role"] for item in data] == [expected] * 2
+
+
+def test_without_a_preprocessor_images_are_stacked() -> None:
+    """As mmpretrain's classifiers do it: a batch of the loader is a list of images."""
+    config = learner()
+    del config["data_preprocessor"]
+    model = MODELS.build(config)
+    labels = torch.tensor([0, 0, 1, 1])
+    batch = {
+        "inputs": [torch.randint(256, (3, 8, 8), dtype=torch.uint8) for _ in labels],
+        "data_samples": [DataSample().set_gt_label(label) for label in labels],
+    }
+    assert float(model(**model.data_preprocessor(batch, True), mode="loss")["loss"]) > 0
+    samples = model.test_step(batch)
+    images = torch.stack(batch["inputs"]).float()
+    assert_close(torch.stack([s.pred_embedding for s in samples]), model.embed(images))

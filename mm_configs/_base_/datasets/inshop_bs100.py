@@ -25,4 +25,5 @@ test_dataloader = dict(
         ignore_keys='classes',
         datasets=[query, gallery, known]))
 test_evaluator = dict(
-    ks=(1, 10, 20), scores=('recall', 'map_at_r', 'alignment', 'uniformity'))
+    ks=(1, 10, 20), 
+    scores=('recall', 'precision_at_1', 'r_precision', 'map_at_r', 'alignment', 'uniformity'))

@@ -20,4 +20,5 @@ test_dataloader = dict(
 val_evaluator = dict(ks=(1, 10, 100))
 # without NMI, whose 11,316 clusters take longer than all else
 test_evaluator = dict(
-    ks=(1, 10, 100), scores=('recall', 'map_at_r', 'alignment', 'uniformity'))
+    ks=(1, 10, 100), 
+    scores=('recall', 'precision_at_1', 'r_precision', 'map_at_r', 'alignment', 'uniformity'))
