@@ -62,8 +62,9 @@ class Metrix(MixingLoss):
             numbers by level. None is 3 for 'input' and all for the others.
         renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
         chunk: how many anchors ('embed') or mixed maps or examples are in memory at a time, the
-            others are computed again in the backward pass. None goes by their size: similarities
-            of half as many as there are clean ones, mixed maps of 64 MiB.
+            others are computed again in the backward pass. None goes by their size: half as many
+            similarities as there are clean ones, mixed maps of 64 MiB. At 'feature' the mixed
+            embeddings (½B², D) and their similarities (B, ½B²) are all held.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or a setting that is not allowed.

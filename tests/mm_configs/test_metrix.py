@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2] / "mm_configs"
 README = (ROOT / "README.md").read_text()
 CONFIGS = sorted(p.stem for p in (ROOT / "metrix").glob("*.py"))
 DIGITS = [name for name in CONFIGS if name.endswith("_digits")]
-THESIS = [name for name in CONFIGS if name not in DIGITS]
+THESIS = [n for n in CONFIGS if n not in DIGITS and n.startswith(("baseline-", "metrix-"))]
+COMPARED = [name for name in CONFIGS if name not in (*DIGITS, *THESIS)]
 SMALL = {"type": "mixplug.WideResNet", "depth": 10, "widen_factor": 1}
 # 4.4.1 and Table 4.2: initial rate, its decay (and for contrastive), classes x examples, K
 SETTINGS = {
@@ -59,6 +60,25 @@ ROWS = {
     ("proxyncapp", "input"): "69.7 79.9 88.3 87.5 92.9 96.0 80.9 92.2 96.9 91.4 98.1 98.8",
     ("proxyncapp", "feature"): "70.4 80.6 88.7 88.5 93.4 96.5 81.3 92.7 97.1 91.9 98.1 98.8",
     ("proxyncapp", "embed"): "70.2 80.2 88.2 88.1 93.0 96.2 81.1 92.4 97.0 91.6 98.1 98.8",
+}
+# Table 4.4, likewise
+COMPARATORS = {
+    "imix-input-contrastive": (
+        {"type": "IMix", "level": "input"},
+        "65.8 76.2 84.9 82.0 88.5 93.2 75.2 87.3 94.2 87.1 95.4 96.1",
+    ),
+    "mochi-negneg-contrastive": (
+        {"type": "MoCHi", "pairs": "neg-neg"},
+        "63.1 74.3 83.8 76.3 84.0 89.3 68.9 83.1 91.8 81.8 91.9 93.9",
+    ),
+    "mochi-ancneg-contrastive": (
+        {"type": "MoCHi", "pairs": "anc-neg"},
+        "65.2 75.8 84.2 82.5 88.0 92.9 75.8 87.1 94.8 87.2 92.8 94.9",
+    ),
+    "proxysynthesis-embed-pa": (
+        {"type": "ProxySynthesis"},
+        "70.0 79.8 87.2 87.9 92.8 95.6 79.6 90.9 96.4 90.3 97.4 98.0",
+    ),
 }
 # Rows of Tables 4.5 and 4.6 in the README: level, options, and the numbers of both
 ABLATIONS = re.findall(
@@ -100,7 +120,7 @@ def step(model: torch.nn.Module) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*DIGITS, *THESIS])
 def test_name_says_what_is_inside(name: str) -> None:
     cfg, (level, loss, data) = load(name), parts(name)
     gpus, batch, epochs = map(int, re.search(r"_(\d+)xb(\d+)-(\d+)e_", name).groups())
@@ -128,24 +148,40 @@ def test_there_is_a_quick_config_of_every_loss_and_level() -> None:
     assert {load(n).model.loss.get("level") for n in DIGITS} == {*LEVELS, None}
 
 
+def assert_quoted(name: str, numbers: str, place: int, data: str, table: str) -> None:
+    """Its comment names the numbers and whose they are, and the README too."""
+    cell = numbers.split()[3 * place : 3 * place + 3]
+    quoted = ", ".join(f"R@{k} {n}" for k, n in zip(SETTINGS[data][-1], cell, strict=False))
+    text = (ROOT / "metrix" / f"{name}.py").read_text()
+    assert f"# the thesis' numbers, not ours: {quoted} % ({table})\n" in text
+    assert f"[{' / '.join(cell)}](metrix/{name}.py)" in README
+
+
+@pytest.mark.parametrize("method", COMPARATORS)
+def test_every_row_of_table_4_4(method: str) -> None:
+    """Beside its baseline it has the comparator around the loss and nothing else."""
+    settings, numbers = COMPARATORS[method]
+    for place, data in enumerate(SETTINGS):
+        name = f"{method}_resnet50_1xb100-100e_{data}"
+        assert_quoted(name, numbers, place, data, "Table 4.4")
+        loss = method.split("-")[-1]
+        plain = load(f"baseline-{loss}_resnet50_1xb100-100e_{data}")
+        assert load(name).model == {**plain.model, "loss": {**settings, "loss": plain.model.loss}}
+    assert len(COMPARED) == 4 * len(COMPARATORS)
+
+
 @pytest.mark.parametrize(("loss", "level"), ROWS)
 def test_every_row_of_table_4_3(loss: str, level: str) -> None:
-    """A config for each; its comment names the numbers and whose they are, and the README too."""
-    numbers = ROWS[loss, level].split()
+    """A config for each."""
     for place, data in enumerate(SETTINGS):
         method = "baseline" if level == "baseline" else f"metrix-{level}"
         name = f"{method}-{loss}_resnet50_1xb100-100e_{data}"
         assert name in THESIS
-        cell = numbers[3 * place : 3 * place + 3]
-        ks = SETTINGS[data][-1]
-        quoted = ", ".join(f"R@{k} {number}" for k, number in zip(ks, cell, strict=False))
-        text = (ROOT / "metrix" / f"{name}.py").read_text()
-        assert f"# the thesis' numbers, not ours: {quoted} % (Table 4.3)\n" in text
-        assert f"[{' / '.join(cell)}](metrix/{name}.py)" in README
+        assert_quoted(name, ROWS[loss, level], place, data, "Table 4.3")
     assert len(THESIS) == 4 * len(ROWS)
 
 
-@pytest.mark.parametrize("name", THESIS)
+@pytest.mark.parametrize("name", [*THESIS, *COMPARED])
 def test_settings_of_the_thesis(name: str) -> None:
     cfg, (_, loss, data) = load(name), parts(name)
     rate, decay, decay_of_contrastive, balanced, ks = SETTINGS[data]
