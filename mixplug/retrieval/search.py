@@ -227,7 +227,8 @@ def sharded_search(
     """:func:`search` over a gallery whose parts lie on the ranks of torch.distributed.
 
     Every rank searches its shard for all queries, 4096 at a time, and the best k of all shards are
-    merged: the result is that of one process with the whole gallery, ties included.
+    merged: with index 'flat' the result is that of one process with the whole gallery, ties
+    included; the others build an index per shard, whose approximation is another.
 
     Args:
         queries: (Q, D), the same on all ranks; or, with ``queries_sharded``, each rank's own.
