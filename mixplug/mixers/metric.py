@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixplug import sampling
-from mixplug.catalog import Target, build, resolve
+from mixplug.catalog import Target, build, entries, resolve, suggest
 from mixplug.functional.targets import soft_targets
 from mixplug.losses.base import MetricLoss, build_loss
 from mixplug.mixed import Mixed
@@ -30,11 +30,20 @@ def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> 
         ValueError: neither a mixer nor a metric loss, or a value that it refuses.
     """
     config = {**(spec if isinstance(spec, Mapping) else {"type": spec}), **overrides}
+    _require_known(config.get("type"))
     if _is_loss(config.get("type")):
         off_epoch = config.pop("off_epoch", None)
         return MetricMixing(loss=config, off_epoch=off_epoch)
     mixer: Mixer = build(config, kind="mixer")
     return mixer
+
+
+def _require_known(target: Any) -> None:
+    """Raise KeyError for a name of neither, with the nearest of both."""
+    bare = target.removeprefix("mixplug.") if isinstance(target, str) else "."
+    rows = [*entries("mixer"), *entries("loss")]
+    if "." not in bare and bare not in {key for e in rows for key in (e.name, e.alias)}:
+        raise KeyError(f"There is no mixer {target!r}.{suggest(bare, [e.name for e in rows])}")
 
 
 def _is_loss(target: Any) -> bool:
