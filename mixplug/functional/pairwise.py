@@ -55,7 +55,7 @@ class LogSum:
     def __call__(self, s: Tensor, weight: Tensor) -> Tensor:
         """Similarities and weights (..., V) to the term (...)."""
         there = weight > 0
-        lowest = torch.finfo(s.dtype).min  # -inf would give gradients of NaN where all are masked
+        lowest = torch.finfo(s.dtype).min  # finite, for rows without weight to have no NaN
         log_weight = torch.where(there, weight, 1).log()
         exponent = torch.where(there, self.slope * (s - self.margin) + log_weight, lowest)
         total = torch.logsumexp(exponent, -1)

@@ -37,6 +37,11 @@ class Relation:
     point_labels: Tensor
     itself: bool
 
+    @classmethod
+    def among(cls, examples: Tensor, labels: Tensor) -> Relation:
+        """Examples (B, D) that are anchors and points at once."""
+        return cls(examples, labels, examples, labels, itself=True)
+
     def positive(self) -> Tensor:
         """P(a): (A, P) bool."""
         same = self.anchor_labels[:, None] == self.point_labels
@@ -151,14 +156,16 @@ class MixingLoss(MetricLoss):
     Args:
         loss: a loss of form (4.3), its config or its name; also one of another package that is of
             this form, see :func:`as_pair_loss`.
+        renormalize: whether what is mixed is ℓ2-normalised again, where the loss normalises.
     """
 
     loss: PairLoss
 
-    def __init__(self, loss: nn.Module | Mapping[str, Any] | str) -> None:
+    def __init__(self, loss: nn.Module | Mapping[str, Any] | str, renormalize: bool) -> None:
         built = as_pair_loss(loss, self.name)
         super().__init__(built.normalize)
         self.loss = built
+        self.renormalize = renormalize and self.normalize
 
     def forward(
         self,
@@ -220,7 +227,7 @@ class PairLoss(MetricLoss):
 
     def relation(self, embeddings: Tensor, labels: Tensor) -> Relation:
         """Who is anchor and who is point, of a prepared batch."""
-        return Relation(embeddings, labels, embeddings, labels, itself=True)
+        return Relation.among(embeddings, labels)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """(4.3) over the batch, see :class:`MetricLoss`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mixplug.functional.pairwise import Share, mixed_similarity
 from mixplug.losses.base import Relation, inner
 from mixplug.losses.mixing_pairs import MixingPairs
+from mixplug.losses.recompute import each
 
 _LEAST_ELEMENTS = 1 << 12  # of mixed similarities at a time, below which a call costs more
 
@@ -73,7 +75,7 @@ def _picked(rows: Tensor, index: Tensor) -> Tensor:
 
 
 def anchors_at_a_time(relation: Relation, per_anchor: int) -> int:
-    """How many anchors' similarities take no more memory than those to clean points do.
+    """How many anchors' similarities take half the memory that those to clean points do.
 
     Args:
         relation: anchors and points.
@@ -84,11 +86,6 @@ def anchors_at_a_time(relation: Relation, per_anchor: int) -> int:
 
 
 def in_chunks(share: Callable[[slice], Share], count: int, size: int) -> Share:
-    """The sum of shares of ``size`` anchors each; but one, all are recomputed in the backward."""
-    slices = [slice(start, start + size) for start in range(0, count, size)]
-    if len(slices) == 1:
-        return share(slices[0])
-    total = checkpoint(share, slices[0], use_reentrant=False)
-    for some in slices[1:]:
-        total = total + checkpoint(share, some, use_reentrant=False)
-    return total
+    """The sum of shares of ``size`` anchors each."""
+    slices = [(slice(start, start + size),) for start in range(0, count, size)]
+    return functools.reduce(operator.add, each(share, slices))

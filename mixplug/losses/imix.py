@@ -67,7 +67,7 @@ class IMix(MixingLoss):
         hardest: int | Mapping[str, int] | None = None,
         renormalize: bool = True,
     ) -> None:
-        super().__init__(loss)
+        super().__init__(loss, renormalize)
         if isinstance(self.loss, ProxiesAreAnchors):
             raise ValueError(
                 f"IMix mixes anchors, and those of {self.loss.name} are proxies, of no class that "
@@ -77,12 +77,8 @@ class IMix(MixingLoss):
         self.require(alpha > 0, "alpha", alpha, "> 0")
         self.require(w >= 0, "w", w, ">= 0")
         self.require(clean >= 0, "clean", clean, ">= 0")
-        self.hardest = hardest_by_level(hardest)
-        for name, k in self.hardest.items():
-            whole = isinstance(k, int) and k >= 1
-            self.require(name in LEVELS and whole, "hardest", hardest, "an integer >= 1, by level")
+        self.hardest = hardest_by_level(hardest, self.name)
         self.level, self.alpha = level, alpha
-        self.renormalize = renormalize and self.normalize
         self.w, self.weight_of_clean = w, clean
 
     def forward(
@@ -127,10 +123,8 @@ class IMix(MixingLoss):
 
     def _pairs(self, embeddings: Tensor, labels: Tensor, level: str) -> tuple[Tensor, Tensor]:
         """Indices (V,) of examples of different classes that are mixed, the lower first."""
-        examples = Relation(embeddings, labels, embeddings, labels, itself=True)
-        pairs = mixing_pairs(examples, "anc-neg", self.hardest.get(level))
-        keys = pairs.unordered(len(labels))[pairs.there].unique()
-        return keys // len(labels), keys % len(labels)
+        examples = Relation.among(embeddings, labels)
+        return mixing_pairs(examples, "anc-neg", self.hardest.get(level)).distinct()[:2]
 
     def _mixed(
         self,

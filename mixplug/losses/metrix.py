@@ -81,7 +81,7 @@ class Metrix(MixingLoss):
         renormalize: bool = True,
         chunk: int | None = None,
     ) -> None:
-        super().__init__(loss)
+        super().__init__(loss, renormalize)
         self.levels = _several(level)
         self.pairs = None if pairs is None else _several(pairs)
         self.require(_within(self.levels, LEVELS), "level", level, f"in {LEVELS}")
@@ -91,12 +91,8 @@ class Metrix(MixingLoss):
         self.require(alpha > 0, "alpha", alpha, "> 0")
         self.require(w >= 0, "w", w, ">= 0")
         self.require(chunk is None or chunk >= 1, "chunk", chunk, ">= 1 or None")
-        self.hardest = hardest_by_level(hardest)
-        for name, k in self.hardest.items():
-            whole = isinstance(k, int) and k >= 1
-            self.require(name in LEVELS and whole, "hardest", hardest, "an integer >= 1, by level")
+        self.hardest = hardest_by_level(hardest, self.name)
         self.alpha, self.w, self.chunk = alpha, w, chunk
-        self.renormalize = renormalize and self.normalize
         self._pairs_at = {name: self._defined(name) for name in self.levels}
 
     def _defined(self, level: str) -> tuple[str, ...]:
@@ -188,9 +184,8 @@ class Metrix(MixingLoss):
         """The mixed loss at a level, with λ and, for 'input', positives drawn from ``local``."""
         hardest = self.hardest.get(level)
         if source is not None and not self.loss.mixes_points:
-            examples = Relation(embeddings, labels, embeddings, labels, itself=True)
-            pairs = mixing_pairs(examples, "anc-neg", hardest)
-            return self._mixed_anchors(examples, pairs, relation, source, local, self._chunk(level))
+            pairs = mixing_pairs(Relation.among(embeddings, labels), "anc-neg", hardest)
+            return self._mixed_anchors(labels, pairs, relation, source, local, self._chunk(level))
         pairs = mixing_pairs(relation, kind, hardest)
         raw = None if source is None else linear(source, self.renormalize)
         if raw is not None:
@@ -199,7 +194,8 @@ class Metrix(MixingLoss):
             relation, pairs, idle = _with_pairs(relation, pairs)
             drawn = sampling.beta(self.alpha, pairs.there.numel(), local)
             lam = drawn.view(pairs.there.shape).to(relation.anchors)
-            return (self._closed_form(relation, pairs, lam) + idle).mean()
+            share = self._closed_form(relation, pairs, lam)
+            return replace(share, anchors=share.anchors + idle).mean()
         if level == "input" and kind == "pos-neg" and relation.itself:
             pairs = thin(pairs, local)
         return self._by_examples(relation, pairs, source, local, self._chunk(level)).mean()
@@ -230,14 +226,11 @@ class Metrix(MixingLoss):
         chunk: int | None,
     ) -> Share:
         """(4.9) with embeddings of mixed examples, one for every unordered pair of examples."""
-        count = len(relation.points)
-        key = pairs.unordered(count)
-        keys, found = torch.unique(key[pairs.there], return_inverse=True)
-        if not len(keys):
+        first, second, place = pairs.distinct()
+        if not len(first):
             return _nothing(relation)
-        lam = sampling.beta(self.alpha, len(keys), local).to(relation.anchors.device)
-        mixed = embed_mixed(source, keys // count, keys % count, lam, self.renormalize, chunk)
-        place = torch.zeros_like(key).masked_scatter_(pairs.there, found)
+        lam = sampling.beta(self.alpha, len(first), local).to(relation.anchors.device)
+        mixed = embed_mixed(source, first, second, lam, self.renormalize, chunk)
         s = inner(relation.anchors, mixed).gather(1, place.flatten(1))
         weight = torch.where(pairs.first <= pairs.second, lam[place], 1 - lam[place])
         positive, negative = pairs.weights(weight)
@@ -245,7 +238,7 @@ class Metrix(MixingLoss):
 
     def _mixed_anchors(
         self,
-        examples: Relation,
+        labels: Tensor,
         pairs: MixingPairs,
         relation: Relation,
         source: Source,
@@ -253,27 +246,24 @@ class Metrix(MixingLoss):
         chunk: int | None,
     ) -> Tensor:
         """(4.9) with mixed examples as anchors and proxies as points."""
-        labels, count = examples.point_labels, len(examples.points)
-        keys = pairs.unordered(count)[pairs.there].unique()
-        if not len(keys):
+        first, second, _ = pairs.distinct()
+        if not len(first):
             return _nothing(relation).mean()
-        first, second = keys // count, keys % count
-        lam = sampling.beta(self.alpha, len(keys), local).to(labels.device)
+        lam = sampling.beta(self.alpha, len(first), local).to(labels.device)
         mixed = embed_mixed(source, first, second, lam, self.renormalize, chunk)
         same = relation.point_labels == labels[:, None]
         y = mix(same[first].to(mixed), same[second].to(mixed), lam.to(mixed))
         return self.loss.share(inner(mixed, relation.points), y, 1 - y).mean()
 
 
-def _with_pairs(relation: Relation, pairs: MixingPairs) -> tuple[Relation, MixingPairs, Share]:
-    """Of proxies as anchors those that have pairs in this batch, and the share of the others."""
+def _with_pairs(relation: Relation, pairs: MixingPairs) -> tuple[Relation, MixingPairs, int]:
+    """Of proxies as anchors those that have pairs in this batch, and how many have none."""
+    if relation.itself:
+        return relation, pairs, 0
     some = pairs.there.flatten(1).any(1).nonzero()[:, 0]
-    idle = len(pairs.there) - len(some)
-    nothing = replace(_nothing(relation), anchors=idle)
-    if relation.itself or not idle:
-        return relation, pairs, replace(nothing, anchors=0)
     anchors, labels = relation.anchors[some], relation.anchor_labels[some]
-    return replace(relation, anchors=anchors, anchor_labels=labels), pairs.of(some), nothing
+    rest = replace(relation, anchors=anchors, anchor_labels=labels)
+    return rest, pairs.of(some), len(pairs.there) - len(some)
 
 
 def _nothing(relation: Relation) -> Share:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mixplug import sampling
 from mixplug.functional.aligned import mix
 from mixplug.functional.precision import exact_dtype
 from mixplug.losses.base import Source
+from mixplug.losses.recompute import each
 from mixplug.sampling import Generators
 
 LEVELS = ("input", "feature", "embed")
@@ -101,18 +101,27 @@ def embed_mixed(
     def embed(i: Tensor, j: Tensor, weight: Tensor) -> Tensor:
         return function(mix(values.index_select(0, i), values.index_select(0, j), weight))
 
-    chunks = list(zip(first.split(count), second.split(count), lam.split(count), strict=True))
-    if len(chunks) == 1:
-        mixed = [embed(*chunks[0])]
-    else:
-        mixed = [checkpoint(embed, *some, use_reentrant=False) for some in chunks]
-    embeddings = torch.cat(mixed)
+    chunks = zip(first.split(count), second.split(count), lam.split(count), strict=True)
+    embeddings = torch.cat(each(embed, list(chunks)))
     embeddings = embeddings.to(exact_dtype(embeddings))
     return F.normalize(embeddings, dim=1) if renormalize else embeddings
 
 
-def hardest_by_level(hardest: int | Mapping[str, int] | None) -> dict[str, int]:
-    """How many hardest negatives, by level, from one number, a dict, or None: 3 for 'input'."""
+def hardest_by_level(hardest: int | Mapping[str, int] | None, name: str) -> dict[str, int]:
+    """How many hardest negatives, by level, from one number, a dict, or None: 3 for 'input'.
+
+    Args:
+        hardest: a number for all levels, or a dict by level, beside which 'input' stays 3.
+        name: of the loss, for messages.
+
+    Raises:
+        ValueError: an unknown level, or no integer >= 1.
+    """
     if isinstance(hardest, Mapping):
-        return {"input": 3, **hardest}
-    return {"input": 3} if hardest is None else dict.fromkeys(LEVELS, hardest)
+        by_level = {"input": 3, **hardest}
+    else:
+        by_level = {"input": 3} if hardest is None else dict.fromkeys(LEVELS, hardest)
+    for level, k in by_level.items():
+        if level not in LEVELS or not isinstance(k, int) or k < 1:
+            raise ValueError(f"{name} needs hardest an integer >= 1, by level, got {hardest!r}.")
+    return by_level

@@ -71,10 +71,18 @@ class MixingPairs:
         anchor = torch.arange(len(self.there), device=lam.device)[:, None, None]
         return lam[anchor, self.first.to(lam.device), self.second.to(lam.device)]
 
-    def unordered(self, count: int) -> Tensor:
-        """A number (A, F, S) for every pair, i·count + j with i <= j of ``count`` points."""
+    def distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The unordered pairs that occur: whichever anchors want them, they are mixed once.
+
+        Returns:
+            Indices (V,) of points, the lower ones and the others, and (A, F, S) which of them a
+            pair is, 0 where there is no pair.
+        """
         first, second = self.first.expand(self.there.shape), self.second.expand(self.there.shape)
-        return torch.minimum(first, second) * count + torch.maximum(first, second)
+        key = torch.minimum(first, second) * self.points + torch.maximum(first, second)
+        keys, found = torch.unique(key[self.there], return_inverse=True)
+        place = torch.zeros_like(key).masked_scatter_(self.there, found)
+        return keys // self.points, keys % self.points, place
 
 
 def mixing_pairs(

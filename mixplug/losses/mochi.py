@@ -61,7 +61,7 @@ class MoCHi(MixingLoss):
         alpha: float = 1.0,
         renormalize: bool = True,
     ) -> None:
-        super().__init__(loss)
+        super().__init__(loss, renormalize)
         self.pairs = (pairs,) if isinstance(pairs, str) else tuple(pairs)
         known = bool(self.pairs) and all(kind in HIGHEST for kind in self.pairs)
         self.require(known, "pairs", pairs, f"in {tuple(HIGHEST)}")
@@ -78,7 +78,6 @@ class MoCHi(MixingLoss):
             )
         self.synthetic = dict(synthetic)
         self.hardest, self.alpha = hardest, alpha
-        self.renormalize = renormalize and self.normalize
 
     def forward(
         self,

@@ -57,7 +57,7 @@ class ProxySynthesis(MixingLoss):
         mu: float = 1.0,
         renormalize: bool = True,
     ) -> None:
-        super().__init__(loss)
+        super().__init__(loss, renormalize)
         if not isinstance(self.loss, ProxyLoss):
             raise ValueError(
                 f"ProxySynthesis needs a loss with proxies, such as ProxyAnchor or "
@@ -66,7 +66,6 @@ class ProxySynthesis(MixingLoss):
         self.require(alpha > 0, "alpha", alpha, "> 0")
         self.require(mu > 0, "mu", mu, "> 0")
         self.alpha, self.mu = alpha, mu
-        self.renormalize = renormalize and self.normalize
 
     def forward(
         self,
@@ -80,7 +79,7 @@ class ProxySynthesis(MixingLoss):
         normal, labels = self.loss.prepare(embeddings, labels)
         local = local_draws(generators, normal.device)
         lam = sampling.beta(self.alpha, 1, local).to(normal)
-        examples = Relation(normal, labels, normal, labels, itself=True)
+        examples = Relation.among(normal, labels)
         pairs = drawn(mixing_pairs(examples, "anc-neg"), math.ceil(self.mu), local)
         place = pairs.there.squeeze(1).mT.nonzero()[: round(self.mu * len(labels))]
         first, second = (

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mixplug.functional.pairwise import mixed_similarity
 from mixplug.functional.positivity import acts_positive, expected_positive
-from mixplug.losses.base import Relation, inner
-from mixplug.losses.mixing_pairs import MixingPairs, mixing_pairs
+from mixplug.losses.base import Relation
+from mixplug.losses.closed_form import similarities
+from mixplug.losses.mixing_pairs import mixing_pairs
 from mixplug.losses.pair import MultiSimilarity
 
 GRID = tuple(i / 20 for i in range(21))
 _PAIRS = 1 << 20  # similarities at a time
+_RULES = (acts_positive, expected_positive)  # as measured, and by (4.14)
 
 
 @dataclass
@@ -54,32 +55,18 @@ class Positivity:
             ValueError: see :class:`mixplug.losses.base.MetricLoss`.
         """
         points, labels = self.loss.prepare(embeddings.to("cpu", torch.float64), labels)
-        relation = Relation(points, labels, points, labels, itself=True)
+        relation = Relation.among(points, labels)
         pairs = mixing_pairs(relation, "pos-neg")
-        gram = inner(points, points)
+        self.pairs += int(pairs.there.sum())
         size = max(1, _PAIRS // pairs.there[0].numel())
-        for anchors in torch.arange(len(points)).split(size):
-            some = pairs.of(slice(int(anchors[0]), int(anchors[-1]) + 1))
-            self.pairs += int(some.there.sum())
-            for place, lam in enumerate(torch.tensor(self.grid, dtype=torch.float64)):
-                self._counts[:, place] += self._positive(gram, anchors, some, lam)
-
-    def _positive(self, gram: Tensor, anchors: Tensor, pairs: MixingPairs, lam: Tensor) -> Tensor:
-        """How many pairs of some anchors act as positives, and how many should, (2,)."""
-        anchor = anchors[:, None, None]
-        s = mixed_similarity(
-            gram[anchor, pairs.first],
-            gram[anchor, pairs.second],
-            gram[pairs.first, pairs.first],
-            gram[pairs.second, pairs.second],
-            gram[pairs.first, pairs.second],
-            lam,
-            self.renormalize,
-        )
-        known = s.flatten(1), pairs.there.flatten(1), lam
         settings = self.loss.beta, self.loss.gamma, self.loss.margin
-        rules = acts_positive, expected_positive
-        return torch.stack([rule(*known, *settings).sum() for rule in rules])
+        for place, lam in enumerate(torch.tensor(self.grid, dtype=torch.float64)):
+            s = similarities(relation, pairs, float(lam), self.renormalize)
+            for start in range(0, len(points), size):
+                anchors = slice(start, start + size)
+                known = s(anchors).flatten(1), pairs.there[anchors].flatten(1), lam, *settings
+                for count, rule in zip(self._counts, _RULES, strict=True):
+                    count[place] += rule(*known).sum()
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Fractions (L,) in float64 for the λ of the grid: as measured, and by (4.14).

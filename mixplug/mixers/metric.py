@@ -12,7 +12,7 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.catalog import Target, build, entries, resolve, suggest
 from mixplug.functional.targets import soft_targets
-from mixplug.losses.base import MetricLoss, build_loss
+from mixplug.losses.base import MetricLoss, Source, build_loss
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import Mixer, Plan
 from mixplug.stages import Forward, Stages
@@ -86,23 +86,21 @@ class MetricMixing(Mixer):
         """The loss of clean and mixed embeddings, and the terms of the probe."""
         out = self._probe(stages, x)
         cpu = torch.device("cpu")
-        draws = sampling.Generators(
-            sampling.generator(plan.synced, cpu), sampling.generator(plan.key, cpu)
-        )
+        draws = sampling.Generators(sampling.generator(plan.synced, cpu), plan.generator(cpu))
         loss = self._loss(stages).hosted(
             out.embedding,
             _classes(y),
-            features=None if stages.tail is None else stages.tail.take(),
+            features=_taken(stages),
             inputs=(x, stages.again),
             generators=draws,
         )
-        if stages.tail is not None:
-            stages.tail.take()  # of the pass over mixed inputs, which else lives on to the next
+        _taken(stages)  # of the pass over mixed inputs
         return self._mixed(out, y, loss)
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
         """The loss of clean embeddings, and the terms of the probe."""
         out = self._probe(stages, x)
+        _taken(stages)
         return self._mixed(out, y, self._loss(stages).unmixed(out.embedding, _classes(y)))
 
     def _probe(self, stages: Stages, x: Tensor) -> Forward:
@@ -116,6 +114,11 @@ class MetricMixing(Mixer):
         if not isinstance(stages.learned, MetricLoss):
             raise ValueError(f"{self.name} must be attached to the model before it is used.")
         return stages.learned
+
+
+def _taken(stages: Stages) -> Source | None:
+    """The map that the last pass kept, which else lives on with its graph until the next."""
+    return None if stages.tail is None else stages.tail.take()
 
 
 def _classes(y: Tensor) -> Tensor:
