@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+NO_BOUND = float("inf")  # of a row that is reported, and of which nothing is promised
+
 
 @dataclass(frozen=True)
 class Row:

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug import sampling
-from mixplug.bench.measure import Row, in_turns, peak_bytes, ratio
+from mixplug.bench.measure import NO_BOUND, Row, in_turns, peak_bytes, ratio
 from mixplug.bench.retrieval import retrieval_rows
+from mixplug.losses.base import MetricLoss
 from mixplug.losses.metrix import Metrix
 from mixplug.losses.pair import MultiSimilarity
+from mixplug.losses.proxies import ProxyAnchor
 from mixplug.models.embedding import EmbeddingHead
 
 Tick = Callable[[], None]
@@ -43,15 +45,15 @@ def loss_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
 
 
 def head_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """What Metrix adds to head and loss when maps of 7x7x2048 are given; nothing is promised."""
+    """Head and loss when maps of 7x7x2048 are given, relative to no mixing; nothing is promised."""
     maps = torch.randn(BATCH, 2048, 7, 7, device=device, requires_grad=True)
     head = EmbeddingHead(2048, WIDTH).to(device)
-    calls = _steps(lambda: maps, head, _labels(device))
-    seconds = in_turns(calls, max(2, rounds // 2), tick)
-    for level in ("embed", "feature"):
-        extra = 1e3 * (min(seconds[level]) - min(seconds["baseline"]))
-        note = f"beyond {1e3 * min(seconds['baseline']):.0f} ms of head and loss without mixing"
-        yield Row(f"level {level} on maps 7x7x2048 adds", extra, float("inf"), False, "ms", note)
+    for loss in (MultiSimilarity(), ProxyAnchor(CLASSES, WIDTH).to(device)):
+        seconds = in_turns(_steps(lambda: maps, head, loss, _labels(device)), rounds, tick)
+        note = f"{1e3 * min(seconds['baseline']):.0f} ms of head and loss without mixing"
+        for level in ("embed", "feature"):
+            times = ratio(seconds[level], seconds["baseline"])
+            yield Row(f"{loss.name} on maps 7x7x2048, {level}", times, NO_BOUND, False, "x", note)
 
 
 def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
@@ -62,7 +64,7 @@ def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     trunk = nn.Sequential(*list(network.children())[:-2])
     images = torch.randn(BATCH, 3, 64, 64, device=device)
     head = EmbeddingHead(512, WIDTH).to(device)
-    calls = _steps(lambda: trunk(images), head, _labels(device))
+    calls = _steps(lambda: trunk(images), head, MultiSimilarity(), _labels(device))
     calls["again"] = calls["baseline"]
     seconds = in_turns(calls, rounds, tick)
     unrest = ratio(seconds["again"], seconds["baseline"])
@@ -92,10 +94,9 @@ def mixed_embeddings_first(embeddings: Tensor, labels: Tensor, lam: Tensor) -> T
 
 
 def _steps(
-    maps: Callable[[], Tensor], head: EmbeddingHead, labels: Tensor
+    maps: Callable[[], Tensor], head: EmbeddingHead, plain: MetricLoss, labels: Tensor
 ) -> dict[str, Callable[[], None]]:
     """Forward and backward from maps, without mixing and at two levels."""
-    plain = MultiSimilarity()
 
     def baseline() -> None:
         plain(head(maps()), labels).backward()

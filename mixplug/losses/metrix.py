@@ -63,8 +63,8 @@ class Metrix(MixingLoss):
         renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
         chunk: how many anchors ('embed') or mixed maps or examples are in memory at a time, the
             others are computed again in the backward pass. None goes by their size: half as many
-            similarities as there are clean ones, mixed maps of 64 MiB. At 'feature' the mixed
-            embeddings (½B², D) and their similarities (B, ½B²) are all held.
+            similarities as there are clean ones, 2²⁴ elements of mixed maps. At 'feature' the mixed
+            embeddings (½B², D) are all held, and similarities of as many elements.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or a setting that is not allowed.
@@ -231,10 +231,16 @@ class Metrix(MixingLoss):
             return _nothing(relation)
         lam = sampling.beta(self.alpha, len(first), local).to(relation.anchors.device)
         mixed = embed_mixed(source, first, second, lam, self.renormalize, chunk)
-        s = inner(relation.anchors, mixed).gather(1, place.flatten(1))
-        weight = torch.where(pairs.first <= pairs.second, lam[place], 1 - lam[place])
-        positive, negative = pairs.weights(weight)
-        return self.loss.share(s, positive.flatten(1), negative.flatten(1))
+
+        def share(anchors: slice) -> Share:
+            some, at = pairs.of(anchors), place[anchors]
+            s = inner(relation.anchors[anchors], mixed).gather(1, at.flatten(1))
+            weight = torch.where(some.first <= some.second, lam[at], 1 - lam[at])
+            positive, negative = some.weights(weight)
+            return self.loss.share(s, positive.flatten(1), negative.flatten(1))
+
+        # As many anchors as dimensions: their similarities are no larger than what was mixed.
+        return in_chunks(share, len(relation.anchors), mixed.shape[1])
 
     def _mixed_anchors(
         self,

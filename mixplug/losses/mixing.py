@@ -19,7 +19,7 @@ from mixplug.sampling import Generators
 
 LEVELS = ("input", "feature", "embed")
 
-_MAP_ELEMENTS = 1 << 24  # of mixed maps at a time: 64 MiB of float32
+_ELEMENTS = 1 << 24  # of what is mixed at a time: 64 MiB of float32
 
 
 def source_at(
@@ -94,11 +94,18 @@ def embed_mixed(
         renormalize: whether embeddings are ℓ2-normalised.
         chunk: how many are mixed at a time, the others being recomputed in the backward pass; None
             goes by their size.
+
+    A function with a method ``mixed(values, first, second, lam)`` does it itself, as
+    :class:`mixplug.models.embedding.EmbeddingHead` does without holding a mixed map.
     """
     values, function = source
-    count = chunk or max(1, _MAP_ELEMENTS // values[0].numel())
+    mixed = getattr(function, "mixed", None)
+    size = values[0].numel() if mixed is None else values.shape[1]
+    count = chunk or max(1, _ELEMENTS // size)
 
     def embed(i: Tensor, j: Tensor, weight: Tensor) -> Tensor:
+        if mixed is not None:
+            return mixed(values, i, j, weight)
         return function(mix(values.index_select(0, i), values.index_select(0, j), weight))
 
     chunks = zip(first.split(count), second.split(count), lam.split(count), strict=True)

@@ -15,7 +15,10 @@ from mixplug.functional.targets import soft_targets
 from mixplug.losses.base import MetricLoss, Source, build_loss
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import Mixer, Plan
+from mixplug.models.embedding import EmbeddingHead
 from mixplug.stages import Forward, Stages
+
+_ROUNDING = 0.01  # of the largest value, which bfloat16 keeps
 
 
 def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> Mixer:
@@ -90,7 +93,7 @@ class MetricMixing(Mixer):
         loss = self._loss(stages).hosted(
             out.embedding,
             _classes(y),
-            features=_taken(stages),
+            features=_features(stages, out.embedding),
             inputs=(x, stages.again),
             generators=draws,
         )
@@ -119,6 +122,24 @@ class MetricMixing(Mixer):
 def _taken(stages: Stages) -> Source | None:
     """The map that the last pass kept, which else lives on with its graph until the next."""
     return None if stages.tail is None else stages.tail.take()
+
+
+def _features(stages: Stages, embedding: Tensor) -> Source | None:
+    """The map and what makes an embedding of it: average pooling, if that is all the host does.
+
+    Mixtures of averages are averages of mixtures, so that no map needs to be mixed then. Whether a
+    host's pooling, norms and dropout come down to that is seen by comparing what they gave.
+    """
+    taken = _taken(stages)
+    if taken is None:
+        return None
+    maps = stages.layout.map(taken[0])
+    head = EmbeddingHead(maps.shape[1], dim=None, pool="avg", normalize=False)
+    with torch.no_grad():
+        pooled = head(maps).float()
+        same = pooled.shape == embedding.shape
+        same = same and bool((pooled - embedding).abs().max() <= _ROUNDING * pooled.abs().max())
+    return (maps, head) if same else taken
 
 
 def _classes(y: Tensor) -> Tensor:

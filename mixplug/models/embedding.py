@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixplug.functional.pooling import AVERAGE, MAXIMUM, Pool
 
-def average(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C)."""
-    return maps.flatten(2).sum(-1) / maps[0, 0].numel()  # its gradient divides (B, C), not the map
-
-
-def maximum(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C); faster than adaptive pooling to one position."""
-    return maps.flatten(2).max(-1).values
-
-
-POOLS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
-    "avg": (average,),
-    "max": (maximum,),
-    "avg+max": (average, maximum),
+POOLS: dict[str, tuple[Pool, ...]] = {
+    "avg": (AVERAGE,),
+    "max": (MAXIMUM,),
+    "avg+max": (AVERAGE, MAXIMUM),
 }
 
 
@@ -68,11 +59,27 @@ class EmbeddingHead(nn.Module):
 
     def raw(self, maps: Tensor) -> Tensor:
         """Embeddings before normalisation."""
-        pooled = sum(pool(maps) for pool in POOLS[self.pool])
-        embeddings: Tensor = self.fc(self.norm(pooled))
-        return embeddings
+        return self._embed(sum(pool.plain(maps) for pool in POOLS[self.pool]))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, D)."""
-        raw = self.raw(maps)
+        return self._unit(self.raw(maps))
+
+    def mixed(self, maps: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
+        """Embeddings (V, D) of mixed maps, of which none is held; V x C values are.
+
+        Args:
+            maps: (B, C, H, W).
+            first: indices (V,) of what is mixed.
+            second: and with what.
+            lam: λ (V,), the weight of the first.
+        """
+        pools = POOLS[self.pool]
+        return self._unit(self._embed(sum(pool.mixed(maps, first, second, lam) for pool in pools)))
+
+    def _embed(self, pooled: Any) -> Tensor:
+        embeddings: Tensor = self.fc(self.norm(pooled))
+        return embeddings
+
+    def _unit(self, raw: Tensor) -> Tensor:
         return F.normalize(raw, dim=1) if self.normalize else raw

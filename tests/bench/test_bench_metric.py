@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from mixplug.bench import metric as bench
-from mixplug.bench.measure import Row
+from mixplug.bench.measure import NO_BOUND, Row
 from mixplug.cli import app
 from mixplug.losses.metrix import Metrix
 from mixplug.losses.pair import MultiSimilarity
@@ -27,7 +27,7 @@ def test_steps_differ_in_the_mixed_loss_alone() -> None:
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 6))
     norms = {}
     for name, step in bench._steps(
-        lambda: maps, head, torch.arange(5).repeat_interleave(4)
+        lambda: maps, head, MultiSimilarity(), torch.arange(5).repeat_interleave(4)
     ).items():
         maps.grad = None
         step()
@@ -36,7 +36,7 @@ def test_steps_differ_in_the_mixed_loss_alone() -> None:
 
 
 def test_a_row_without_a_promise_has_none_in_the_table(monkeypatch) -> None:
-    rows = [Row("free", 3.0, float("inf"), False, "ms"), Row("bound", 3.0, 2.0, False, "x")]
+    rows = [Row("free", 3.0, NO_BOUND, False, "ms"), Row("bound", 3.0, 2.0, False, "x")]
     monkeypatch.setattr(bench, "GROUPS", {"loss": lambda *_: iter(rows)})
     run = CliRunner().invoke(app, ["bench", "metric"], env={"COLUMNS": "100"})
     assert run.exit_code == 0, run.output

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 
 from mixplug import sampling
 from mixplug.adapters.timm import timm_stages
-from mixplug.mixers.metric import build_mixer
+from mixplug.mixers.metric import _features, build_mixer
 
 # The flags that it meets, shared out among levels and losses to spare runs.
 RUNS = {
@@ -94,3 +94,27 @@ def test_the_tail_of_a_model_is_its_own(name: str) -> None:
         kept, embed = stages.tail.take()
         assert_close(embed(kept), embedding)
     assert isinstance(model, nn.Module) and model.last_map is None
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "closed"),
+    [
+        ("resnet18", {}, True),
+        ("resnet18", {"global_pool": "max"}, False),
+        ("resnet18", {"drop_rate": 0.3}, False),
+        ("efficientnet_b0", {"drop_rate": 0}, True),
+        ("convnext_atto", {}, False),  # a norm follows pooling
+        ("swin_tiny_patch4_window7_224", {}, True),
+        ("vit_tiny_patch16_224", {}, False),  # a class token
+    ],
+)
+def test_average_pooling_of_timms_models_is_seen(name: str, keys: dict, closed: bool) -> None:
+    """At level 'feature' such a model needs no mixed maps."""
+    model = timm.create_model(name, num_classes=4, **keys).train()
+    stages = timm_stages(model)
+    build_mixer("Metrix", loss="Contrastive").attach(stages)
+    out = stages(torch.randn(2, 3, 224, 224))
+    maps, function = _features(stages, out.embedding)
+    assert getattr(function, "commutes", False) == closed
+    if closed:
+        assert_close(function(maps), out.embedding, atol=1e-5, rtol=1e-5)

@@ -149,8 +149,8 @@ def test_level_feature(
     maps = torch.randn(7, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     embeddings = head(maps)
     imix = IMix(Contrastive(0.1), level="feature", w=1, clean=0, renormalize=renormalize)
-    calls: list[int] = []
-    handle = head.register_forward_hook(lambda *_: calls.append(1))
+    rows: list[int] = []
+    handle = head.fc.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
     loss = imix(embeddings, LABELS, features=(maps, head))
     handle.remove()
     found = []
@@ -159,8 +159,9 @@ def test_level_feature(
         found.append((v / v.norm() if renormalize else v, i, j, 0.3))
     row, world = naive.row("Contrastive", margin=0.1), naive.examples(head(maps), LABELS)
     assert_same_gradients(loss, loop(row, world, found), [("maps", maps)])
-    # a head that is linear before it normalises need not see mixed maps
-    assert bool(calls) == (pool != "avg" or (normalize and not renormalize))
+    # a head that is linear before it normalises need not see more than the maps
+    by_closed_form = pool == "avg" and (renormalize or not normalize)
+    assert rows == [len(maps) if by_closed_form else len(pairs_of(LABELS))]
 
 
 def test_the_head_runs_under_autocast_and_the_loss_does_not() -> None:

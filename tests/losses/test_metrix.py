@@ -718,17 +718,15 @@ def test_the_closed_form_of_average_pooling_equals_the_loop(
     assert_same_gradients(loss, expected, [("maps", maps), *head.named_parameters()])
 
 
-def test_average_pooling_makes_no_mixed_maps() -> None:
-    head, maps = EmbeddingHead(5, WIDTH, pool="avg"), torch.randn(6, 5, 3, 2)
-    calls: list[int] = []
+@pytest.mark.parametrize(("pool", "rows"), [("avg", 6), ("avg+max", 11)])
+def test_average_pooling_makes_nothing_of_pairs(pool: str, rows: int) -> None:
+    head, maps = EmbeddingHead(5, WIDTH, pool), torch.randn(6, 5, 3, 2)
+    seen: list[int] = []
     e = head(maps)
-    head.register_forward_hook(lambda *_: calls.append(1))
-    Metrix("Contrastive")(e, LABELS, features=(maps, head))
-    assert not calls
-    both = EmbeddingHead(5, WIDTH)
-    both.register_forward_hook(lambda *_: calls.append(1))
-    Metrix("Contrastive")(e, LABELS, features=(maps, both))
-    assert calls == [1]
+    head.fc.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    Metrix("Contrastive", pairs="anc-neg")(e, LABELS, features=(maps, head))
+    different = (LABELS[:, None] != LABELS).triu().sum()
+    assert seen == [6 if pool == "avg" else int(different)] == [rows]
 
 
 # chunks

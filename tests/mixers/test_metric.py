@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from torch.testing import assert_close
 
 import mixplug
 from mixplug import Mixer, Stages, sampling
+from mixplug.layouts import Layout
 from mixplug.losses.base import MetricLoss
-from mixplug.mixers.metric import MetricMixing, build_mixer
+from mixplug.mixers.metric import MetricMixing, _features, build_mixer
 
 DRAWS = (3, 5)
 
@@ -119,6 +121,39 @@ def test_no_map_is_kept_beyond_a_step() -> None:
     x, y = batch(torch.float64, 7)
     mixer(stages, x, y, sampling.generators(0, 0))
     assert stages.tail.kept is None
+
+
+class Averages(Halves):
+    """A tail that is average pooling, and as ``last`` wants it, something after it."""
+
+    def __init__(self, model: nn.Module, last: nn.Module) -> None:
+        super().__init__(model)
+        self.last = last
+
+    def embed(self, a: Tensor) -> Tensor:
+        return self.last(a.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("last", "closed"),
+    [
+        (nn.Identity(), True),
+        (nn.LayerNorm(6, elementwise_affine=False), False),
+        (nn.Dropout(0.1), False),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_average_pooling_is_seen_in_what_it_gave(
+    last: nn.Module, closed: bool, dtype: torch.dtype
+) -> None:
+    """Then the loss is that of a closed form, by which no mixed map is made."""
+    tail, maps = Averages(nn.Module(), last), torch.randn(9, 6, 3, 2).relu().to(dtype)
+    tail.kept = maps
+    stages = SimpleNamespace(tail=tail, layout=Layout())
+    source = _features(stages, tail.embed(maps))
+    assert getattr(source[1], "commutes", False) == closed
+    assert_close(source[1](source[0]), maps.mean((2, 3))) if closed else None
+    assert tail.kept is None
 
 
 def test_draws_are_those_of_seed_and_step() -> None:
