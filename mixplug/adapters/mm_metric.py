@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.adapters import ranks
 from mixplug.adapters.mm_classifier import Clock
-from mixplug.losses.base import MetricLoss, build_loss
+from mixplug.losses.base import MetricLoss
+from mixplug.losses.building import build_loss
 from mixplug.models.embedding import EmbeddingHead
 from mixplug.registry import MODELS
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.data.retrieval import RetrievalSet, retrieval_set
 from mixplug.data.samplers import MPerClassSampler
-from mixplug.losses.base import MetricLoss, build_loss
+from mixplug.losses.base import MetricLoss
+from mixplug.losses.building import build_loss
 from mixplug.metrics.retrieval import RetrievalMetrics
 from mixplug.models import WideResNet
 from mixplug.models.embedding import EmbeddingHead

@@ -20,8 +20,10 @@ from mixplug.functional.neighbors import (
     r_precision,
     recall_at_k,
 )
-from mixplug.functional.pairwise import mixed_similarity, pair_share, positivity_threshold
+from mixplug.functional.pairwise import pair_share
+from mixplug.functional.positivity import positivity_threshold
 from mixplug.functional.representation import alignment, uniformity, utilization
+from mixplug.functional.similarity import mixed_similarity
 from mixplug.functional.targets import smooth, soft_cross_entropy, soft_targets
 from mixplug.functional.transport import sinkhorn
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixplug.functional.pairwise import TABLE, pair_share, positivity_threshold
+from mixplug.functional.pairwise import TABLE, pair_share
 from mixplug.functional.precision import exact_dtype
+
+
+def positivity_threshold(lam: Tensor, beta: float, gamma: float, margin: float) -> Tensor:
+    r"""Similarity below which a mixed pair pulls, the argument of F in (4.14).
+
+    .. math::
+        \frac{1}{\beta + \gamma} \ln \frac{\lambda}{1 - \lambda} + m
+
+    Args:
+        lam: λ in [0, 1], the weight of the positive.
+        beta: of multi-similarity.
+        gamma: of multi-similarity.
+        margin: of multi-similarity.
+    """
+    return torch.logit(lam) / (beta + gamma) + margin
 
 
 def acts_positive(

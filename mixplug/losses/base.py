@@ -1,55 +1,21 @@
-"""What every metric loss is: a form of Table 4.1, and who its anchors and its points are."""
+"""What every metric loss is: checks of a batch, and a form of Table 4.1 over its pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixplug.catalog import KINDS, REQUIRED, build, entries, keys_of, resolve
+from mixplug.catalog import KINDS
 from mixplug.functional.pairwise import Form, Share, pair_share
 from mixplug.functional.precision import exact_dtype
+from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
 Source = tuple[Tensor, Callable[[Tensor], Tensor]]
 REDUCTIONS = ("sum", "mean")
-
-
-@dataclass(frozen=True)
-class Relation:
-    """Anchors and the points that are positive or negative to them.
-
-    Attributes:
-        anchors: (A, D).
-        anchor_labels: (A,).
-        points: (P, D).
-        point_labels: (P,).
-        itself: whether anchor i is point i, which then is neither positive nor negative to it.
-    """
-
-    anchors: Tensor
-    anchor_labels: Tensor
-    points: Tensor
-    point_labels: Tensor
-    itself: bool
-
-    @classmethod
-    def among(cls, examples: Tensor, labels: Tensor) -> Relation:
-        """Examples (B, D) that are anchors and points at once."""
-        return cls(examples, labels, examples, labels, itself=True)
-
-    def positive(self) -> Tensor:
-        """P(a): (A, P) bool."""
-        same = self.anchor_labels[:, None] == self.point_labels
-        return same.fill_diagonal_(False) if self.itself else same
-
-    def negative(self) -> Tensor:
-        """N(a): (A, P) bool."""
-        return self.anchor_labels[:, None] != self.point_labels
 
 
 class MetricLoss(nn.Module):
@@ -150,64 +116,6 @@ class MetricLoss(nn.Module):
             )
 
 
-class MixingLoss(MetricLoss):
-    """Base of losses around a loss, which mix: ``forward`` takes all that :meth:`hosted` does.
-
-    Args:
-        loss: a loss of form (4.3), its config or its name; also one of another package that is of
-            this form, see :func:`as_pair_loss`.
-        renormalize: whether what is mixed is ℓ2-normalised again, where the loss normalises.
-    """
-
-    loss: PairLoss
-
-    def __init__(self, loss: nn.Module | Mapping[str, Any] | str, renormalize: bool) -> None:
-        built = as_pair_loss(loss, self.name)
-        super().__init__(built.normalize)
-        self.loss = built
-        self.renormalize = renormalize and self.normalize
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        features: Source | None = None,
-        inputs: Source | None = None,
-        generators: Generators | None = None,
-    ) -> Tensor:
-        """The loss of a batch, clean and mixed.
-
-        Args:
-            embeddings: (B, D).
-            labels: (B,) integers.
-            features: maps (B, C, H, W) and the function from maps to embeddings, for 'feature'.
-            inputs: examples (B, ...) and the function from examples to embeddings, for 'input'.
-            generators: of this step; without them draws come from torch's global generator, and
-                every rank draws for itself what should be equal on all of them.
-
-        Raises:
-            ValueError: see :class:`MetricLoss`; or an anchor has fewer than k negatives.
-        """
-        raise NotImplementedError
-
-    def hosted(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        features: Source | None = None,
-        inputs: Source | None = None,
-        generators: Generators | None = None,
-    ) -> Tensor:
-        """See :class:`MetricLoss`."""
-        loss: Tensor = self(embeddings, labels, features, inputs, generators)
-        return loss
-
-    @property
-    def unmixed(self) -> MetricLoss:
-        """The loss that is wrapped."""
-        return self.loss
-
-
 class PairLoss(MetricLoss):
     """A loss of form (4.3).
 
@@ -245,87 +153,6 @@ class PairLoss(MetricLoss):
     ) -> Share:
         """(4.7) or (4.9) of anchors, see :func:`mixplug.functional.pair_share`."""
         return pair_share(s, positive, negative, self.form, self.reduction, weight)
-
-
-Converter = Callable[[nn.Module], "PairLoss | None"]
-_converters: list[Converter] = []
-
-
-def converts(convert: Converter) -> Converter:
-    """Say how losses of another package are taken for losses of form (4.3).
-
-    ``convert`` returns None for a loss that it does not know, and raises ValueError with the reason
-    for one that it knows and that is of another form.
-    """
-    _converters.append(convert)
-    return convert
-
-
-def as_pair_loss(loss: nn.Module | Mapping[str, Any] | str, name: str) -> PairLoss:
-    """A loss of form (4.3): itself, what a config builds, or what another package's loss is.
-
-    Args:
-        loss: a loss, its config or its name.
-        name: of what needs it, for messages.
-
-    Raises:
-        ValueError: a loss of another form.
-    """
-    built = loss if isinstance(loss, nn.Module) else build(loss, kind="loss")
-    if isinstance(built, PairLoss):
-        return built
-    entries("loss")  # imports the modules that know other packages' losses
-    for convert in _converters:
-        found = convert(built)
-        if found is not None:
-            return found
-    raise ValueError(
-        f"{name} needs a loss of form (4.3), a sum over positives and a sum over negatives "
-        f"of an anchor, got {type(built).__name__}. Triplets are no such sums."
-    )
-
-
-def build_loss(spec: Mapping[str, Any] | str, **known: object) -> MetricLoss:
-    """Build a loss, with what its host knows filled in where a config leaves it out.
-
-    ::
-
-        build_loss({"type": "Metrix", "loss": "ProxyAnchor"}, num_classes=100, dim=512)
-
-    Args:
-        spec: config or name, with a loss inside (``loss=``) or without.
-        **known: values of keys that have no default.
-
-    Raises:
-        KeyError: an unknown name or key.
-        ValueError: a key that neither gives, or that the loss refuses; or another kind of thing.
-    """
-    loss: MetricLoss = build(_filled(spec, known), kind="loss")
-    if not isinstance(loss, MetricLoss):
-        raise ValueError(f"A metric loss is needed here, got {type(loss).__name__}.")
-    return loss
-
-
-def _filled(spec: Any, known: Mapping[str, object]) -> Any:
-    if not isinstance(spec, (Mapping, str)):
-        return spec
-    full = {"type": spec} if isinstance(spec, str) else dict(spec)
-    try:
-        target = resolve(full.get("type", ""), "loss")
-    except KeyError:
-        return spec  # a name that only the loss around it knows; else build says that it is unknown
-    for key, default in keys_of(target).items():
-        if default is REQUIRED and key in known:
-            full.setdefault(key, known[key])
-    if "loss" in full:
-        full["loss"] = _filled(full["loss"], known)
-    return full
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products (A, P) of rows (A, D) and (P, D), not in half precision under autocast."""
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b.mT
 
 
 KINDS["loss"] = nn.Module

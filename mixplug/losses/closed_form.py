@@ -9,10 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mixplug.functional.pairwise import Share, mixed_similarity
-from mixplug.losses.base import Relation, inner
+from mixplug.functional.pairwise import Share
+from mixplug.functional.similarity import mixed_similarity
 from mixplug.losses.mixing_pairs import MixingPairs
 from mixplug.losses.recompute import each
+from mixplug.losses.relation import Relation, inner
 
 _LEAST_ELEMENTS = 1 << 12  # of mixed similarities at a time, below which a call costs more
 

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from mixplug import sampling
 from mixplug.catalog import register
-from mixplug.functional.pairwise import mixed_similarity
-from mixplug.losses.base import MixingLoss, PairLoss, Relation, Source, inner
+from mixplug.functional.similarity import mixed_similarity
+from mixplug.losses.base import PairLoss, Source
 from mixplug.losses.mixing import (
     LEVELS,
+    MixingLoss,
     embed_mixed,
     hardest_by_level,
     linear,
@@ -21,6 +22,7 @@ from mixplug.losses.mixing import (
 )
 from mixplug.losses.mixing_pairs import mixing_pairs
 from mixplug.losses.proxies import ProxiesAreAnchors
+from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
 

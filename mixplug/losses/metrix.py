@@ -14,10 +14,11 @@ from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.aligned import mix
 from mixplug.functional.pairwise import Share
-from mixplug.losses.base import MixingLoss, PairLoss, Relation, Source, inner
+from mixplug.losses.base import PairLoss, Source
 from mixplug.losses.closed_form import anchors_at_a_time, in_chunks, similarities
 from mixplug.losses.mixing import (
     LEVELS,
+    MixingLoss,
     draws,
     embed_mixed,
     hardest_by_level,
@@ -26,6 +27,7 @@ from mixplug.losses.mixing import (
     source_at,
 )
 from mixplug.losses.mixing_pairs import PAIRS, MixingPairs, mixing_pairs, thin
+from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
 DEFAULT_PAIRS = ("pos-neg", "anc-neg")

@@ -1,4 +1,4 @@
-"""What losses that mix have in common: levels (4.4), and the draws of a step."""
+"""What losses that mix have in common: the loss inside, levels (4.4), and the draws of a step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,77 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixplug import sampling
 from mixplug.functional.aligned import mix
 from mixplug.functional.precision import exact_dtype
-from mixplug.losses.base import Source
+from mixplug.losses.base import MetricLoss, PairLoss, Source
+from mixplug.losses.building import as_pair_loss
 from mixplug.losses.recompute import each
 from mixplug.sampling import Generators
 
 LEVELS = ("input", "feature", "embed")
 
 _ELEMENTS = 1 << 24  # of what is mixed at a time: 64 MiB of float32
+
+
+class MixingLoss(MetricLoss):
+    """Base of losses around a loss, which mix: ``forward`` takes all that :meth:`hosted` does.
+
+    Args:
+        loss: a loss of form (4.3), its config or its name; also one of another package that is of
+            this form, see :func:`as_pair_loss`.
+        renormalize: whether what is mixed is ℓ2-normalised again, where the loss normalises.
+    """
+
+    loss: PairLoss
+
+    def __init__(self, loss: nn.Module | Mapping[str, Any] | str, renormalize: bool) -> None:
+        built = as_pair_loss(loss, self.name)
+        super().__init__(built.normalize)
+        self.loss = built
+        self.renormalize = renormalize and self.normalize
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        features: Source | None = None,
+        inputs: Source | None = None,
+        generators: Generators | None = None,
+    ) -> Tensor:
+        """The loss of a batch, clean and mixed.
+
+        Args:
+            embeddings: (B, D).
+            labels: (B,) integers.
+            features: maps (B, C, H, W) and the function from maps to embeddings, for 'feature'.
+            inputs: examples (B, ...) and the function from examples to embeddings, for 'input'.
+            generators: of this step; without them draws come from torch's global generator, and
+                every rank draws for itself what should be equal on all of them.
+
+        Raises:
+            ValueError: see :class:`MetricLoss`; or an anchor has fewer than k negatives.
+        """
+        raise NotImplementedError
+
+    def hosted(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        features: Source | None = None,
+        inputs: Source | None = None,
+        generators: Generators | None = None,
+    ) -> Tensor:
+        """See :class:`MetricLoss`."""
+        loss: Tensor = self(embeddings, labels, features, inputs, generators)
+        return loss
+
+    @property
+    def unmixed(self) -> MetricLoss:
+        """The loss that is wrapped."""
+        return self.loss
 
 
 def source_at(

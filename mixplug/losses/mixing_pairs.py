@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mixplug import sampling
-from mixplug.functional.pairwise import nearest_negatives
-from mixplug.losses.base import Relation, inner
+from mixplug.functional.similarity import nearest_negatives
+from mixplug.losses.relation import Relation, inner
 
 # Operands of a pair, and their labels in relation to the anchor (4.5, 4.6).
 PAIRS = {

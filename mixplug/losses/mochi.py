@@ -10,10 +10,11 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.pairwise import Share
-from mixplug.losses.base import MixingLoss, PairLoss, Relation, Source, inner
+from mixplug.losses.base import PairLoss, Source
 from mixplug.losses.closed_form import anchors_at_a_time, in_chunks, similarities
-from mixplug.losses.mixing import local_draws
+from mixplug.losses.mixing import MixingLoss, local_draws
 from mixplug.losses.mixing_pairs import MixingPairs, drawn, mixing_pairs
+from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
 HIGHEST = {"neg-neg": 1.0, "anc-neg": 0.5}  # of λ: the anchor weighs less than the negative

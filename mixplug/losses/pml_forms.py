@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from mixplug.functional.pairwise import Additive, Form, LogSum
-from mixplug.losses.base import PairLoss, converts
+from mixplug.losses.base import PairLoss
+from mixplug.losses.building import converts
 from mixplug.losses.pml import PACKAGE, PML
 from mixplug.losses.proxies import ExamplesAreAnchors, ProxiesAreAnchors, ProxyLoss
 

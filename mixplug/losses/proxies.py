@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mixplug.catalog import register
 from mixplug.functional.pairwise import TABLE, Form, LogSum
-from mixplug.losses.base import PairLoss, Relation
+from mixplug.losses.base import PairLoss
+from mixplug.losses.relation import Relation
 
 _HOSTS = ("timm", "mm", "torch")
 VARIANTS = ("published", "thesis")

@@ -12,10 +12,11 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.aligned import mix
-from mixplug.losses.base import MixingLoss, Relation, Source
-from mixplug.losses.mixing import local_draws
+from mixplug.losses.base import Source
+from mixplug.losses.mixing import MixingLoss, local_draws
 from mixplug.losses.mixing_pairs import drawn, mixing_pairs
 from mixplug.losses.proxies import ProxyLoss
+from mixplug.losses.relation import Relation
 from mixplug.sampling import Generators
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mixplug.functional.positivity import acts_positive, expected_positive
-from mixplug.losses.base import Relation
 from mixplug.losses.closed_form import similarities
 from mixplug.losses.mixing_pairs import mixing_pairs
 from mixplug.losses.pair import MultiSimilarity
+from mixplug.losses.relation import Relation
 
 GRID = tuple(i / 20 for i in range(21))
 _PAIRS = 1 << 20  # similarities at a time

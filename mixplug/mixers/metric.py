@@ -12,7 +12,8 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.catalog import Target, build, entries, resolve, suggest
 from mixplug.functional.targets import soft_targets
-from mixplug.losses.base import MetricLoss, Source, build_loss
+from mixplug.losses.base import MetricLoss, Source
+from mixplug.losses.building import build_loss
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import Mixer, Plan
 from mixplug.models.embedding import EmbeddingHead

@@ -9,17 +9,10 @@ from reference.compare import assert_near, assert_same_gradients
 from torch import Tensor
 from torch.testing import assert_close
 
-from mixplug.functional import pairwise
-from mixplug.functional.pairwise import (
-    TABLE,
-    Additive,
-    Form,
-    LogSum,
-    mixed_similarity,
-    nearest_negatives,
-    pair_share,
-    positivity_threshold,
-)
+from mixplug.functional import similarity
+from mixplug.functional.pairwise import TABLE, Additive, Form, LogSum, pair_share
+from mixplug.functional.positivity import positivity_threshold
+from mixplug.functional.similarity import mixed_similarity, nearest_negatives
 
 SETTINGS = {
     "Contrastive": {"margin": 0.1},
@@ -343,6 +336,6 @@ def test_inputs_are_not_edited() -> None:
     before = [t.detach().clone() for t in (s, y, there, negative)]
     for name, setting in SETTINGS.items():
         ours(TABLE[name](**setting), s, y, there, "mean")
-    pairwise.nearest_negatives(s, negative, 1)
+    similarity.nearest_negatives(s, negative, 1)
     for t, copy in zip((s, y, there, negative), before, strict=True):
         assert torch.equal(t, copy)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import mixplug
 from mixplug import sampling
 from mixplug.bench.measure import peak_bytes
-from mixplug.losses.base import PairLoss, Relation
+from mixplug.losses.base import PairLoss
 from mixplug.losses.metrix import Metrix
 from mixplug.losses.mixing_pairs import PAIRS, mixing_pairs, thin
 from mixplug.losses.pair import (
@@ -27,6 +27,7 @@ from mixplug.losses.pair import (
     MultiSimilarity,
 )
 from mixplug.losses.proxies import ProxyAnchor, ProxyNCA, ProxyNCAPlusPlus
+from mixplug.losses.relation import Relation
 from mixplug.models.embedding import EmbeddingHead
 from mixplug.sampling import Generators, generators
 

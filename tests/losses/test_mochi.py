@@ -12,9 +12,9 @@ from torch import Tensor
 
 import mixplug
 from mixplug import sampling
-from mixplug.losses.base import Relation
 from mixplug.losses.mixing_pairs import drawn, mixing_pairs
 from mixplug.losses.mochi import MoCHi
+from mixplug.losses.relation import Relation
 
 LABELS = torch.tensor([4, 0, 4, 1, 0, 4, 2])  # 1 and 2 have no positives
 PROXY_LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2])

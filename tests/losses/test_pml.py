@@ -15,7 +15,8 @@ from torch import Tensor
 
 import mixplug
 from mixplug import sampling
-from mixplug.losses.base import PairLoss, as_pair_loss, build_loss
+from mixplug.losses.base import PairLoss
+from mixplug.losses.building import as_pair_loss, build_loss
 from mixplug.losses.metrix import Metrix
 from mixplug.losses.mochi import MoCHi
 from mixplug.losses.pml import PML
