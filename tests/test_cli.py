@@ -1,5 +1,6 @@
-"""The command line: list, doctor, train and test."""
+"""The command line: help, list, doctor, train and test."""
 
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -9,11 +10,25 @@ from typer.testing import CliRunner
 
 import mixplug
 from mixplug import cli, doctor
+from mixplug.cli import tools
 from mixplug.doctor import Finding
 
 
 def invoke(*arguments: str) -> object:
     return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "100"})
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    """Of the command and of all its groups, which are imported to be listed."""
+    code = (
+        "import sys; from mixplug.cli import app\n"
+        "try: app(['viz', '--help'])\n"
+        "except SystemExit: print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said, _, loaded = run.stdout.strip().rpartition("\n")
+    assert "positivity" in said and "'typer'" in loaded
+    assert not [name for name in ("torch", "numpy", "mmengine", "matplotlib") if name in loaded]
 
 
 def test_list_is_the_catalog() -> None:
@@ -64,7 +79,9 @@ def test_doctor_refuses_forks_beside_originals(monkeypatch) -> None:
 
 def test_train_runs_the_stock_tool_with_everything_passed_on(monkeypatch) -> None:
     ran = []
-    monkeypatch.setattr(cli.runpy, "run_path", lambda path, run_name: ran.append((path, sys.argv)))
+    monkeypatch.setattr(
+        tools.runpy, "run_path", lambda path, run_name: ran.append((path, sys.argv))
+    )
     monkeypatch.setattr(sys, "argv", ["mixplug"])
     name = "dense-multimix_wrn10-1_1xb64-10e_digits"
     run = invoke("train", name, "--work-dir", "x", "--cfg-options", "a=1")

@@ -11,7 +11,8 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from mixplug.metrics.augmented import mixed_embeddings
-from mixplug.metrics.retrieval import NAMES, RetrievalMetrics
+from mixplug.metrics.retrieval import RetrievalMetrics
+from mixplug.metrics.scores import NAMES
 from mixplug.registry import METRICS
 
 ROLES = ("query", "gallery", "train")
@@ -32,7 +33,8 @@ class RecallAtK(BaseMetric):
       embeddings of different classes, λ ~ Beta(2, 2), ℓ2-normalised.
 
     So a ConcatDataset of the test and the training set gives all in one pass (see mm_configs). On
-    several GPUs the first has all embeddings in the end; the result is that of one GPU.
+    several GPUs the first rank has all embeddings in the end, and searches them on its GPU; the
+    result is that of one GPU.
 
     Args:
         ks: the values of K.
@@ -45,6 +47,8 @@ class RecallAtK(BaseMetric):
         backend: of the search, 'auto', 'faiss' or 'torch'.
         index: 'flat', which is exact, 'hnsw' or 'ivf'.
         seed: of mixtures and of the clusters of 'nmi'.
+        device: where neighbours are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU of the
+            process that scores if torch sees one, else the CPU.
         collect_device: mmengine's, where embeddings of several GPUs meet, 'cpu' or 'gpu'.
         prefix: mmengine's, put before the names; none as it is, so 'recall@1' is one.
         collect_dir: mmengine's.
@@ -64,6 +68,7 @@ class RecallAtK(BaseMetric):
         backend: str = "auto",
         index: str = "flat",
         seed: int = 0,
+        device: str | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -73,7 +78,9 @@ class RecallAtK(BaseMetric):
             raise ValueError(f"RecallAtK needs mixed_epochs >= 1, got {mixed_epochs}.")
         names = {"all": NAMES}.get(scores, (scores,)) if isinstance(scores, str) else scores
         self.mixed_epochs, self.seed = mixed_epochs, seed
-        self.retrieval = RetrievalMetrics(tuple(ks), tuple(names), backend, index, seed, metric)
+        self.retrieval = RetrievalMetrics(
+            tuple(ks), tuple(names), backend, index, seed, metric, device
+        )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep embedding, class and role of every example of a batch.

@@ -140,13 +140,13 @@ def clustered(count: int, classes: int = CLASSES) -> tuple[Tensor, Tensor]:
 
 
 def _recall(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-    metrics = RetrievalMetrics(KS, ("recall",), backend="faiss")
+    metrics = RetrievalMetrics(KS, ("recall",), backend="faiss", device="cpu")
     metrics.update(embeddings, labels)
     return metrics.compute()
 
 
 def _scores(embeddings: Tensor, labels: Tensor, *more: str) -> dict[str, float]:
-    metrics = RetrievalMetrics(metrics=(*_SHARED.values(), *more))
+    metrics = RetrievalMetrics(metrics=(*_SHARED.values(), *more), device="cpu")
     metrics.update(embeddings, labels)
     return metrics.compute()
 

@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mixplug.catalog import register
-from mixplug.functional import neighbors as scores
-from mixplug.functional.representation import alignment, uniformity, utilization
-from mixplug.retrieval.search import METRICS, Index, kmeans_clusters
+from mixplug.functional.representation import utilization
+from mixplug.metrics.scores import NAMES, OF_EMBEDDINGS, OF_NEIGHBORS, Found
+from mixplug.retrieval.search import METRICS, Index
 
 Labelled = tuple[Tensor, Tensor]
 _BLOCK = 4096  # queries whose neighbours are held at a time
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Neighbours of some queries: labels (Q, k), labels of the queries (Q,), and R (Q,)."""
-
-    neighbors: Tensor
-    labels: Tensor
-    relevant: Tensor
-
-
-def _recall(found: _Found, ks: Sequence[int]) -> dict[str, float]:
-    values = scores.recall_at_k(found.neighbors, found.labels, ks)
-    return {f"recall@{k}": value for k, value in values.items()}
-
-
-def _precision_at_1(found: _Found, ks: Sequence[int]) -> dict[str, float]:
-    return {"precision@1": scores.precision_at_1(found.neighbors, found.labels)}
-
-
-def _r_precision(found: _Found, ks: Sequence[int]) -> dict[str, float]:
-    value = scores.r_precision(found.neighbors, found.labels, found.relevant)
-    return {"r_precision": value}
-
-
-def _map_at_r(found: _Found, ks: Sequence[int]) -> dict[str, float]:
-    return {"map@r": scores.map_at_r(found.neighbors, found.labels, found.relevant)}
-
-
-def _nmi(embeddings: Tensor, labels: Tensor, seed: int) -> dict[str, float]:
-    return {"nmi": scores.nmi(labels, kmeans_clusters(embeddings, len(labels.unique()), seed))}
-
-
-def _alignment(embeddings: Tensor, labels: Tensor, seed: int) -> dict[str, float]:
-    return {"alignment": float(alignment(embeddings, labels))}
-
-
-def _uniformity(embeddings: Tensor, labels: Tensor, seed: int) -> dict[str, float]:
-    return {"uniformity": float(uniformity(embeddings))}
-
-
-# Scores of neighbours: the function, how many neighbours it needs of the largest K and the largest
-# R, and which queries it is a mean over.
-_OF_NEIGHBORS: dict[
-    str,
-    tuple[
-        Callable[[_Found, Sequence[int]], dict[str, float]],
-        Callable[[int, int], int],
-        Callable[[Tensor], Tensor],
-    ],
-] = {
-    "recall": (_recall, lambda k, r: k, torch.ones_like),
-    "precision_at_1": (_precision_at_1, lambda k, r: 1, torch.ones_like),
-    "r_precision": (_r_precision, lambda k, r: r, torch.sign),
-    "map_at_r": (_map_at_r, lambda k, r: r, torch.sign),
-}
-_OF_EMBEDDINGS = {"nmi": _nmi, "alignment": _alignment, "uniformity": _uniformity}
-NAMES = (*_OF_NEIGHBORS, *_OF_EMBEDDINGS)
 
 
 @register("RecallAtK", kind="metric", reference="thesis 4.4.1", hosts=("mm", "torch"))
@@ -96,6 +38,9 @@ class RetrievalMetrics:
         seed: of the clusters that 'nmi' needs.
         metric: 'cosine', which brings all embeddings to length 1 first, or 'l2' or 'ip' as they
             are.
+        device: where neighbours are searched, 'cpu', 'cuda' or 'cuda:1'; None takes this process'
+            GPU if torch sees one, else the CPU. Embeddings stay on the CPU: the gallery moves once,
+            queries as they are searched. All else is computed on the CPU.
     """
 
     ks: Sequence[int] = (1, 2, 4, 8)
@@ -104,6 +49,7 @@ class RetrievalMetrics:
     index: str = "flat"
     seed: int = 0
     metric: str = "cosine"
+    device: str | None = None
     _kept: list[Labelled] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +59,7 @@ class RetrievalMetrics:
         if "recall" in self.metrics and (not self.ks or min(self.ks) < 1):
             raise ValueError(f"RetrievalMetrics needs ks >= 1, got {self.ks!r}.")
         Index(self.index, self.metric, self.backend)  # refuses now what it would refuse at the end
+        _check_device(self.device, torch.cuda.device_count())
 
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
         """Add a batch: embeddings (B, D) and classes (B,), kept on the CPU in float32.
@@ -158,8 +105,8 @@ class RetrievalMetrics:
         queries = prepare(queries)
         results = self._of_neighbors(queries, labels, gallery)
         for name in self.metrics:
-            if name in _OF_EMBEDDINGS:
-                results |= _OF_EMBEDDINGS[name](queries, labels, self.seed)
+            if name in OF_EMBEDDINGS:
+                results |= OF_EMBEDDINGS[name](queries, labels, self.seed)
         if train is not None:
             known = prepare(train.detach().to("cpu", torch.float32))
             results["utilization"] = float(utilization(queries, known))
@@ -180,7 +127,7 @@ class RetrievalMetrics:
         self, queries: Tensor, labels: Tensor, gallery: Labelled | None
     ) -> dict[str, float]:
         """Means over all queries of what is found in blocks."""
-        wanted = {name: _OF_NEIGHBORS[name] for name in self.metrics if name in _OF_NEIGHBORS}
+        wanted = {name: OF_NEIGHBORS[name] for name in self.metrics if name in OF_NEIGHBORS}
         if not wanted:
             return {}
         items, classes = queries, labels
@@ -210,16 +157,17 @@ class RetrievalMetrics:
         relevant: Tensor,
         k: int,
         among_themselves: bool,
-    ) -> Iterator[_Found]:
+    ) -> Iterator[Found]:
         """Neighbours of 4096 queries at a time."""
         metric = METRICS[self.metric][1]  # of what is prepared already
-        index = Index(self.index, metric, self.backend).build(items)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        index = Index(self.index, metric, self.backend).build(items.to(device))
         padded = torch.cat([classes, classes.new_tensor([-1])])  # what id -1 points to
         for start in range(0, len(queries), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(queries)))
             own = torch.arange(rows.start, rows.stop) if among_themselves else None
-            _, ids = index.search(queries[rows], k, exclude=own)
-            yield _Found(padded[ids], labels[rows], relevant[rows])
+            _, ids = index.search(queries[rows].to(device), k, exclude=own)
+            yield Found(padded[ids.cpu()], labels[rows], relevant[rows])
 
 
 def _labelled(who: str, embeddings: Tensor, labels: Tensor, width: int | None) -> Labelled:
@@ -240,6 +188,15 @@ def _labelled(who: str, embeddings: Tensor, labels: Tensor, width: int | None) -
             f"{embeddings.shape[1]}."
         )
     return embeddings.detach().to("cpu", torch.float32), labels.detach().to("cpu", torch.int64)
+
+
+def _check_device(device: str | None, gpus: int) -> None:
+    known = ("cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus)))
+    if device is not None and device not in known:
+        raise ValueError(
+            f"RetrievalMetrics needs device None or one that torch has here, {known}, got "
+            f"{device!r}."
+        )
 
 
 def _relevant(labels: Tensor, classes: Tensor) -> Tensor:

@@ -1,11 +1,8 @@
 """Search for nearest neighbours: by faiss, or exactly by torch in blocks."""
 
-from mixplug.retrieval.search import (
-    Index,
-    kmeans_clusters,
-    memory_estimate,
-    search,
-    sharded_search,
-)
+from mixplug.retrieval.clusters import kmeans_clusters
+from mixplug.retrieval.memory import memory_estimate
+from mixplug.retrieval.search import Index, search
+from mixplug.retrieval.sharded import sharded_search
 
 __all__ = ["Index", "kmeans_clusters", "memory_estimate", "search", "sharded_search"]

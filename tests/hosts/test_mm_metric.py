@@ -478,7 +478,8 @@ def test_queries_alone_are_searched_among_themselves(role: str | None) -> None:
     assert found == {
         f"recall@{k}": pytest.approx(naive_recall(e, np.array(CLASSES), None, k)) for k in (1, 2)
     }
-    assert score(*batches, backend="torch", scores=["recall"]) == pytest.approx(found)
+    for settings in ({"backend": "torch", "scores": ["recall"]}, {"device": "cpu"}):
+        assert score(*batches, **settings) == pytest.approx(found)
 
 
 def test_training_embeddings_are_for_utilization_only() -> None:
@@ -526,6 +527,9 @@ def test_settings_that_are_not_allowed() -> None:
         RecallAtK(mixed_epochs=0)
     with pytest.raises(ValueError, match="needs metrics of"):
         RecallAtK(scores="recal")
+    with pytest.raises(ValueError, match=r"needs device None or one .*, got 'gpu'\."):
+        RecallAtK(device="gpu")
+    assert [RecallAtK(device=d).retrieval.device for d in (None, "cpu")] == [None, "cpu"]
 
 
 def test_roles_come_from_the_split() -> None:

@@ -12,7 +12,11 @@ from torch import Tensor
 
 from mixplug.metrics import RetrievalMetrics
 from mixplug.metrics import retrieval as module
-from mixplug.retrieval import kmeans_clusters
+from mixplug.metrics.scores import NAMES
+from mixplug.retrieval import Index, kmeans_clusters
+from mixplug.retrieval.search import METRICS
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def data(count: int = 120, classes: int = 12, width: int = 6) -> tuple[Tensor, Tensor]:
@@ -93,6 +97,66 @@ def test_a_gallery_is_searched_whole(backend: str) -> None:
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["faiss", "torch", "auto"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_device_finds_the_same(device: str, backend: str) -> None:
+    e, y = data()
+    unit = F.normalize(e.double())
+    expected = looped(unit, y, unit, y, list(range(len(y))), (1, 4))
+    found = scored(e, y, device=device, backend=backend, ks=(1, 4))
+    assert found == pytest.approx({**expected, "nmi": found["nmi"]}, rel=1e-4)
+    assert scored(e, y, backend=backend, ks=(1, 4)) == pytest.approx(found, rel=1e-6)
+    gallery = data(90)
+    found = scored(e, y, device=device, backend=backend, gallery=gallery)
+    assert scored(e, y, backend=backend, gallery=gallery) == pytest.approx(found, rel=1e-6)
+
+
+def test_gallery_and_queries_are_moved_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To 'meta', which is there without a GPU, and on which no search finds anything."""
+    moved: list[tuple[str, int]] = []
+
+    class Seen(Index):
+        def build(self, gallery: Tensor) -> Index:
+            moved.append((gallery.device.type, len(gallery)))
+            return self
+
+        def search(self, queries: Tensor, k: int, exclude: Tensor) -> tuple[Tensor, Tensor]:
+            moved.append((queries.device.type, len(queries)))
+            return torch.zeros(len(queries), k), torch.zeros(len(queries), k).long()
+
+    monkeypatch.setattr(module, "Index", Seen)
+    monkeypatch.setattr(module, "_BLOCK", 100)
+    e, y = data()
+    metrics = RetrievalMetrics(metrics=("recall",))
+    metrics.device = "meta"
+    metrics.update(e, y)
+    metrics.compute()
+    assert moved == [("meta", 144), ("meta", 100), ("meta", 44)]  # the gallery once
+    assert metrics._kept[0][0].device.type == "cpu"
+
+
+def test_devices_are_those_that_torch_has() -> None:
+    for device, gpus in (
+        (None, 0),
+        ("cpu", 0),
+        ("cpu", 2),
+        ("cuda", 1),
+        ("cuda:0", 1),
+        ("cuda:1", 2),
+    ):
+        module._check_device(device, gpus)
+    for device, gpus in (
+        ("cuda", 0),
+        ("cuda:0", 0),
+        ("cuda:2", 2),
+        ("gpu", 2),
+        ("meta", 2),
+        ("", 1),
+    ):
+        with pytest.raises(ValueError, match=rf"\('cpu',.*\), got '{device}'\."):
+            module._check_device(device, gpus)
+
+
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_scores_equal_those_of_pytorch_metric_learning(metric: str) -> None:
     calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
@@ -111,7 +175,7 @@ def test_scores_equal_those_of_pytorch_metric_learning(metric: str) -> None:
 def test_metrics_differ_where_lengths_do() -> None:
     e, y = data()
     e = e * torch.rand(len(e), 1) * 5
-    values = {m: scored(e, y, metric=m, metrics=("map_at_r",))["map@r"] for m in module.METRICS}
+    values = {m: scored(e, y, metric=m, metrics=("map_at_r",))["map@r"] for m in METRICS}
     assert len(set(values.values())) == 3
 
 
@@ -148,7 +212,7 @@ def test_neighbours_are_searched_once_with_what_is_needed(monkeypatch: pytest.Mo
     e, y = data()
     largest = int(y.bincount().max()) - 1
     assert largest > 8
-    for metrics, k in ((module.NAMES, largest), (("recall",), 8), (("precision_at_1",), 1)):
+    for metrics, k in ((NAMES, largest), (("recall",), 8), (("precision_at_1",), 1)):
         scored(e, y, metrics=metrics)
         assert asked == [k]
         asked.clear()
@@ -199,6 +263,10 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         (lambda: RetrievalMetrics(backend="annoy"), r"backend in .*, got 'annoy'\."),
         (lambda: RetrievalMetrics(index="pq"), r"index in .*, got 'pq'\."),
         (lambda: RetrievalMetrics(metric="l1"), r"metric in .*, got 'l1'\."),
+        (
+            lambda: RetrievalMetrics(device="gpu"),
+            r"needs device None or one that torch has here, \('cpu',.*\), got 'gpu'\.",
+        ),
         (lambda: RetrievalMetrics().compute(), r"nothing to score: call update first\."),
         (lambda: scored(E4, Y4[:3], 4), r"update needs embeddings .* got \(4, 2\) and \(3,\)\."),
         (lambda: scored(E4, Y4 - 1), r"integer labels >= 0, got torch.int64, at least -1\."),

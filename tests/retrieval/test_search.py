@@ -1,40 +1,24 @@
-"""Search by faiss, by torch and by two processes against a loop that sorts all items."""
+"""Search by faiss and by torch against a loop that sorts all items."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
 import sys
-import warnings
-from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from points import grid
 from reference import neighbors as naive
 from torch import Tensor
 from torch.testing import assert_close
 
-from mixplug.bench.measure import peak_bytes
-from mixplug.retrieval import Index, kmeans_clusters, memory_estimate, search, sharded_search
-from mixplug.retrieval.search import gpu_faiss_works
+from mixplug.retrieval import Index, search
 
 module = sys.modules["mixplug.retrieval.search"]  # its function has the same name
 BACKENDS = ("faiss", "torch")
 METRICS = ("ip", "l2", "cosine")
-SECONDS = 120
-
-
-def grid(count: int, width: int = 3) -> Tensor:
-    """Coordinates -1, 0, 1, never all 0: products are exact and most distances are equal."""
-    points = torch.randint(-1, 2, (count, width)).float()
-    points[:, 0] += (points == 0).all(1)
-    return points
 
 
 def clusters(count: int, width: int = 16, centres: int = 40) -> Tensor:
@@ -116,7 +100,7 @@ def test_faiss_and_torch_find_the_same(metric: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_blocks_of_queries_are_put_together(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 32)
+    monkeypatch.setattr(module, "BLOCK", 32)
     e = torch.randn(70, 8)
     found = search(e, e, 4, exclude=torch.arange(70), backend=backend)
     check(found, naive.neighbors(e.tolist(), e.tolist(), 4, "ip", list(range(70))))
@@ -214,115 +198,6 @@ def test_importing_the_package_loads_neither_faiss_nor_scikit_learn() -> None:
     assert "faiss" not in run.stdout and "sklearn" not in run.stdout
 
 
-def test_faiss_gets_as_many_threads_as_torch() -> None:
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(before + 3)
-    try:
-        with module._threads(faiss):
-            assert faiss.omp_get_max_threads() == torch.get_num_threads()
-        assert faiss.omp_get_max_threads() == before + 3
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("code", "warned"),
-    [
-        ("raise SystemExit(0)", None),
-        ("import os; os.abort()", r"fails its self-test on the GPU, so it is not used: it ended"),
-        ("assert False, 'wrong ids'", r"fails its self-test on the GPU(.|\n)*wrong ids"),
-    ],
-    ids=["right", "abort", "wrong"],
-)
-def test_gpu_faiss_must_find_known_neighbours(
-    code: str, warned: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No GPU here: a faiss that claims one, and the test's process made to end in each way."""
-    fake = SimpleNamespace(StandardGpuResources=object, get_num_gpus=lambda: 1)
-    monkeypatch.setitem(sys.modules, "faiss", fake)
-    monkeypatch.setattr(module, "_SELF_TEST", code)
-    gpu_faiss_works.cache_clear()
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            assert gpu_faiss_works() is (warned is None)
-            chosen = module._choose("auto", "flat", torch.device("cuda"))
-        assert chosen == ("faiss" if warned is None else "torch")
-        assert len(caught) == (warned is not None)  # asked and warned once
-        assert warned is None or re.search(warned, str(caught[0].message))
-    finally:
-        gpu_faiss_works.cache_clear()
-
-
-def test_the_self_test_knows_right_from_wrong() -> None:
-    """Its code, with the GPU's index replaced by the CPU's, and by one of another metric."""
-    for make, passes in (("lambda r, d, i: i", True), ("lambda *_: WRONG", False)):
-        code = f"import faiss\nfaiss.StandardGpuResources = object\nfaiss.index_cpu_to_gpu = {make}"
-        code = code.replace("WRONG", "faiss.IndexFlat(32, faiss.METRIC_L1)")
-        wrong = "found = found[::-1]\nknown" if not passes else "known"
-        tested = module._SELF_TEST.replace("known", wrong, 1)
-        run = subprocess.run([sys.executable, "-c", code + tested], capture_output=True)
-        assert (run.returncode == 0) is passes
-
-
-def test_faiss_for_cpus_is_never_taken_on_a_gpu() -> None:
-    gpu_faiss_works.cache_clear()
-    assert module._choose("auto", "flat", torch.device("cuda")) == "torch"
-    assert module._choose("auto", "flat", torch.device("cpu")) == "faiss"
-
-
-@pytest.mark.parametrize("block", [None, (64, 512)])
-def test_memory_stays_below_the_estimate(block: tuple[int, int] | None) -> None:
-    e = torch.randn(2000, 16)
-    own = torch.arange(2000)
-
-    def call() -> None:
-        search(e, e, 50, exclude=own, backend="torch", metric="cosine", block=block)
-
-    assert peak_bytes(call) < memory_estimate(2000, 2000, 16, 50)
-
-
-def test_the_estimate_grows_with_what_it_counts() -> None:
-    """60,000 x 60,000 distances are 14 GB; results with k = 1000 are 0.7 GB."""
-    small = memory_estimate(60_000, 60_000, 512, 10)
-    assert small < 1 << 30
-    assert memory_estimate(60_000, 60_000, 512, 1000) - small >= 12 * 60_000 * 990
-    assert memory_estimate(0, 1000, 512, 10) - memory_estimate(0, 0, 512, 10) == 4 * 512 * 1000
-
-
-def test_too_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_free_bytes", lambda device: 1 << 20)
-    with pytest.warns(UserWarning, match=r"takes about 0\.\d GiB .* and 0\.0 GiB are free: search"):
-        search(torch.randn(3, 2), torch.randn(5, 2), 1)
-    monkeypatch.setattr(module, "_free_bytes", lambda device: None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        search(torch.randn(3, 2), torch.randn(5, 2), 1)
-
-
-def test_free_memory_is_known_here() -> None:
-    free = module._free_bytes(torch.device("cpu"))
-    assert free is not None and 1 << 20 < free < 1 << 50
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_clusters_are_those_of_the_data_and_of_the_seed(
-    backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if backend == "torch":
-        monkeypatch.setitem(sys.modules, "faiss", None)
-    truth = torch.arange(2).repeat(60)
-    e = torch.eye(3)[truth] * 50 + torch.randn(120, 3)
-    found = kmeans_clusters(e, 2, seed=1)
-    assert found.dtype == torch.int64 and found.shape == (120,)
-    assert naive.nmi(truth.tolist(), found.tolist()) == pytest.approx(1)
-    noise = torch.randn(200, 5)
-    assert torch.equal(kmeans_clusters(noise, 20, seed=3), kmeans_clusters(noise, 20, seed=3))
-    assert not torch.equal(kmeans_clusters(noise, 20, seed=3), kmeans_clusters(noise, 20, seed=4))
-
-
 E = torch.ones(4, 2)
 
 
@@ -361,134 +236,8 @@ E = torch.ones(4, 2)
         ),
         (lambda: search(torch.ones(2, 3), E, 1), r"of the gallery's width 2, got 3\."),
         (lambda: Index().search(E, 1), r"has no gallery yet: call build or load\."),
-        (lambda: kmeans_clusters(E, 5), r"k between 1 and the 4 embeddings, got 5\."),
-        (lambda: kmeans_clusters(E / 0, 2), r"kmeans_clusters needs finite embeddings"),
     ],
 )
 def test_errors(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-# Two processes: what each searches, from one seed. The first shard is smaller than k.
-CASES: dict[str, dict[str, Any]] = {
-    "ties": {"make": grid, "k": 9},
-    "reals": {"make": lambda n: torch.randn(n, 32), "k": 9},
-    "torch": {"make": grid, "k": 9, "backend": "torch", "metric": "l2"},
-    "own queries": {"make": grid, "k": 9, "queries_sharded": True},
-    "an empty shard": {"make": grid, "k": 9, "cut": 0, "queries_sharded": True},
-    "cosine": {"make": lambda n: torch.randn(n, 8), "k": 3, "metric": "cosine"},
-    "no exclusion": {"make": grid, "k": 9, "exclude": False},
-    "offsets": {"make": grid, "k": 9, "swapped": True},
-}
-
-
-def case(name: str) -> tuple[Tensor, dict[str, Any]]:
-    settings = dict(CASES[name])
-    torch.manual_seed(11)
-    return settings.pop("make")(100), settings
-
-
-def share(rank: int, name: str) -> tuple[Tensor, Tensor]:
-    """What a rank gets in a case."""
-    e, settings = case(name)
-    cut = settings.pop("cut", 6)
-    own = torch.arange(100) if settings.pop("exclude", True) else None
-    shard, offset = (e[:cut], 0) if rank == 0 else (e[cut:], cut)
-    if settings.pop("swapped", False):  # the first rank has the last ids
-        shard, offset = (e[40:], 40) if rank == 0 else (e[:40], 0)
-        settings["offset"] = offset
-    queries = e
-    if settings.get("queries_sharded"):  # 70 and 30 of them
-        part = slice(0, 70) if rank == 0 else slice(70, 100)
-        queries, own = e[part], own[part] if own is not None else None
-    return sharded_search(queries, shard, settings.pop("k"), exclude=own, **settings)
-
-
-def refused(rank: int) -> list[str]:
-    """The messages of what only one rank gets wrong."""
-    e = torch.ones(5, 2)
-    calls = [
-        lambda: sharded_search(e, e / 0 if rank else e, 1),
-        lambda: sharded_search(e, torch.ones(5, 3) if rank else e, 1),
-        lambda: sharded_search(e[: 2 + rank], e, 1),
-        lambda: sharded_search(e, e, 11),
-        lambda: sharded_search(e, e, 1, offset=3 * rank),
-        lambda: sharded_search(e, e, 1, exclude=torch.arange(4 + rank)),
-    ]
-    messages = []
-    for call in calls:
-        with pytest.raises(ValueError) as caught:
-            call()
-        messages.append(str(caught.value))
-    return messages
-
-
-def work(meeting: str, out: str, rank: int) -> None:
-    """What one of two processes does; results go to OUT/RANK.pt."""
-    torch.set_num_threads(1)
-    module._BLOCK = 32  # so that there is more than one block to merge
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    results: dict[str, Any] = {name: share(rank, name) for name in CASES}
-    results["refused"] = refused(rank)
-    torch.save(results, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What both processes found."""
-    out = tmp_path_factory.mktemp("two_ranks")
-    command = [sys.executable, __file__, str(out / "meeting"), str(out)]
-    here = Path(__file__).parents  # as pytest has it: the root, and the tests
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here[2]), str(here[1])])}
-    options = {"env": env, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(rank)], **options) for rank in range(2)]
-    try:
-        said = [process.communicate(timeout=SECONDS)[1] for process in processes]
-    except subprocess.TimeoutExpired:
-        for process in processes:
-            process.kill()
-        pytest.fail(f"Two processes hang: not done after {SECONDS} s.")
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    return [torch.load(out / f"{rank}.pt") for rank in range(2)]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_find_what_one_finds(name: str, ranks: list) -> None:
-    e, settings = case(name)
-    own = torch.arange(100) if settings.get("exclude", True) else None
-    known = {key: settings[key] for key in ("backend", "metric") if key in settings}
-    values, ids = search(e, e, settings["k"], exclude=own, **known)
-    zero, one = (rank[name] for rank in ranks)
-    if settings.get("queries_sharded"):
-        assert [len(zero[1]), len(one[1])] == [70, 30]
-        zero = one = tuple(torch.cat(parts) for parts in zip(zero, one, strict=True))
-    for found in (zero, one):
-        assert torch.equal(found[1], ids)
-        assert_close(found[0], values, rtol=1e-6, atol=1e-6)
-
-
-def test_what_one_rank_refuses_is_raised_on_both(ranks: list) -> None:
-    zero, one = (rank["refused"] for rank in ranks)
-    assert zero == one
-    parts = (
-        "sharded_search on rank 1: search needs finite gallery",
-        "one width on all ranks, got [2, 3].",
-        "the same queries on all ranks, got [2, 3] of them",
-        "between 1 and 10, got 11: gallery smaller than K (10 items).",
-        "ids that do not overlap, got the spans [(0, 5), (3, 8)].",
-        "sharded_search on rank 0: search needs exclude (Q,)",
-    )
-    for message, part in zip(zero, parts, strict=True):
-        assert part in message
-
-
-if __name__ == "__main__":  # one of two processes
-    work(sys.argv[1], sys.argv[2], int(sys.argv[3]))

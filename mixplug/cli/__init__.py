@@ -1,0 +1,24 @@
+"""The command ``mixplug``: one module per group of commands.
+
+What a command needs is imported inside it, so that ``mixplug --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from mixplug.cli import bench, demo, overview, tools, viz
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(demo.app, name="demo")
+app.add_typer(bench.app, name="bench")
+app.add_typer(viz.app, name="viz")
+app.command("list")(overview.list_)
+app.command()(overview.doctor)
+app.command(context_settings=tools.PASS_ON)(tools.train)
+app.command(context_settings=tools.PASS_ON)(tools.test)
+
+
+@app.callback()
+def main() -> None:
+    """Mixing in feature space as one config key, in timm and OpenMMLab pipelines."""

@@ -1,0 +1,5 @@
+"""``python -m mixplug.cli``."""
+
+from mixplug.cli import app
+
+app()

@@ -1,0 +1,71 @@
+"""``mixplug train`` and ``mixplug test``: mmpretrain's own tools, and the key mixup understood."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixplug.cli.screen import one_line
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # settings of these commands
+
+
+def train(context: typer.Context, config: Annotated[str, typer.Argument(help="mm config")]) -> None:
+    """Train an mm config with mmpretrain's own tools/train.py, and the key mixup understood.
+
+    CONFIG is a path, or the name of a config in mm_configs. Further arguments are the tool's.
+    """
+    _mm_tool("train.py", config, context.args)
+
+
+def test(
+    context: typer.Context,
+    config: Annotated[str, typer.Argument(help="mm config")],
+    checkpoint: Annotated[str, typer.Argument(help="of a training run")],
+) -> None:
+    """Test a checkpoint with mmpretrain's own tools/test.py. Further arguments are the tool's."""
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise typer.BadParameter(f"there is no checkpoint {checkpoint}.")
+    _mm_tool("test.py", config, [checkpoint, *context.args])
+
+
+def find_config(name: str) -> Path:
+    """A config by its path, or by its name below mm_configs.
+
+    Raises:
+        typer.BadParameter: no such file; it names the nearest.
+    """
+    import difflib
+
+    if Path(name).is_file():
+        return Path(name)
+    root = Path(__file__).parents[2] / "mm_configs"
+    shipped = {path.stem: path for path in root.rglob("*.py") if "_base_" not in path.parts}
+    stem = Path(name).name.removesuffix(".py")
+    if stem in shipped:
+        return shipped[stem]
+    beside = [str(path) for path in Path(name).parent.glob("*.py")]
+    nearest = difflib.get_close_matches(name, beside, n=2, cutoff=0.7)
+    nearest += difflib.get_close_matches(stem, shipped, n=3, cutoff=0.3)
+    raise typer.BadParameter(
+        f"{name} is neither a file nor the name of a config in mm_configs. "
+        f"Nearest: {', '.join(nearest) or 'none'}."
+    )
+
+
+def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
+    from mixplug.optional import optional
+
+    path = find_config(config)
+    with one_line():
+        mmpretrain = optional("mmpretrain", "mm", f"mixplug {name.removesuffix('.py')}")
+        optional("mixplug.mm", "mm", "The mixup key")
+    tool = Path(mmpretrain.__file__).parent / ".mim" / "tools" / name
+    if not tool.is_file():  # an editable install keeps its tools at the root of its repository
+        tool = Path(mmpretrain.__file__).parents[1] / "tools" / name
+    sys.argv = [str(tool), str(path), *arguments]
+    runpy.run_path(str(tool), run_name="__main__")

@@ -1,0 +1,83 @@
+"""``mixplug viz``: figures of a metric model, by the jobs of mixplug.viz.from_config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixplug.cli.screen import one_line, progress
+from mixplug.cli.tools import find_config
+
+app = typer.Typer(no_args_is_help=True, help="Figures of a metric model, from its mm config.")
+
+Config = Annotated[str, typer.Argument(help="mm config, or its name in mm_configs")]
+Checkpoint = Annotated[Path, typer.Argument(help="of a training run")]
+Seed = Annotated[int, typer.Option(help="of what is drawn at random")]
+Out = Annotated[Path, typer.Option(help="folder for the figures")]
+_OUT = Path("output/viz")
+
+
+@app.command()
+def retrieval(
+    config: Config,
+    checkpoint: Checkpoint,
+    queries: Annotated[int, typer.Option(min=1, help="how many")] = 8,
+    top: Annotated[int, typer.Option(min=1, help="neighbours of each")] = 5,
+    seed: Seed = 0,
+    out: Out = _OUT,
+) -> None:
+    """Show test queries and their nearest neighbours, hits and misses framed; PNG and HTML."""
+    _draw("draw_retrieval", config, out, checkpoint, queries, top, seed)
+
+
+@app.command()
+def embedding(
+    config: Config,
+    checkpoints: Annotated[list[Path], typer.Argument(help="one or several, side by side")],
+    classes: Annotated[int, typer.Option(min=1, help="how many test classes")] = 10,
+    seed: Seed = 0,
+    out: Out = _OUT,
+) -> None:
+    """Map test classes to two dimensions, by UMAP if it is installed, else by t-SNE."""
+    _draw("draw_embedding", config, out, checkpoints, classes, seed)
+
+
+@app.command()
+def positivity(
+    config: Config,
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="of a training run; without one, epoch 0")
+    ] = None,
+    seed: Seed = 0,
+    out: Out = _OUT,
+) -> None:
+    """Plot how often a mixed embedding acts as a positive against λ, measured and by (4.14)."""
+    _draw("draw_positivity", config, out, checkpoint, seed)
+
+
+def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
+    """Run a job of mixplug.viz.from_config and print what it says and where its files are."""
+    from mixplug.optional import optional
+
+    with one_line():
+        optional("mmpretrain", "mm", "mixplug viz")
+        jobs = optional("mixplug.viz.from_config", "mm", "mixplug viz")
+        try:
+            path = find_config(config)
+        except typer.BadParameter as error:
+            raise ValueError(error.message) from None
+        out.mkdir(parents=True, exist_ok=True)
+        with progress() as bar:
+            task = bar.add_task("embedding", total=None)
+
+            def tick(done: int, total: int) -> None:
+                text = "embedding" if done < total else "drawing"
+                bar.update(task, completed=done, total=total, description=text)
+
+            files, said = getattr(jobs, job)(path, *arguments, out, tick)
+            bar.update(task, description="done")
+    print(said)
+    for file in files:
+        print(f"{file.suffix[1:]}: {file.resolve()}")

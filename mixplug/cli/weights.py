@@ -1,0 +1,122 @@
+"""``mixplug weights``: checkpoints looked into, compared with a model, and converted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mixplug.cli.screen import console, one_line
+from mixplug.cli.tools import find_config
+
+if TYPE_CHECKING:
+    from mixplug.weights.report import Report
+
+app = typer.Typer(no_args_is_help=True, help="Weights between timm, mmpretrain and DINO.")
+
+Checkpoint = Annotated[Path, typer.Argument(help=".pth or .safetensors, of any of these")]
+Part = Annotated[
+    str | None, typer.Option(help="teacher, ema, model or student; the first there is if not named")
+]
+_COLORS = {"loaded": "green", "resized": "cyan", "unexpected": "yellow"} | dict.fromkeys(
+    ("missing", "mismatched"), "red"
+)
+
+
+@app.command()
+def convert(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Argument(help=".safetensors or .pth")],
+    to: Annotated[str, typer.Option(help="timm, mmpretrain or dino")],
+    part: Part = None,
+    grid: Annotated[
+        str | None, typer.Option(help="ROWSxCOLUMNS of patches, to resize positions to")
+    ] = None,
+) -> None:
+    """Write one network of a checkpoint under the names of another host."""
+    from mixplug.weights import convert as job
+
+    with one_line():
+        done = job(checkpoint, out, part, to, _grid(grid))
+    numbers = sum(tensor.numel() for tensor in done.state.values())
+    print(f"from: {done.source}, named as in {done.layout}")
+    print(f"written: {len(done.state)} tensors, {numbers:,} numbers, named as in {to}")
+    if done.left_out:
+        print(f"left out: {', '.join(done.left_out)}")
+    print(f"file: {out.resolve()}")
+
+
+@app.command()
+def check(
+    checkpoint: Checkpoint,
+    model: Annotated[str | None, typer.Option(help="name of a timm model to load into")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="mm config with a backbone to load into")
+    ] = None,
+    part: Part = None,
+    min_loaded: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="exit with 1 below this share of the model's numbers"),
+    ] = 0.99,
+) -> None:
+    """Say shape by shape what a model would get of a checkpoint; without a model, what is in it."""
+    if model is not None and config is not None:
+        raise typer.BadParameter("--model and --config are two models: name one.")
+    with one_line():
+        if model is None and config is None:
+            _say_what_is_in(checkpoint, part)
+            return
+        report = _report(checkpoint, part, model, config)
+        _show(report.rows(), ("", "name", "checkpoint", "model"))
+        print(report.line())
+        if report.share < min_loaded:
+            raise ValueError(
+                f"{100 * report.share:.2f} % of the model would be loaded, {100 * min_loaded:g} % "
+                f"are needed."
+            )
+
+
+def _report(checkpoint: Path, part: str | None, model: str | None, config: str | None) -> Report:
+    from mixplug.optional import optional
+    from mixplug.weights import load_file, timm_model
+
+    if model is not None:
+        return load_file(timm_model(model), checkpoint, part, min_loaded=0)
+    adapter = optional("mixplug.adapters.mm_weights", "mm", "An mm config")
+    return load_file(adapter.backbone_of(find_config(str(config))), checkpoint, part, min_loaded=0)
+
+
+def _say_what_is_in(checkpoint: Path, part: str | None) -> None:
+    from mixplug.weights import Report, parts, read
+    from mixplug.weights import part as part_of
+    from mixplug.weights.vit import described
+
+    found = read(checkpoint)
+    chosen = part_of(found, part)
+    shapes = {name: tuple(tensor.shape) for name, tensor in chosen.backbone.items()}
+    _show([row[1:3] for row in Report(shapes).rows()], ("name", "shape"))
+    for other in parts(found).values():
+        head = f", and a head of {len(other.head)}" if other.head else ""
+        mark = "*" if other.name == chosen.name else " "
+        print(f"{mark} {other}: {len(other.backbone)} tensors{head}")
+    print(f"{chosen.name}: {described(chosen.backbone)}")
+
+
+def _show(rows: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
+    table = Table(*titles, box=None)
+    for what, *cells in rows:
+        color = _COLORS.get(what)
+        table.add_row(f"[{color}]{what}[/]" if color else what, *cells)
+    console.print(table)
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise typer.BadParameter(f"--grid needs ROWSxCOLUMNS, such as 14x14, got {text!r}.")
+    return int(rows), int(columns)

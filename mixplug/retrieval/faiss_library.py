@@ -1,0 +1,79 @@
+"""faiss as it is found here: its module, its threads, and whether it works on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug.optional import optional
+
+_SELF_TEST = """
+import faiss, numpy
+angle = numpy.arange(512) * (2 * numpy.pi / 512)
+circle = numpy.stack([numpy.cos(angle), numpy.sin(angle)] * 16, 1).astype("float32")
+index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatL2(32))
+index.add(circle)
+found = index.search(circle, 3)[1]
+known = (numpy.arange(512)[:, None] + [-1, 0, 1]) % 512
+assert (numpy.sort(found, 1) == numpy.sort(known, 1)).all(), found
+"""
+
+
+def load_faiss() -> ModuleType:
+    """The module, or an ImportError with the line that installs it."""
+    return optional("faiss", "metric", "The search backend 'faiss'")
+
+
+def has_faiss() -> bool:
+    """Whether it is installed."""
+    with contextlib.suppress(ImportError):
+        return bool(load_faiss())
+    return False
+
+
+@contextlib.contextmanager
+def threads(faiss: ModuleType) -> Iterator[None]:
+    """As many threads as torch has, for faiss, which has an OpenMP of its own."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def array(t: Tensor) -> Any:
+    """A tensor as faiss takes it."""
+    return t.cpu().contiguous().numpy()
+
+
+@functools.cache
+def gpu_faiss_works() -> bool:
+    """Whether faiss finds known neighbours on a GPU; asked once per process.
+
+    It is asked in a process of its own, since faiss aborts where its wheel has no kernels for the
+    GPU at hand.
+    """
+    if not has_faiss() or not hasattr(load_faiss(), "StandardGpuResources"):
+        return False
+    if not load_faiss().get_num_gpus():
+        return False
+    command = [sys.executable, "-c", _SELF_TEST]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        said = run.stderr.strip()[-300:] or f"it ended with {run.returncode}"
+    except subprocess.TimeoutExpired:
+        run, said = None, "it did not end within 120 s"
+    if run is not None and run.returncode == 0:
+        return True
+    warnings.warn(f"faiss fails its self-test on the GPU, so it is not used: {said}", stacklevel=2)
+    return False

@@ -1,0 +1,142 @@
+"""What holds a gallery and finds neighbours in it: torch's tensor, or an index of faiss.
+
+A store takes embeddings as they are to be compared, by 'ip' or 'l2'; finds k neighbours, ties in
+the order of ids, on the device of the queries; and writes itself to a file, and reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug.functional.nearest import nearest, untie
+from mixplug.retrieval.faiss_library import array, gpu_faiss_works, has_faiss, load_faiss, threads
+
+_GPU_MOST = 2048  # neighbours that faiss finds on a GPU
+
+
+class TorchStore:
+    """The gallery itself; every search is exact."""
+
+    backend = "torch"
+
+    def __init__(self, gallery: Tensor, metric: str, index: str) -> None:
+        self.gallery, self.metric = gallery, metric
+        self.count, self.width = gallery.shape
+
+    def find(self, queries: Tensor, k: int, block: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        """Distances and ids, (Q, k) each."""
+        gallery = self.gallery.to(queries.device)
+        return nearest(queries, gallery, k, self.metric, block)
+
+    def write(self, path: str | Path) -> None:
+        """Write the gallery to PATH."""
+        torch.save({"gallery": self.gallery.cpu()}, path)
+
+    @classmethod
+    def read(cls, path: str | Path, metric: str, index: str) -> TorchStore:
+        """What :meth:`write` wrote."""
+        return cls(torch.load(path, weights_only=True)["gallery"], metric, index)
+
+
+class FaissStore:
+    """An index of faiss, on the CPU, or on the gallery's GPU if that works."""
+
+    backend = "faiss"
+
+    def __init__(self, gallery: Tensor, metric: str, index: str) -> None:
+        faiss = load_faiss()
+        native = _MAKE[index](faiss, len(gallery), gallery.shape[1], metric)
+        points = array(gallery)
+        with threads(faiss):
+            native.train(points)
+            native.add(points)
+        self._take(native, metric, index)
+        if gallery.is_cuda and index == "flat" and gpu_faiss_works():
+            resources = faiss.StandardGpuResources()
+            resources.noTempMemory()  # it would take 1.5 GB from whoever trains on the same GPU
+            self.searched = faiss.index_cpu_to_gpu(resources, gallery.device.index or 0, native)
+            self.resources, self.most = resources, _GPU_MOST
+
+    def _take(self, native: Any, metric: str, index: str) -> None:
+        self.native, self.metric, self.index = native, metric, index
+        self.searched, self.most = native, native.ntotal + 1
+        self.count, self.width = native.ntotal, native.d
+
+    def find(self, queries: Tensor, k: int, block: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+        """Distances and ids, (Q, k) each."""
+        exact = self.index == "flat"
+        asked = min(k + exact, self.count)
+        if asked > self.most:
+            return nearest(queries, self._gallery().to(queries.device), k, self.metric, block)
+        faiss = load_faiss()
+        if self.index == "hnsw":
+            self.native.hnsw.efSearch = max(64, 2 * asked)
+        with threads(faiss):
+            values, ids = map(torch.from_numpy, self.searched.search(array(queries), asked))
+
+        def again(rows: Tensor) -> tuple[Tensor, Tensor]:
+            return nearest(queries[rows].cpu(), self._gallery(), k, self.metric, block)
+
+        found = untie(values, ids, k, self.metric == "ip", again if exact else None)
+        return found[0].to(queries.device), found[1].to(queries.device)
+
+    def _gallery(self) -> Tensor:
+        """The copy that faiss has of the gallery, as a view."""
+        view = load_faiss().rev_swig_ptr(self.native.get_xb(), self.count * self.width)
+        return torch.from_numpy(view).view(self.count, self.width)
+
+    def write(self, path: str | Path) -> None:
+        """Write the gallery to PATH."""
+        load_faiss().write_index(self.native, str(path))
+
+    @classmethod
+    def read(cls, path: str | Path, metric: str, index: str) -> FaissStore:
+        """What :meth:`write` wrote."""
+        store = cls.__new__(cls)
+        store._take(load_faiss().read_index(str(path)), metric, index)
+        return store
+
+
+STORES: dict[str, type[TorchStore] | type[FaissStore]] = {"torch": TorchStore, "faiss": FaissStore}
+
+
+def _flat(faiss: ModuleType, count: int, width: int, metric: str) -> Any:
+    return faiss.IndexFlat(width, _measure(faiss, metric))
+
+
+def _hnsw(faiss: ModuleType, count: int, width: int, metric: str) -> Any:
+    native = faiss.IndexHNSWFlat(width, 32, _measure(faiss, metric))
+    native.hnsw.efConstruction = 128
+    return native
+
+
+def _ivf(faiss: ModuleType, count: int, width: int, metric: str) -> Any:
+    """4 sqrt(N) lists, of at least 39 items, as faiss advises; an eighth of them is searched."""
+    lists = max(1, min(round(4 * count**0.5), count // 39))
+    quantizer = _flat(faiss, count, width, metric)
+    native = faiss.IndexIVFFlat(quantizer, width, lists, _measure(faiss, metric))
+    native.nprobe = min(lists, max(8, lists // 8))
+    native.cp.min_points_per_centroid = 1  # a gallery that small needs no warning
+    return native
+
+
+_MAKE = {"flat": _flat, "hnsw": _hnsw, "ivf": _ivf}
+
+
+def _measure(faiss: ModuleType, metric: str) -> int:
+    return {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}[metric]
+
+
+def choose(backend: str, index: str, device: torch.device) -> str:
+    """'auto' stays where the gallery is: faiss on the CPU, on a GPU only if it works there."""
+    if backend != "auto":
+        return backend
+    if index != "flat":
+        return "faiss"
+    works = has_faiss() if device.type == "cpu" else device.type == "cuda" and gpu_faiss_works()
+    return "faiss" if works else "torch"
