@@ -146,7 +146,7 @@ def _recall(embeddings: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def _scores(embeddings: Tensor, labels: Tensor, *more: str) -> dict[str, float]:
-    metrics = RetrievalMetrics(metrics=(*_SHARED.values(), *more), device="cpu")
+    metrics = RetrievalMetrics(scores=(*_SHARED.values(), *more), device="cpu")
     metrics.update(embeddings, labels)
     return metrics.compute()
 

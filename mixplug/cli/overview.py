@@ -11,7 +11,7 @@ from mixplug.cli.screen import console
 
 
 def list_() -> None:
-    """List what the catalog offers: mixers here, and those of installed plugins."""
+    """List what the catalog offers: mixers, losses, metrics and methods, here and of plugins."""
     from mixplug.catalog import REQUIRED, entries
 
     table = Table("name", "kind", "source, hosts", box=None)

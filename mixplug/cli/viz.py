@@ -36,7 +36,10 @@ def retrieval(
 def embedding(
     config: Config,
     checkpoints: Annotated[list[Path], typer.Argument(help="one or several, side by side")],
-    classes: Annotated[int, typer.Option(min=1, help="how many test classes")] = 10,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, help="how many test classes; ten, or all if there are fewer"),
+    ] = None,
     seed: Seed = 0,
     out: Out = _OUT,
 ) -> None:

@@ -113,7 +113,7 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
 def recall(embeddings: Tensor, labels: Tensor) -> dict[int, float]:
     """Recall@K in percent, each image being the query once and all others the gallery."""
     # torch's search: the same numbers whether faiss is installed or not
-    metrics = RetrievalMetrics(KS, metrics=("recall",), backend="torch", device="cpu")
+    metrics = RetrievalMetrics(KS, scores=("recall",), backend="torch", device="cpu")
     metrics.update(embeddings, labels)
     found = metrics.compute()
     return {k: 100 * found[f"recall@{k}"] for k in KS}

@@ -56,11 +56,38 @@ class LogSum:
         there = weight > 0
         lowest = torch.finfo(s.dtype).min  # finite, for rows without weight to have no NaN
         log_weight = torch.where(there, weight, 1).log()
-        exponent = torch.where(there, self.slope * (s - self.margin) + log_weight, lowest)
+        exponent = torch.where(there, self.exponent(s) + log_weight, lowest)
         total = torch.logsumexp(exponent, -1)
         if self.offset:
             total = torch.logaddexp(total, torch.zeros_like(total))
         return self.scale * torch.where(there.any(-1), total, 0)
+
+    def exponent(self, s: Tensor) -> Tensor:
+        """The exponent c (s − m), elementwise."""
+        return self.slope * (s - self.margin)
+
+
+@dataclass(frozen=True)
+class SelfPaced(LogSum):
+    r"""A :class:`LogSum` whose slope is c·α(s), with :math:`\alpha(s) = [\pm(s - t)]_+` [0].
+
+    α is how far a similarity is from its optimum t, on the side where c pushes it down (sign of c),
+    and has no gradient.
+
+    Attributes:
+        optimum: t.
+
+    - [0]: Circle Loss: A Unified Perspective of Pair Similarity Optimization, 2020,
+      https://arxiv.org/abs/2002.10857
+    """
+
+    optimum: float = 0.0
+
+    def exponent(self, s: Tensor) -> Tensor:
+        """The exponent c α(s) (s − m), elementwise."""
+        away = s.detach() - self.optimum
+        pace = (away if self.slope > 0 else -away).relu()
+        return super().exponent(s) * pace
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def nearest_negatives(s: Tensor, negative: Tensor, k: int, fewer: bool = False) 
     elif not 1 <= k <= fewest:
         raise ValueError(
             f"k={k} hardest negatives are wanted, but an anchor of this batch has only {fewest}: "
-            f"use a smaller k, or larger batches with more classes."
+            f"use a smaller k (Metrix has hardest=k), or larger batches with more classes."
         )
     lowest = torch.finfo(s.dtype).min
     return s.detach().masked_fill(~negative, lowest).topk(k, -1).indices

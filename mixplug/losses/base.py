@@ -112,7 +112,8 @@ class MetricLoss(nn.Module):
             raise ValueError(
                 f"{self.name}: no example of this batch has another one of its class, so there is "
                 f"no positive pair. Use mixplug.data.samplers.MPerClassSampler (in a config: "
-                f"sampler=dict(type='mixplug.MPerClassSampler', m=...)), or a larger batch."
+                f"sampler=dict(type='mixplug.MPerClassSampler', batch_size=..., m=...)), or a "
+                f"larger batch."
             )
 
 

@@ -44,7 +44,8 @@ def as_pair_loss(loss: nn.Module | Mapping[str, Any] | str, name: str) -> PairLo
             return found
     raise ValueError(
         f"{name} needs a loss of form (4.3), a sum over positives and a sum over negatives "
-        f"of an anchor, got {type(built).__name__}. Triplets are no such sums."
+        f"of an anchor, got {type(built).__name__}: neither triplets nor a loss that mixes already "
+        f"are such sums."
     )
 
 

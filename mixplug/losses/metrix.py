@@ -45,7 +45,8 @@ class Metrix(MixingLoss):
     - 'feature': maps before pooling, one for every pair of examples (all anchors share it); where
       pooling is the average and all that follows linear, as 'embed', of the unnormalised ones;
     - 'input': examples, of the k hardest negatives of every anchor with the anchor, or with one of
-      its positives, so that at most k·B more are embedded, all at once: in chunks batch norm would
+      its positives, so that at most k·B more are embedded ('pos-pos': every pair of a class, (m-1)
+      B / 2 and each with itself; 'neg-neg': k² B at most), all at once: in chunks batch norm would
       see each of them apart, and twice.
 
     A proxy has neither features nor input. At these two levels 'anc-neg' is undefined with a proxy

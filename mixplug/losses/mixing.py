@@ -189,5 +189,8 @@ def hardest_by_level(hardest: int | Mapping[str, int] | None, name: str) -> dict
         by_level = {"input": 3} if hardest is None else dict.fromkeys(LEVELS, hardest)
     for level, k in by_level.items():
         if level not in LEVELS or not isinstance(k, int) or k < 1:
-            raise ValueError(f"{name} needs hardest an integer >= 1, by level, got {hardest!r}.")
+            raise ValueError(
+                f"{name} needs hardest an integer >= 1, or a dict of them by level in {LEVELS}, "
+                f"got {hardest!r}."
+            )
     return by_level

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from mixplug.functional.pairwise import Additive, Form, LogSum
+from mixplug.functional.pairwise import Additive, Form, LogSum, SelfPaced
 from mixplug.losses.base import PairLoss
 from mixplug.losses.building import converts
 from mixplug.losses.pml import PACKAGE, PML
@@ -103,6 +103,14 @@ class Row:
     reduction: str = "sum"
 
 
+def _circle(loss: Any, d: Scale) -> Form:
+    return Form(
+        SelfPaced(-loss.gamma, loss.delta_p, 0, optimum=loss.op),
+        SelfPaced(loss.gamma, loss.delta_n, 0, optimum=loss.on),
+        soft=True,
+    )
+
+
 def _contrastive(loss: Any, d: Scale) -> Form:
     return Form(
         Additive(-d.slope, d.level(loss.pos_margin), hinge=True),
@@ -140,6 +148,7 @@ def _proxy_anchor(loss: Any, d: Scale) -> Form:
 
 # Those that fit, but for what as_form says.
 ROWS: dict[str, Row] = {
+    "CircleLoss": Row(_circle, reducers=("AvgNonZeroReducer", "MeanReducer")),
     "ContrastiveLoss": Row(
         _contrastive, reducers=("AvgNonZeroReducer", "MeanReducer"), reduction="mean"
     ),
@@ -157,6 +166,11 @@ _EACH = (
 _BOTH = "the sum of its negative term is over positives too, and that of (4.3) over negatives alone"
 _WEIGHTS = "it is a classifier with one weight vector per class; ProxyNCALoss is such a loss too"
 _RANKS = "it is a function of ranks or of histograms, not of sums over pairs"
+_NEGATIVES = "it weighs negatives by each other, and (4.3) is a function of their sum"
+_BATCH = "it compares a pair with others of the batch, not with those of its anchor alone"
+_NOISE = "it measures by a ratio of variances, which is no function of inner products"
+_NO_NEGATIVES = "it has no negatives"
+_NO_FORMULA = "it is a base class without a formula"
 _WRAPS = "it wraps another loss, which is the one to give"
 _REASONS = {
     _TRIPLETS: ("TripletMarginLoss", "MarginLoss", "AngularLoss"),
@@ -168,6 +182,14 @@ _REASONS = {
         "SubCenterArcFaceLoss",
     ),
     _RANKS: ("FastAPLoss", "HistogramLoss", "PNPLoss", "SmoothAPLoss", "DynamicSoftMarginLoss"),
+    _NEGATIVES: ("RankedListLoss",),
+    _BATCH: ("IntraPairVarianceLoss", "ManifoldLoss", "ThresholdConsistentMarginLoss"),
+    _NOISE: ("SignalToNoiseRatioContrastiveLoss",),
+    _NO_NEGATIVES: ("VICRegLoss",),
+    _NO_FORMULA: (
+        "BaseLossWrapper", "BaseMetricLossFunction", "EmbeddingRegularizerMixin",
+        "GenericPairLoss", "WeightRegularizerMixin",
+    ),
     _WRAPS: ("CrossBatchMemory", "MultipleLosses", "SelfSupervisedLoss"),
 }  # fmt: skip
 WHY_NOT = {name: why for why, names in _REASONS.items() for name in names}
@@ -177,11 +199,11 @@ WHY_NOT = {name: why for why, names in _REASONS.items() for name in names}
 def as_form(loss: nn.Module) -> PairLoss | None:
     """The loss of PML as a loss of form (4.3), with the same value; proxies stay the same object.
 
-    A batch in which no anchor has a positive raises. Values differ for two losses. NCALoss leaves
-    anchors without positives out of its mean. ContrastiveLoss averages over all pairs of a batch,
-    here over the pairs of an anchor and then over anchors: equal with MeanReducer and as many
-    positives, and as many negatives, for every anchor; its default, AvgNonZeroReducer, has no
-    counterpart, which a warning says.
+    A batch in which no anchor has a positive raises. Values differ for three losses. NCALoss and
+    CircleLoss leave anchors without positives out of their mean. ContrastiveLoss averages over all
+    pairs of a batch, here over the pairs of an anchor and then over anchors: equal with MeanReducer
+    and as many positives, and as many negatives, for every anchor; its default, AvgNonZeroReducer,
+    has no counterpart, which a warning says.
 
     Args:
         loss: of PML, or :class:`PML`; None is returned for any other.
@@ -230,7 +252,7 @@ def _require_plain(loss: Any, row: Row) -> None:
                 f"PML's {type(loss).__name__} has the reducer {type(reducer).__name__}, but losses "
                 f"are averaged over anchors (4.10); allowed: {', '.join(row.reducers)}."
             )
-        if type(reducer).__name__ == "AvgNonZeroReducer":
+        if type(reducer).__name__ == "AvgNonZeroReducer" and row.reduction == "mean":
             warnings.warn(
                 f"PML's {type(loss).__name__} averages over pairs that are not zero, here it is "
                 f"averaged over all pairs of an anchor, then over anchors, as with "

@@ -31,7 +31,7 @@ class RetrievalMetrics:
 
     Attributes:
         ks: the values of K of Recall@K.
-        metrics: any of 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
+        scores: any of 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
             'uniformity'.
         backend: of the search, 'auto', 'faiss' or 'torch'.
         index: 'flat', 'hnsw' or 'ivf'.
@@ -44,7 +44,7 @@ class RetrievalMetrics:
     """
 
     ks: Sequence[int] = (1, 2, 4, 8)
-    metrics: Sequence[str] = NAMES
+    scores: Sequence[str] = NAMES
     backend: str = "auto"
     index: str = "flat"
     seed: int = 0
@@ -53,10 +53,10 @@ class RetrievalMetrics:
     _kept: list[Labelled] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.metrics if name not in NAMES]
-        if unknown or not self.metrics:
-            raise ValueError(f"RetrievalMetrics needs metrics of {NAMES}, got {self.metrics!r}.")
-        if "recall" in self.metrics and (not self.ks or min(self.ks) < 1):
+        unknown = [name for name in self.scores if name not in NAMES]
+        if unknown or not self.scores:
+            raise ValueError(f"RetrievalMetrics needs scores of {NAMES}, got {self.scores!r}.")
+        if "recall" in self.scores and (not self.ks or min(self.ks) < 1):
             raise ValueError(f"RetrievalMetrics needs ks >= 1, got {self.ks!r}.")
         Index(self.index, self.metric, self.backend)  # refuses now what it would refuse at the end
         _check_device(self.device, torch.cuda.device_count())
@@ -104,7 +104,7 @@ class RetrievalMetrics:
         prepare = METRICS[self.metric][0]
         queries = prepare(queries)
         results = self._of_neighbors(queries, labels, gallery)
-        for name in self.metrics:
+        for name in self.scores:
             if name in OF_EMBEDDINGS:
                 results |= OF_EMBEDDINGS[name](queries, labels, self.seed)
         if train is not None:
@@ -127,7 +127,7 @@ class RetrievalMetrics:
         self, queries: Tensor, labels: Tensor, gallery: Labelled | None
     ) -> dict[str, float]:
         """Means over all queries of what is found in blocks."""
-        wanted = {name: OF_NEIGHBORS[name] for name in self.metrics if name in OF_NEIGHBORS}
+        wanted = {name: OF_NEIGHBORS[name] for name in self.scores if name in OF_NEIGHBORS}
         if not wanted:
             return {}
         items, classes = queries, labels

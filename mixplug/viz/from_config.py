@@ -18,6 +18,7 @@ from mixplug.retrieval.search import search
 from mixplug.viz import embedding, positivity, retrieval
 
 Tick = Callable[[int, int], None]
+_CLASSES = 10  # of a map, where nothing else is said: more are hard to tell apart
 
 
 def draw_retrieval(
@@ -73,9 +74,16 @@ def _retrieved(found: Embedded, query: int, near: Sequence[int]) -> retrieval.Re
 
 
 def draw_embedding(
-    config: Path, checkpoints: Sequence[Path], classes: int, seed: int, out: Path, tick: Tick
+    config: Path,
+    checkpoints: Sequence[Path],
+    classes: int | None,
+    seed: int,
+    out: Path,
+    tick: Tick,
 ) -> tuple[list[Path], str]:
     """Test classes drawn at random, in two dimensions, for every checkpoint (Figure 4.4).
+
+    They are as many as ``classes``; None is ten, or all if there are fewer.
 
     Returns:
         The files, and a line that says what is on them.
@@ -90,6 +98,7 @@ def draw_embedding(
         test = found.of("query", "gallery")
         known = found.labels[test]
         order = sampling.permutation(len(known.unique()), _source(seed))
+        classes = classes or min(_CLASSES, len(order))
         some = embedding.choose_classes(known, classes, order)
         maps[name], method = embedding.flat_map(found.embeddings[test][some], seed=seed)
         labels, names = known[some], found.class_names

@@ -525,7 +525,7 @@ def test_what_cannot_be_scored_is_said(batch: list[dict], text: str) -> None:
 def test_settings_that_are_not_allowed() -> None:
     with pytest.raises(ValueError, match="mixed_epochs >= 1, got 0"):
         RecallAtK(mixed_epochs=0)
-    with pytest.raises(ValueError, match="needs metrics of"):
+    with pytest.raises(ValueError, match="needs scores of"):
         RecallAtK(scores="recal")
     with pytest.raises(ValueError, match=r"needs device None or one .*, got 'gpu'\."):
         RecallAtK(device="gpu")

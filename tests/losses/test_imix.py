@@ -250,16 +250,16 @@ def test_a_level_without_its_source_warns_and_mixes_embeddings() -> None:
         ({"alpha": 0}, r"IMix needs alpha > 0, got 0\."),
         ({"w": -1}, r"IMix needs w >= 0, got -1\."),
         ({"clean": -1}, r"IMix needs clean >= 0, got -1\."),
-        ({"hardest": 0}, r"IMix needs hardest an integer >= 1, by level, got 0\."),
+        ({"hardest": 0}, r"IMix needs hardest an integer >= 1.*by level in .*got 0\."),
         (
             {"hardest": {"pixels": 3}},
-            r"IMix needs hardest an integer >= 1, by level, got \{'pixels': 3\}\.",
+            r"IMix needs hardest an integer >= 1.*by level in .*got \{'pixels': 3\}\.",
         ),
         (
             {"loss": {"type": "ProxyAnchor", "num_classes": 4, "dim": 5}},
             r"IMix mixes anchors, and those of ProxyAnchor are proxies",
         ),
-        ({"loss": nn.ReLU()}, r"IMix needs a loss of form \(4\.3\).*got ReLU\."),
+        ({"loss": nn.ReLU()}, r"IMix needs a loss of form \(4\.3\).*got ReLU"),
     ],
     ids=str,
 )

@@ -934,9 +934,9 @@ def test_without_gradients() -> None:
         ({"alpha": float("nan")}, "alpha > 0, got nan"),
         ({"w": -0.1}, "Metrix needs w >= 0, got -0.1"),
         ({"chunk": 0}, "Metrix needs chunk >= 1 or None, got 0"),
-        ({"hardest": 0}, "Metrix needs hardest an integer >= 1, by level, got 0"),
-        ({"hardest": {"input": -1}}, "hardest an integer >= 1, by level"),
-        ({"hardest": {"maps": 3}}, "hardest an integer >= 1, by level"),
+        ({"hardest": 0}, "Metrix needs hardest an integer >= 1.*by level in .*got 0"),
+        ({"hardest": {"input": -1}}, "hardest an integer >= 1, .*by level"),
+        ({"hardest": {"maps": 3}}, "hardest an integer >= 1, .*by level"),
         ({"loss": nn.TripletMarginLoss()}, "Metrix needs a loss of form .4.3.*TripletMarginLoss"),
     ],
 )

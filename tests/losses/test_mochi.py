@@ -207,7 +207,7 @@ def test_steps_are_drawn_from_the_generators() -> None:
         ({"alpha": 0}, r"MoCHi needs alpha > 0, got 0\."),
         ({"synthetic": 0}, r"MoCHi needs synthetic None, >= 1, or such numbers by \('neg-neg', "),
         ({"synthetic": {"pos-pos": 2}}, r"MoCHi needs synthetic None, >= 1, .*'pos-pos': 2"),
-        ({"loss": torch.nn.ReLU()}, r"MoCHi needs a loss of form \(4\.3\).*got ReLU\."),
+        ({"loss": torch.nn.ReLU()}, r"MoCHi needs a loss of form \(4\.3\).*got ReLU"),
     ],
     ids=str,
 )

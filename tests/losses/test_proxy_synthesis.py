@@ -143,7 +143,7 @@ def test_one_class_has_nothing_to_mix() -> None:
             {"loss": "MultiSimilarity"},
             r"ProxySynthesis needs a loss with proxies, such as .*, got ",
         ),
-        ({"loss": torch.nn.ReLU()}, r"ProxySynthesis needs a loss of form \(4\.3\).*got ReLU\."),
+        ({"loss": torch.nn.ReLU()}, r"ProxySynthesis needs a loss of form \(4\.3\).*got ReLU"),
         ({"alpha": 0}, r"ProxySynthesis needs alpha > 0, got 0\."),
         ({"mu": 0}, r"ProxySynthesis needs mu > 0, got 0\."),
     ],

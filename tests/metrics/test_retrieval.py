@@ -77,9 +77,9 @@ def test_scores_equal_the_loops(
 def test_a_block_without_any_relevant_item_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     e, y = data()
     y[:20] = torch.arange(1000, 1020)
-    whole = scored(e, y, metrics=("recall", "r_precision", "map_at_r"))
+    whole = scored(e, y, scores=("recall", "r_precision", "map_at_r"))
     monkeypatch.setattr(module, "_BLOCK", 10)
-    parts = scored(e, y, metrics=("recall", "r_precision", "map_at_r"))
+    parts = scored(e, y, scores=("recall", "r_precision", "map_at_r"))
     assert parts == pytest.approx(whole, rel=1e-12)
 
 
@@ -127,7 +127,7 @@ def test_gallery_and_queries_are_moved_to_the_device(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "Index", Seen)
     monkeypatch.setattr(module, "_BLOCK", 100)
     e, y = data()
-    metrics = RetrievalMetrics(metrics=("recall",))
+    metrics = RetrievalMetrics(scores=("recall",))
     metrics.device = "meta"
     metrics.update(e, y)
     metrics.compute()
@@ -161,13 +161,13 @@ def test_devices_are_those_that_torch_has() -> None:
 def test_scores_equal_those_of_pytorch_metric_learning(metric: str) -> None:
     calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
     e, y = data(400, 30)
-    mine = scored(e, y, metric=metric, metrics=("precision_at_1", "r_precision", "map_at_r"))
+    mine = scored(e, y, metric=metric, scores=("precision_at_1", "r_precision", "map_at_r"))
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
     theirs = calculator.AccuracyCalculator(include=names, device=torch.device("cpu"))
     other = theirs.get_accuracy(F.normalize(e) if metric == "cosine" else e, y)
     assert list(mine.values()) == pytest.approx([other[name] for name in names], abs=1e-9)
     (q, z), gallery = data(50, 30), (e, y)
-    mine = scored(q, z, metric="l2", gallery=gallery, metrics=("r_precision", "map_at_r"))
+    mine = scored(q, z, metric="l2", gallery=gallery, scores=("r_precision", "map_at_r"))
     other = theirs.get_accuracy(q, z, e, y)
     assert list(mine.values()) == pytest.approx([other[name] for name in names[1:]], abs=1e-9)
 
@@ -175,28 +175,28 @@ def test_scores_equal_those_of_pytorch_metric_learning(metric: str) -> None:
 def test_metrics_differ_where_lengths_do() -> None:
     e, y = data()
     e = e * torch.rand(len(e), 1) * 5
-    values = {m: scored(e, y, metric=m, metrics=("map_at_r",))["map@r"] for m in METRICS}
+    values = {m: scored(e, y, metric=m, scores=("map_at_r",))["map@r"] for m in METRICS}
     assert len(set(values.values())) == 3
 
 
 def test_utilization_of_clean_and_mixed_examples() -> None:
     (e, y), train, mixed = data(), torch.randn(70, 6), torch.randn(200, 6)
-    found = scored(e, y, metrics=("recall",), train=train, mixed=mixed)
+    found = scored(e, y, scores=("recall",), train=train, mixed=mixed)
     q, x, m = (F.normalize(t).tolist() for t in (e, train, mixed))
     assert found["utilization"] == pytest.approx(naive.utilization(q, x), rel=1e-5)
     assert found["utilization_mixed"] == pytest.approx(naive.utilization(q, x + m), rel=1e-5)
     assert found["utilization_mixed"] < found["utilization"]
-    plain = scored(e, y, metrics=("recall",), train=train, metric="l2")
+    plain = scored(e, y, scores=("recall",), train=train, metric="l2")
     assert plain["utilization"] == pytest.approx(
         naive.utilization(e.tolist(), train.tolist()), rel=1e-5
     )
-    assert "utilization" not in scored(e, y, metrics=("recall",))
+    assert "utilization" not in scored(e, y, scores=("recall",))
 
 
 def test_only_what_is_asked_for_is_there() -> None:
     e, y = data()
-    assert list(scored(e, y, metrics=("recall",), ks=(3,))) == ["recall@3"]
-    assert list(scored(e, y, metrics=("uniformity", "map_at_r"))) == ["map@r", "uniformity"]
+    assert list(scored(e, y, scores=("recall",), ks=(3,))) == ["recall@3"]
+    assert list(scored(e, y, scores=("uniformity", "map_at_r"))) == ["map@r", "uniformity"]
     names = "recall@1 recall@2 recall@4 recall@8 map@r r_precision precision@1 nmi alignment "
     assert set(scored(e, y)) == {*names.split(), "uniformity"}
 
@@ -213,7 +213,7 @@ def test_neighbours_are_searched_once_with_what_is_needed(monkeypatch: pytest.Mo
     largest = int(y.bincount().max()) - 1
     assert largest > 8
     for metrics, k in ((NAMES, largest), (("recall",), 8), (("precision_at_1",), 1)):
-        scored(e, y, metrics=metrics)
+        scored(e, y, scores=metrics)
         assert asked == [k]
         asked.clear()
 
@@ -223,25 +223,25 @@ def test_one_seed_gives_one_result_however_it_is_split_and_without_faiss(
 ) -> None:
     e, y = data()
     assert scored(e, y) == scored(e, y, batch=7)
-    nmi = {scored(e, y, metrics=("nmi",), seed=seed)["nmi"] for seed in range(4)}
+    nmi = {scored(e, y, scores=("nmi",), seed=seed)["nmi"] for seed in range(4)}
     assert len(nmi) > 1
     with_faiss = scored(e, y)
     monkeypatch.setitem(sys.modules, "faiss", None)
     without = scored(e, y)
     assert 0 < without.pop("nmi") < 1 and with_faiss.pop("nmi")
     assert without == pytest.approx(with_faiss, rel=1e-12)
-    assert scored(e, y, metrics=("nmi",)) == scored(e, y, metrics=("nmi",))
+    assert scored(e, y, scores=("nmi",)) == scored(e, y, scores=("nmi",))
 
 
 def test_compute_can_be_called_between_updates_and_reset_forgets() -> None:
     e, y = data()
     before = e.clone()
-    metrics = RetrievalMetrics(metrics=("recall", "uniformity"))
+    metrics = RetrievalMetrics(scores=("recall", "uniformity"))
     metrics.update(e[:80], y[:80])
     first = metrics.compute()
     assert first == metrics.compute()
     metrics.update(e[80:].requires_grad_(), y[80:])
-    assert metrics.compute() == scored(e, y, metrics=("recall", "uniformity")) != first
+    assert metrics.compute() == scored(e, y, scores=("recall", "uniformity")) != first
     assert torch.equal(e, before)
     metrics.reset()
     metrics.update(e[:80], y[:80])
@@ -255,10 +255,10 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
     ("call", "message"),
     [
         (
-            lambda: RetrievalMetrics(metrics=("recall", "mrr")),
-            r"RetrievalMetrics needs metrics of \('recall', .*, got \('recall', 'mrr'\)\.",
+            lambda: RetrievalMetrics(scores=("recall", "mrr")),
+            r"RetrievalMetrics needs scores of \('recall', .*, got \('recall', 'mrr'\)\.",
         ),
-        (lambda: RetrievalMetrics(metrics=()), r"needs metrics of"),
+        (lambda: RetrievalMetrics(scores=()), r"needs scores of"),
         (lambda: RetrievalMetrics(ks=(0, 1)), r"needs ks >= 1, got \(0, 1\)\."),
         (lambda: RetrievalMetrics(backend="annoy"), r"backend in .*, got 'annoy'\."),
         (lambda: RetrievalMetrics(index="pq"), r"index in .*, got 'pq'\."),
@@ -284,7 +284,7 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
             r"No query has a relevant item in the gallery, which R needs\.",
         ),
         (
-            lambda: scored(E4, torch.arange(4), metrics=("alignment",)),
+            lambda: scored(E4, torch.arange(4), scores=("alignment",)),
             r"alignment needs a positive pair",
         ),
     ],

@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
 from typer.testing import CliRunner
 
-from mixplug.adapters.mm_embed import _method_of_logs, embeddings_of, weights
+from mixplug.adapters.mm_embed import embeddings_of, weights
 from mixplug.cli import app
 from mixplug.data.retrieval import retrieval_set
 from mixplug.viz import from_config, retrieval
@@ -165,6 +165,13 @@ class Evil:
         return (Path.touch, (Path("evil"),))
 
 
+def test_a_map_without_a_number_has_all_of_few_classes(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    run = invoke("embedding", path, checkpoint(path, tmp_path), "--out", tmp_path / "v")
+    assert run.exit_code == 0 and "60 test examples of 5 classes" in run.output
+    assert (tmp_path / "v" / "embedding_5.png").is_file()
+
+
 def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = config(tmp_path)
@@ -191,7 +198,10 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (("retrieval", path, "evil2.pth"), "evil2.pth is no checkpoint of weights"),
         (("retrieval", path, saved, "--queries", 61), "61 queries are wanted.* has 60"),
         (("retrieval", path, saved, "--top", 60), "60 neighbours are wanted.* only 60 items"),
-        (("embedding", path, saved), "10 classes are wanted, but the test set has 5"),
+        (
+            ("embedding", path, saved, "--classes", 6),
+            "6 classes are wanted, but the test set has 5",
+        ),
         (("embedding", path, saved, saved, "--classes", 2), "A checkpoint is given twice"),
         (("positivity", no_model), "keys model and train_dataloader is needed"),
         (("positivity", broken), "broken.py is no mm config"),
@@ -203,5 +213,3 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert re.search(message, line), line
         assert run.output.rstrip().endswith(line)
     assert not (tmp_path / "evil").exists()
-    with pytest.raises(pickle.UnpicklingError, match="getattr"):
-        _method_of_logs(torch, "load")
