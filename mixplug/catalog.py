@@ -18,6 +18,7 @@ T = TypeVar("T", bound=Target)
 REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
 _SCANNED = ("mixers", "losses", "metrics")
+_NAMED = ("models.distillation", "models.dora")  # the others of this folder register nothing
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,8 @@ def _load() -> None:
             package = importlib.import_module(f"mixplug.{folder}")
             for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
                 importlib.import_module(module.name)
+        for name in _NAMED:
+            importlib.import_module(f"mixplug.{name}")
     except BaseException:
         _loaded.clear()  # a short table would say "no such mixer" from now on
         raise

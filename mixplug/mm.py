@@ -1,10 +1,10 @@
 """mixplug in OpenMMLab: import this module, or name it in ``custom_imports``, once.
 
-It registers mixplug's models, data sets, samplers, evaluators and hooks in mmengine's root
-registries, so that a config of any scope finds them without a prefix, and it makes the top-level
-key ``mixup`` of a config work: :func:`enable` is the one place where mmengine is touched. A config
-whose model is one of mixplug's own, ``model=dict(type='mixplug.MetricLearner', ...)``, need not
-name this module.
+It registers mixplug's models, data sets, samplers, transforms, evaluators and hooks in mmengine's
+root registries, so that a config of any scope finds them without a prefix, and it makes the
+top-level key ``mixup`` of a config work: :func:`enable` is the one place where mmengine is touched.
+A config whose model is one of mixplug's own, ``model=dict(type='mixplug.MetricLearner', ...)``,
+need not name this module.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mixplug.adapters.mm_backbones
+import mixplug.adapters.mm_clips
 import mixplug.adapters.mm_data
+import mixplug.adapters.mm_knn
 import mixplug.adapters.mm_metric
-import mixplug.adapters.mm_samplers  # noqa: F401  registers
+import mixplug.adapters.mm_samplers
+import mixplug.adapters.mm_selfsup  # noqa: F401  registers
 from mixplug.adapters.mm_classifier import train_with
 from mixplug.adapters.mm_metrics import LOWER_IS_BETTER
 from mixplug.adapters.mm_resume import MixupHook
 from mixplug.mixers.metric import build_mixer
-from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS
+from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
-_GREATER = ("recall@", "nmi")  # precisions and mAP are known to mmengine
+_GREATER = ("recall@", "nmi", "knn@")  # precisions and mAP are known to mmengine
 
 
 def enable() -> None:
@@ -36,7 +39,7 @@ def enable() -> None:
     - trains its model with that mixer: ``build_model`` attaches it, before the model is wrapped
       for distribution and before the optimizer is built;
     - has a MixupHook: ``register_hooks`` adds it, as it does for a model that brings a clock of
-      its own (MetricLearner).
+      its own (MetricLearner, DoRA), and for a model that brings hooks, these.
 
     Any other Runner does what it always did. ``save_best='auto'`` learns which of our scores are
     better when they are greater.
@@ -57,6 +60,8 @@ def enable() -> None:
     def register_hooks_with_clock(self, *args, **kwargs):
         register_hooks(self, *args, **kwargs)
         model = self.model.module if is_model_wrapper(self.model) else self.model
+        for hook in getattr(model, "own_hooks", ()):
+            self.register_hook(hook)
         if hasattr(model, "clock"):
             self.register_hook(MixupHook())
         elif self.cfg.get("mixup") is not None:
@@ -73,7 +78,7 @@ def enable() -> None:
 
 def register_everywhere() -> None:
     """Enter what mixplug's registries hold in mmengine's root, for configs without the prefix."""
-    for child in (DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS):
+    for child in (DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS):
         for name, target in child.module_dict.items():
             if name not in child.parent.module_dict:
                 child.parent.register_module(name=name, module=target)

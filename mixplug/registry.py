@@ -12,15 +12,29 @@ _SCOPE = {"scope": "mixplug"}
 DATA_SAMPLERS = root.Registry(
     "data sampler",
     parent=root.DATA_SAMPLERS,
-    locations=["mixplug.adapters.mm_samplers"],
+    locations=["mixplug.adapters.mm_samplers", "mixplug.adapters.mm_clips"],
     **_SCOPE,
 )
 DATASETS = root.Registry(
-    "dataset", parent=root.DATASETS, locations=["mixplug.adapters.mm_data"], **_SCOPE
+    "dataset",
+    parent=root.DATASETS,
+    locations=["mixplug.adapters.mm_data", "mixplug.adapters.mm_clips"],
+    **_SCOPE,
 )
-HOOKS = root.Registry("hook", parent=root.HOOKS, locations=["mixplug.adapters.mm_resume"], **_SCOPE)
+HOOKS = root.Registry(
+    "hook",
+    parent=root.HOOKS,
+    locations=["mixplug.adapters.mm_resume", "mixplug.adapters.mm_selfsup_hooks"],
+    **_SCOPE,
+)
 METRICS = root.Registry(
-    "metric", parent=root.METRICS, locations=["mixplug.adapters.mm_metrics"], **_SCOPE
+    "metric",
+    parent=root.METRICS,
+    locations=["mixplug.adapters.mm_metrics", "mixplug.adapters.mm_knn"],
+    **_SCOPE,
 )
 # All of mixplug.mm, so that the Runner which is building such a model has its hook too.
 MODELS = root.Registry("model", parent=root.MODELS, locations=["mixplug.mm"], **_SCOPE)
+TRANSFORMS = root.Registry(
+    "transform", parent=root.TRANSFORMS, locations=["mixplug.adapters.mm_clips"], **_SCOPE
+)

@@ -6,6 +6,7 @@ any step, on any number of ranks, goes on as if it had not stopped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,81 @@ def weighted(weights: Tensor, size: int, source: torch.Generator) -> Tensor:
 def normal(shape: Sequence[int], source: torch.Generator) -> Tensor:
     """Standard normal draws on the generator's device."""
     return torch.randn(tuple(shape), generator=source, device=source.device)
+
+
+def subsets(count: int, of: int, size: int, source: torch.Generator) -> Tensor:
+    """``count`` random subsets of ``size`` of the numbers below ``of``, (count, size) int64.
+
+    Raises:
+        ValueError: size not in [1, of].
+    """
+    if not 1 <= size <= of:
+        raise ValueError(f"subsets needs 1 <= size <= {of}, got {size}.")
+    return uniform((count, of), source).argsort(-1)[:, :size]
+
+
+def block_masks(
+    count: int,
+    grid: tuple[int, int],
+    ratio: float | Sequence[float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Random block-wise masks (Table 6.7c): rectangles until a share of the grid is covered.
+
+    A rectangle has at least 4 cells where there is room for them, at most those that are still
+    missing, and sides in a ratio between 0.3 and 1 / 0.3; the last is cut to the exact number.
+
+    Args:
+        count: number of masks.
+        grid: (rows, columns).
+        ratio: the share, or (low, high) of which it is drawn uniformly per mask; rounded to cells.
+        generator: on the CPU.
+
+    Returns:
+        (count, rows * columns) bool, True inside of rectangles.
+
+    Raises:
+        ValueError: shares outside [0, 1), or low > high.
+    """
+    low, high = share_range(ratio)
+    cells = grid[0] * grid[1]
+    share = low + (high - low) * uniform((count,), generator)
+    wanted = (share * cells).round().long()
+    masks = torch.zeros(count, cells, dtype=torch.bool)
+    missing = wanted
+    while bool(missing.any()):
+        new = _rectangles(missing, grid, generator) & ~masks
+        masks |= new & (new.cumsum(-1) <= missing[:, None])
+        missing = wanted - masks.sum(-1)
+    return masks
+
+
+def share_range(ratio: float | Sequence[float]) -> tuple[float, float]:
+    """(low, high) of a share given as a number or a range.
+
+    Raises:
+        ValueError: outside [0, 1), decreasing, or not a pair.
+    """
+    pair = (ratio, ratio) if isinstance(ratio, (int, float)) else tuple(ratio)
+    if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < 1:
+        raise ValueError(f"A share must be in [0, 1), or a range in it, got {ratio!r}.")
+    return pair[0], pair[1]
+
+
+def _rectangles(most: Tensor, grid: tuple[int, int], source: torch.Generator) -> Tensor:
+    """One rectangle of about 4 to ``most`` cells for each, (count, rows * columns) bool."""
+    rows, columns = grid
+    drawn = uniform((4, len(most)), source)
+    area = 4 + (most - 4).clamp(min=0) * drawn[0]
+    aspect = (math.log(0.3) * (2 * drawn[1] - 1)).exp()  # log-uniform
+    high = (area * aspect).sqrt().round().clamp(1, rows)
+    wide = (area / aspect).sqrt().round().clamp(1, columns)
+    top = ((rows - high + 1) * drawn[2]).floor()
+    left = ((columns - wide + 1) * drawn[3]).floor()
+    down, along = torch.arange(rows), torch.arange(columns)
+    inside_rows = (down >= top[:, None]) & (down < (top + high)[:, None])
+    inside_columns = (along >= left[:, None]) & (along < (left + wide)[:, None])
+    return (inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
 
 
 def hull_weights(

@@ -13,6 +13,7 @@ import mixplug
 from mixplug import Mixer, catalog, sampling
 from mixplug.mixers.alignmix import AlignMixup
 from mixplug.mixers.multimix import MultiMix
+from mixplug.models.distillation import Views
 
 ALIASES = {
     "InputMixup": "mixup",
@@ -33,7 +34,10 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, catalog.Entry]]
     yield copied
 
 
-GIVEN = {"num_classes": 3, "dim": 5, "loss": "Contrastive"}  # for keys without a default
+BACKBONE = {"name": "vit_tiny_patch16_224", "embed_dim": 12, "depth": 1}
+# for keys without a default
+GIVEN = {"num_classes": 3, "dim": 5, "loss": "Contrastive", "backbone": BACKBONE}
+SMALLER = {"selfsup": {"head": {"out_dim": 16, "hidden": 8, "bottleneck": 4}}}
 OF_ITS_OWN = {
     "PML": {"loss": "TripletMarginLoss"},
     "ProxySynthesis": {"loss": {"type": "ProxyAnchor", "num_classes": 3, "dim": 5}},
@@ -60,7 +64,14 @@ def loss_step(loss: torch.nn.Module, step: int) -> list[torch.Tensor]:
     return [embeddings.grad, *(p.grad for p in loss.parameters())]
 
 
-GRADIENTS = {"mixer": mixer_step, "loss": loss_step}
+def selfsup_step(method: torch.nn.Module, step: int) -> list[torch.Tensor]:
+    views = Views(torch.randn(2, 1, 2, 3, 32, 32), torch.randn(2, 1, 2, 3, 16, 16))
+    losses = method(views)
+    sum(loss for key, loss in losses.items() if key.startswith("loss")).backward()
+    return [p.grad for p in method.student.parameters() if p.requires_grad]
+
+
+GRADIENTS = {"mixer": mixer_step, "loss": loss_step, "selfsup": selfsup_step}
 
 
 @pytest.mark.filterwarnings("ignore:.* at level '.*' was given no ")
@@ -68,7 +79,7 @@ GRADIENTS = {"mixer": mixer_step, "loss": loss_step}
     "entry", [e for e in mixplug.entries() if e.kind in GRADIENTS], ids=lambda entry: entry.name
 )
 def test_it_trains_on_the_cpu(entry: catalog.Entry) -> None:
-    built = mixplug.build(spec_of(entry))
+    built = mixplug.build(spec_of(entry, **SMALLER.get(entry.kind, {})))
     for step in range(8):
         built.zero_grad() if isinstance(built, torch.nn.Module) else None
         gradients = GRADIENTS[entry.kind](built, step)
@@ -117,6 +128,14 @@ def test_losses_are_the_contract() -> None:
         "MultiSimilarity", "NCA", "PML", "ProxyAnchor", "ProxyNCA", "ProxyNCAPlusPlus",
         "ProxySynthesis",
     }  # fmt: skip
+
+
+def test_methods_of_self_supervision() -> None:
+    assert {entry.name for entry in mixplug.entries("selfsup")} == {"DINO", "DoRA"}
+    with pytest.raises(KeyError, match=r"There is no selfsup 'Dora'\. Did you mean 'DoRA'"):
+        mixplug.build("Dora", kind="selfsup")
+    with pytest.raises(ValueError, match="is no selfsup: it gives a ReLU"):
+        mixplug.build("torch.nn.ReLU", kind="selfsup")
 
 
 def test_names_and_aliases_are_the_contract() -> None:

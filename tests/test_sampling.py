@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -282,3 +283,53 @@ def test_settings_that_mean_nothing(sizes: tuple, message: str) -> None:
 def test_a_number_is_a_range_of_one() -> None:
     assert sampling.concentration_range(2) == (2.0, 2.0)
     assert sampling.concentration_range([0.5, 2]) == (0.5, 2.0)
+
+
+def test_subsets_are_uniform_and_without_repetition() -> None:
+    found = sampling.subsets(20000, 4, 2, torch.Generator().manual_seed(0))
+    assert found.shape == (20000, 2) and found.dtype == torch.int64
+    assert bool((found[:, 0] != found[:, 1]).all())
+    pairs = (found[:, 0] * 4 + found[:, 1]).bincount(minlength=16).view(4, 4) / 20000
+    expected = (1 - torch.eye(4)) / 12
+    assert float((pairs - expected).abs().max()) < 0.01
+    assert sorted(sampling.subsets(1, 3, 3, torch.Generator())[0].tolist()) == [0, 1, 2]
+    for size in (0, 5):
+        with pytest.raises(ValueError, match=f"subsets needs 1 <= size <= 4, got {size}"):
+            sampling.subsets(1, 4, size, torch.Generator())
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize("grid", [(14, 14), (3, 9), (1, 1), (1, 12)])
+def test_blocks_cover_the_share_exactly(grid: tuple[int, int], ratio: float) -> None:
+    masks = sampling.block_masks(20, grid, ratio, torch.Generator().manual_seed(0))
+    cells = grid[0] * grid[1]
+    assert masks.shape == (20, cells) and masks.dtype == torch.bool
+    assert masks.sum(-1).tolist() == [round(ratio * cells)] * 20
+
+
+def test_the_share_of_blocks_is_uniform_in_its_range() -> None:
+    source = torch.Generator().manual_seed(0)
+    share = sampling.block_masks(4000, (14, 14), (0.1, 0.5), source).float().mean(-1)
+    assert 0.1 <= share.min() < 0.11 and 0.49 < share.max() <= 0.5
+    assert share.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert share.std().item() == pytest.approx(0.4 / 12**0.5, abs=0.005)
+
+
+def test_blocks_are_blocks_and_lie_everywhere() -> None:
+    """Two cells beside each other are more often alike than two cells that are drawn apart."""
+    source = torch.Generator().manual_seed(0)
+    masks = sampling.block_masks(2000, (14, 14), 0.3, source).view(-1, 14, 14)
+    for alike in (masks[:, 1:] == masks[:, :-1], masks[:, :, 1:] == masks[:, :, :-1]):
+        assert alike.float().mean().item() > 0.8  # 0.58 for single cells
+    assert masks.flatten(1).unique(dim=0).shape[0] > 1990
+    where = masks.float().mean(0)
+    assert where.min() > 0.02 and where.max() < 0.6
+    again = sampling.block_masks(2000, (14, 14), 0.3, torch.Generator().manual_seed(0))
+    assert torch.equal(again, masks.flatten(1))
+
+
+@pytest.mark.parametrize("ratio", [1.0, -0.1, (0.5, 0.4), (0.1, 0.2, 0.3), (0.1, 1.0)])
+def test_impossible_shares_of_blocks(ratio: object) -> None:
+    message = rf"A share must be in \[0, 1\), or a range in it, got {re.escape(repr(ratio))}\."
+    with pytest.raises(ValueError, match=message):
+        sampling.block_masks(1, (2, 2), ratio, torch.Generator())

@@ -7,26 +7,24 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.optional import optional
+from mixplug.weights.read import read
 
 SPLITS = ("train", "val", "test")
 Tick = Callable[[int, int], None]
 _IN_ORDER = {"type": "DefaultSampler", "shuffle": False}
-# Of numpy, what mmengine's logs are made of, which it saves with the weights.
-_ARRAYS = (np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Int64DType)
 
 
 @dataclass(frozen=True)
@@ -173,30 +171,11 @@ def weights(checkpoint: str | Path) -> Mapping[str, Tensor]:
     Raises:
         ValueError: no such file, or more in it than weights and logs.
     """
-    if not Path(checkpoint).is_file():
-        raise ValueError(f"There is no checkpoint {checkpoint}.")
-    arrays = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    known = [HistoryBuffer, *_ARRAYS, arrays._reconstruct, arrays.scalar]
-    known.append((_method_of_logs, "builtins.getattr"))
-    try:
-        with torch.serialization.safe_globals(known):
-            found = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{checkpoint} is no checkpoint of weights: it is damaged, or holds other objects, "
-            f"which are not loaded ({type(error).__name__})."
-        ) from error
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    found = read(checkpoint)
+    state = found.get("state_dict", found)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{checkpoint} has no state dict of tensors.")
     return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def _method_of_logs(owner: object, name: str) -> object:
-    """What the logs' pickle takes getattr for, and nothing else."""
-    if owner is not HistoryBuffer:
-        raise UnpicklingError(f"getattr of {owner!r}")
-    return getattr(owner, name)
 
 
 def _data(loader: Mapping[str, Any], in_order: bool) -> dict[str, Any]:

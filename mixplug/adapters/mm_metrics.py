@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-import torch
-from mmengine.evaluator import BaseMetric
-from torch import Tensor
-
+from mixplug.adapters.mm_embedding_metric import EmbeddingMetric, Rows
 from mixplug.metrics.augmented import mixed_embeddings
 from mixplug.metrics.retrieval import RetrievalMetrics
 from mixplug.metrics.scores import NAMES
 from mixplug.registry import METRICS
 
-ROLES = ("query", "gallery", "train")
 LOWER_IS_BETTER = ("alignment", "uniformity", "utilization")
 
 
 @METRICS.register_module()
-class RecallAtK(BaseMetric):
+class RecallAtK(EmbeddingMetric):
     """Recall@K of the embeddings in data samples, in percent, and whatever else is asked for.
 
     A data sample has ``pred_embedding`` and ``gt_label``, and may have the meta key ``role``, which
@@ -57,8 +51,6 @@ class RecallAtK(BaseMetric):
         ValueError: a setting that is not allowed.
     """
 
-    default_prefix = ""
-
     def __init__(
         self,
         ks: Sequence[int] = (1, 2, 4, 8),
@@ -82,39 +74,13 @@ class RecallAtK(BaseMetric):
             tuple(ks), tuple(names), backend, index, seed, metric, device
         )
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep embedding, class and role of every example of a batch.
-
-        Raises:
-            ValueError: no embedding, or an unknown role.
-        """
-        for sample in data_samples:
-            if "pred_embedding" not in sample or "gt_label" not in sample:
-                raise ValueError(
-                    f"RecallAtK needs data samples with pred_embedding, as MetricLearner gives "
-                    f"them, and gt_label, got {sorted(sample)}."
-                )
-            if sample.get("role", "query") not in ROLES:
-                raise ValueError(f"RecallAtK needs a role in {ROLES}, got {sample['role']!r}.")
-        embeddings = torch.stack([sample["pred_embedding"] for sample in data_samples])
-        rows = embeddings.detach().float().cpu().numpy()
-        for row, sample in zip(rows, data_samples, strict=True):
-            # numpy, and a copy: a row of a tensor would be sent with all of its batch
-            self.results.append((row.copy(), int(sample["gt_label"]), sample.get("role", "query")))
-
-    def compute_metrics(self, results: list[tuple[np.ndarray, int, str]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[Rows]) -> dict[str, float]:
         """Scores of all examples, fractions in percent.
 
         Raises:
             ValueError: no example is a query.
         """
-        given = {role: _embedded(results, role) for role in ROLES}
-        if not len(given["query"][0]):
-            raise ValueError(
-                "RecallAtK found no query among the roles "
-                f"{sorted({role for _, _, role in results})}: test with a data set of queries "
-                f"too, or set role='query' of mixplug.RetrievalDataset."
-            )
+        given = self.by_role(results)
         gallery = given["gallery"] if len(given["gallery"][0]) else None
         train = mixed = None
         if len(given["train"][0]):
@@ -128,10 +94,3 @@ class RecallAtK(BaseMetric):
             name: value if name.startswith(LOWER_IS_BETTER) else 100 * value
             for name, value in found.items()
         }
-
-
-def _embedded(results: list[tuple[np.ndarray, int, str]], wanted: str) -> tuple[Tensor, Tensor]:
-    """Embeddings (N, D) and classes (N,) of a role."""
-    rows = [(row, label) for row, label, role in results if role == wanted]
-    embeddings = np.stack([row for row, _ in rows]) if rows else np.empty((0, 0), np.float32)
-    return torch.from_numpy(embeddings), torch.tensor([label for _, label in rows]).long()

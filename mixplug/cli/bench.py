@@ -59,6 +59,20 @@ def metric(
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
 
 
+@app.command()
+def dora(
+    rounds: Rounds = 4,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    only: Annotated[list[str] | None, typer.Option(help="step, eager or clips; repeatable")] = None,
+    json_path: RowsFile = None,
+) -> None:
+    """Print the ratios that are promised for DoRA, and whether this run kept them."""
+    from mixplug.bench import dora as groups
+
+    _run(groups.GROUPS, only, rounds, device, threads, json_path)
+
+
 def _run(
     groups: Mapping[str, Callable[..., Iterator[Row]]],
     only: list[str] | None,

@@ -81,13 +81,51 @@ def metric(seeds: Seeds = 3, epochs: Epochs = 6, out: Out = _OUT) -> None:
     _say_where(out, "metric")
 
 
+@app.command()
+def dora(
+    steps: Annotated[int, typer.Option(min=1, help="of training")] = 200,
+    seed: Annotated[int, typer.Option(help="of weights, clips and heads")] = 0,
+    out: Out = _OUT,
+) -> None:
+    """Train a tiny ViT from ten seconds of a street, and show the objects that it tracks."""
+    import shutil
+
+    from mixplug.data.shipped import shipped_clip
+    from mixplug.optional import optional
+
+    with _training(steps, out, threads=None) as tick:
+        optional("av", "video", "mixplug demo dora")
+        from mixplug.demo import dora as job
+        from mixplug.video.scan import scan
+
+        video = out / "bikes.mp4"
+        shutil.copy(shipped_clip("bikes"), video)
+        tick("looking for cuts", 0)
+        index = scan(video)
+        result, method = job.train(video, steps, seed, lambda loss: tick(f"loss {loss:.3f}"))
+        tick("drawing", 0)
+        checkpoint = job.save(result, method, out)
+        job.figure(result, out / "dora.png")
+        files = job.tracks(method, video, index, out)
+    table = Table("", f"first {job.AVERAGED} steps", f"last {job.AVERAGED}", box=None)
+    for name, first, last in result.ends():
+        table.add_row(name, f"{first:.3f}", f"{last:.3f}")
+    console.print(table)
+    print(f"The teacher's outputs are {job.collapsed(result)}.")
+    _say_where(out, "dora")
+    print(f"checkpoint: {checkpoint.resolve()}")
+    for file in files:
+        print(f"objects: {file.resolve()}")
+
+
 @contextmanager
-def _training(steps: int, out: Path) -> Iterator[Callable[..., None]]:
+def _training(steps: int, out: Path, threads: int | None = 1) -> Iterator[Callable[..., None]]:
     """A bar for a job that writes to a folder; it moves by a step, or as many as it is told."""
     import torch
 
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # on tensors so small a second thread waits more than it works
+    if threads is not None:  # on small tensors a second thread waits more than it works
+        torch.set_num_threads(threads)
     with one_line(), progress() as bar:
         task = bar.add_task("training", total=steps)
 

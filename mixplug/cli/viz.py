@@ -1,4 +1,4 @@
-"""``mixplug viz``: figures of a metric model, by the jobs of mixplug.viz.from_config."""
+"""``mixplug viz``: figures of a metric model, and of the objects that a transformer tracks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from mixplug.cli.screen import one_line, progress
 from mixplug.cli.tools import find_config
 
-app = typer.Typer(no_args_is_help=True, help="Figures of a metric model, from its mm config.")
+app = typer.Typer(no_args_is_help=True, help="Figures of a metric model, and of tracked objects.")
 
 Config = Annotated[str, typer.Argument(help="mm config, or its name in mm_configs")]
 Checkpoint = Annotated[Path, typer.Argument(help="of a training run")]
@@ -60,6 +60,46 @@ def positivity(
     _draw("draw_positivity", config, out, checkpoint, seed)
 
 
+@app.command()
+def tracks(
+    video: Annotated[Path, typer.Argument(help="a video, or a folder of frames")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="of mixplug, timm, mmpretrain, DINO or DoRA; or timm:NAME")
+    ],
+    start: Annotated[float, typer.Option(min=0, help="of the first frame, in seconds")] = 0.0,
+    frames: Annotated[int, typer.Option(min=1, help="how many")] = 8,
+    interval: Annotated[float, typer.Option(min=0.001, help="seconds between frames")] = 1.0,
+    head: Annotated[
+        list[int] | None, typer.Option(min=0, help="an attention head per object; repeatable")
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(min=1, help="height in pixels to which frames are resized")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="of the checkpoint: teacher, student or model")
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="heads of the network, if not one per 64 channels")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="of a folder of frames")] = None,
+    out: Out = _OUT,
+) -> None:
+    """Show the objects that attention heads discover in a frame and track; PNG and MP4."""
+    from mixplug.optional import optional
+
+    with one_line(), progress(counted=False) as bar:
+        optional("av", "video", "mixplug viz tracks")
+        from mixplug.viz.track_video import draw_tracks
+
+        task = bar.add_task("loading", total=None)
+        files, said = draw_tracks(
+            video, checkpoint, out, start, frames, interval, tuple(head or (0, 1, 2)), side, part,
+            heads, fps, lambda text: bar.update(task, description=text),
+        )  # fmt: skip
+        bar.update(task, description="done")
+    _say(files, said)
+
+
 def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
     """Run a job of mixplug.viz.from_config and print what it says and where its files are."""
     from mixplug.optional import optional
@@ -81,6 +121,10 @@ def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
 
             files, said = getattr(jobs, job)(path, *arguments, out, tick)
             bar.update(task, description="done")
+    _say(files, said)
+
+
+def _say(files: list[Path], said: str) -> None:
     print(said)
     for file in files:
         print(f"{file.suffix[1:]}: {file.resolve()}")

@@ -73,10 +73,8 @@ def check(
         _show(report.rows(), ("", "name", "checkpoint", "model"))
         print(report.line())
         if report.share < min_loaded:
-            raise ValueError(
-                f"{100 * report.share:.2f} % of the model would be loaded, {100 * min_loaded:g} % "
-                f"are needed."
-            )
+            needed = f"{100 * min_loaded:g} %"
+            raise ValueError(f"{report.percent} of the model would be loaded, {needed} are needed.")
 
 
 def _report(checkpoint: Path, part: str | None, model: str | None, config: str | None) -> Report:
@@ -85,8 +83,10 @@ def _report(checkpoint: Path, part: str | None, model: str | None, config: str |
 
     if model is not None:
         return load_file(timm_model(model), checkpoint, part, min_loaded=0)
-    adapter = optional("mixplug.adapters.mm_weights", "mm", "An mm config")
-    return load_file(adapter.backbone_of(find_config(str(config))), checkpoint, part, min_loaded=0)
+    optional("mmpretrain", "mm", "An mm config")
+    from mixplug.adapters.mm_weights import backbone_of
+
+    return load_file(backbone_of(find_config(str(config))), checkpoint, part, min_loaded=0)
 
 
 def _say_what_is_in(checkpoint: Path, part: str | None) -> None:

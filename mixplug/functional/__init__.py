@@ -1,7 +1,7 @@
 """Pure functions on tensors: no framework, no random draws, no state.
 
 Letters: B batch, C channels, H W grid, N = H*W positions, D width, K classes, M mixed examples,
-A anchors, P points, Q queries.
+A anchors, P points, Q queries, k objects, h heads, V views.
 λ weighs the first operand, always. Device and dtype follow the input.
 """
 
@@ -12,6 +12,15 @@ from mixplug.functional.calibration import (
     overconfidence_error,
 )
 from mixplug.functional.dense import attention_map, dense_multimix, dense_weights
+from mixplug.functional.distill import (
+    cross_entropy,
+    cross_view_loss,
+    entropy,
+    kl_divergence,
+    local_loss,
+    teacher_probabilities,
+    updated_centre,
+)
 from mixplug.functional.hull import hull_cross_entropy, multimix
 from mixplug.functional.neighbors import (
     map_at_r,
@@ -25,6 +34,16 @@ from mixplug.functional.positivity import positivity_threshold
 from mixplug.functional.representation import alignment, uniformity, utilization
 from mixplug.functional.similarity import mixed_similarity
 from mixplug.functional.targets import smooth, soft_cross_entropy, soft_targets
+from mixplug.functional.track import (
+    cls_attention,
+    masked_frames,
+    object_masks,
+    object_plan,
+    object_prototypes,
+    patch_masks,
+    refine_prototypes,
+    track,
+)
 from mixplug.functional.transport import sinkhorn
 
 __all__ = [
@@ -32,26 +51,41 @@ __all__ = [
     "alignment",
     "attention_map",
     "calibration_bins",
+    "cls_attention",
+    "cross_entropy",
+    "cross_view_loss",
     "dense_multimix",
     "dense_weights",
+    "entropy",
     "expected_calibration_error",
     "hull_cross_entropy",
+    "kl_divergence",
+    "local_loss",
     "map_at_r",
+    "masked_frames",
     "mix",
     "mixed_similarity",
     "multimix",
     "nmi",
+    "object_masks",
+    "object_plan",
+    "object_prototypes",
     "overconfidence_error",
     "pair_share",
+    "patch_masks",
     "positivity_threshold",
     "precision_at_1",
     "r_precision",
     "recall_at_k",
+    "refine_prototypes",
     "sinkhorn",
     "smooth",
     "soft_cross_entropy",
     "soft_targets",
     "squared_distances",
+    "teacher_probabilities",
+    "track",
     "uniformity",
+    "updated_centre",
     "utilization",
 ]

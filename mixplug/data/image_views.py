@@ -1,0 +1,113 @@
+"""Views of images, as clips of one frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mixplug import sampling
+from mixplug.data.clip_samplers import generators
+from mixplug.data.listings import IMAGE_SUFFIXES
+from mixplug.data.multicrop import MultiCrop, multicrop_of
+from mixplug.optional import optional
+
+
+class Images(Protocol):
+    """A data set of images: its items are images, or tuples of which an image is the first."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ImageViews(Dataset[dict[str, Tensor]]):
+    """Multi-crop views of images: for DINO, and for DoRA without tracking (6.5.4).
+
+    Items are those of :class:`mixplug.data.clips.VideoClips` with T = 1, keys too: that of ``epoch
+    * len(dataset) + index`` depends on (seed, epoch, index) alone, see
+    :class:`mixplug.data.clip_samplers.ClipSampler`.
+
+    Args:
+        images: a folder, in which and in whose folders all images count; or a data set of PIL
+            images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), RGB or grey, labelled or not.
+        views: a :class:`mixplug.data.multicrop.MultiCrop`, or keys of one.
+        seed: of all draws.
+
+    Raises:
+        KeyError: an unknown key of ``views``.
+        ValueError: no images.
+    """
+
+    def __init__(
+        self,
+        images: str | os.PathLike[str] | Images,
+        views: MultiCrop | Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images: Images
+        self.images = _paths(Path(images)) if isinstance(images, (str, os.PathLike)) else images
+        self.views, self.seed = multicrop_of(views), seed
+        if not len(self.images):
+            raise ValueError("ImageViews needs one image at least, got none.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """The items of the first epoch: keys have no end."""
+        return (self[key] for key in range(len(self)))
+
+    def __getitem__(self, key: int) -> dict[str, Tensor]:
+        """The views of an image: ``large`` (2, 1, 3, H, W) and ``small`` (m, 1, 3, h, w), uint8.
+
+        Raises:
+            IndexError: a negative key.
+            ValueError: something that is no image.
+        """
+        if key < 0:
+            raise IndexError(f"Keys are epoch * {len(self)} + index >= 0, got {key}.")
+        epoch, index = divmod(int(key), len(self))
+        item = self.images[index]
+        image = item[0] if isinstance(item, (tuple, list)) else item
+        key = sampling.key(generators(self.seed, epoch, index).local)
+        return self.views(as_tensor(image)[None], key)
+
+
+def as_tensor(image: Any) -> Tensor:
+    """(3, H, W) uint8, RGB, of a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W).
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(image, os.PathLike):
+        with optional("PIL.Image", "video", "Reading images").open(image) as file:
+            image = file.convert("RGB")
+    if hasattr(image, "convert"):  # of PIL
+        ops = optional("torchvision.transforms.v2.functional", "video", "Reading images")
+        image = ops.pil_to_tensor(image.convert("RGB"))
+    tensor = torch.as_tensor(image) if hasattr(image, "shape") else torch.empty(0)
+    if not isinstance(image, Tensor) and tensor.dim() == 3:
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.dim() != 3 or tensor.shape[0] not in (1, 3) or tensor.dtype != torch.uint8:
+        of = f"{tuple(image.shape)} of {image.dtype}" if tensor.numel() else type(image).__name__
+        raise ValueError(
+            f"An image must be of PIL, or uint8 as an array (H, W, 3) or a tensor (3, H, W), got "
+            f"{of}."
+        )
+    return tensor.expand(3, -1, -1)
+
+
+def _paths(folder: Path) -> Sequence[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder of images {folder}.")
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in files if not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return found

@@ -1,0 +1,161 @@
+"""The demo of DoRA: a tiny ViT trained from a real street clip, and the objects that it tracks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from mixplug.data.clip_samplers import ClipSampler
+from mixplug.data.clips import VideoClips
+from mixplug.data.multicrop import MultiCrop
+from mixplug.models.distillation import Views
+from mixplug.models.dora import DoRA
+from mixplug.models.encoder import build_timm_vit
+from mixplug.models.schedules import cosine
+from mixplug.optional import optional
+from mixplug.video import VideoIndex, open_reader
+from mixplug.viz.track_video import draw_clip
+
+SIZE = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 96,
+    "depth": 3,
+    "num_heads": 6,
+    "weight_init": "moco",
+}
+OUTPUTS, OBJECTS = 256, 3
+CLIPS, FRAMES, INTERVAL, CROP = 4, 4, 0.2, 224
+# Of a few hundred steps on five scenes nothing would be learned against strong changes of colour,
+# and the teacher's differences are small: they are sharpened twice as much as in DINO.
+VIEWS = MultiCrop(large=64, small=32, smalls=4, jitter_p=0.0, grey=0.0, solarise=(0.0, 0.0, 0.0))
+TEMPERATURE = 0.02
+RATE, DECAY = (5e-4, 1e-5), (0.996, 1.0)
+SHOWN, SIDE = 8, 128  # frames of the picture, and their height
+AVERAGED = 10  # steps, at the start and at the end, of which the table gives means
+
+
+@dataclass
+class Result:
+    """What a run logged, a number for every step.
+
+    Attributes:
+        loss: L of (6.10).
+        teacher_entropy: in nats.
+        teacher_kl: from the teacher to the student.
+        centre_norm: of the centre.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    teacher_entropy: list[float] = field(default_factory=list)
+    teacher_kl: list[float] = field(default_factory=list)
+    centre_norm: list[float] = field(default_factory=list)
+
+    def ends(self) -> Iterator[tuple[str, float, float]]:
+        """Names, and means over the first and the last steps."""
+        for name, values in asdict(self).items():
+            first, last = values[:AVERAGED], values[-AVERAGED:]
+            yield name, sum(first) / len(first), sum(last) / len(last)
+
+
+def train(video: Path, steps: int, seed: int, tick: Callable[[float], None]) -> tuple[Result, DoRA]:
+    """Train for some steps; everything follows from the seed.
+
+    Args:
+        video: with an index.
+        steps: how many.
+        seed: of weights, clips and heads.
+        tick: called with the loss of every step.
+    """
+    torch.manual_seed(seed)
+    method = DoRA(
+        build_timm_vit("vit_tiny_patch16_224", **SIZE),
+        objects=OBJECTS,
+        head={"out_dim": OUTPUTS, "hidden": 256, "bottleneck": 64},
+        teacher_temperature=TEMPERATURE,
+        seed=seed,
+    )
+    clips = VideoClips(
+        video,
+        FRAMES,
+        INTERVAL,
+        CROP,
+        frames_per_epoch=steps * CLIPS * FRAMES,
+        views=VIEWS,
+        seed=seed,
+    )
+    loader = DataLoader(clips, CLIPS, sampler=ClipSampler(clips, seed))
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, RATE[0], weight_decay=0.04)
+    method.attach(optimizer)
+    rate, decay = cosine(*RATE, steps, steps // 10), cosine(*DECAY, steps)
+    result = Result()
+    for step, batch in enumerate(loader):
+        optimizer.param_groups[0]["lr"], method.ema_decay = rate(step), decay(step)
+        terms = method(Views.of(batch))
+        loss = sum(term for name, term in terms.items() if name.startswith("loss"))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 3.0)
+        optimizer.step()
+        result.loss.append(float(loss.detach()))
+        for name in ("teacher_entropy", "teacher_kl", "centre_norm"):
+            getattr(result, name).append(float(terms[name]))
+        tick(result.loss[-1])
+    return result, method.eval()
+
+
+def collapsed(result: Result) -> str:
+    """What the teacher's entropy says: a distribution over few outputs, over all, or neither."""
+    _, _, entropy = next(row for row in result.ends() if row[0] == "teacher_entropy")
+    share = entropy / math.log(OUTPUTS)
+    said = {share > 0.98: "uniform: it has collapsed", share < 0.02: "on one: it has collapsed"}
+    return said.get(True, "neither uniform nor on one output: no collapse")
+
+
+def save(result: Result, method: DoRA, out: Path) -> Path:
+    """Write ``dora.json``, and the checkpoint ``dora.pth``, whose path is returned."""
+    settings = {"vit": SIZE, "outputs": OUTPUTS, "clips": CLIPS, "frames": FRAMES}
+    (out / "dora.json").write_text(json.dumps({**settings, **asdict(result)}, indent=2) + "\n")
+    path = out / "dora.pth"
+    torch.save({"state_dict": method.state_dict()}, path)
+    return path
+
+
+def tracks(method: DoRA, video: Path, index: VideoIndex, out: Path) -> list[Path]:
+    """The teacher's objects over the longest scene of the video, as PNG and MP4."""
+    start, end = max(index.spans(), key=lambda span: span[1] - span[0])
+    times = [
+        start + INTERVAL * number for number in range(SHOWN) if start + INTERVAL * number < end
+    ]
+    with open_reader(video) as reader:
+        clip = reader.read(times)
+    vit, heads = method.teacher.backbone, tuple(range(OBJECTS))
+    title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
+    return draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
+
+
+def figure(result: Result, path: Path) -> None:
+    """Draw and save the loss and the monitors over the steps."""
+    plt = optional("matplotlib.pyplot", "demo", "The figure")
+    fig, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
+    curves: list[tuple[str, dict[str, list[float]]]] = [
+        ("loss (6.10)", {"loss": result.loss}),
+        ("nats", {"teacher entropy": result.teacher_entropy, "KL": result.teacher_kl}),
+        ("norm of the centre", {"centre": result.centre_norm}),
+    ]
+    for axis, (label, lines) in zip(axes, curves, strict=True):
+        for name, values in lines.items():
+            axis.plot(range(1, len(values) + 1), values, label=name, linewidth=1.2)
+        axis.set(xlabel="step", ylabel=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[1].axhline(math.log(OUTPUTS), color="0.5", linestyle=":", label="ln K, collapse")
+    axes[1].legend(fontsize=8, frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
+    fig.savefig(path, dpi=150)
+    plt.close(fig)

@@ -1,0 +1,156 @@
+"""Losses between a teacher and a student, and what is watched of them (section 6.4).
+
+Letters: V large views, S versions of each that the student sees, m small views, B frames, K head
+outputs. Everything is float32, or float64 if given, whatever autocast says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mixplug.functional.precision import exact_dtype
+
+
+def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
+    """Centred and sharpened, ``softmax((x - c) / τ)``: the targets of (6.8) and (6.9).
+
+    Args:
+        logits: (..., K) of the teacher's head.
+        centre: c, (K,), the running mean of these logits.
+        temperature: τ > 0, below the student's.
+
+    Raises:
+        ValueError: τ <= 0.
+    """
+    _require_temperature(temperature, "teacher_probabilities")
+    dtype = exact_dtype(logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        return ((logits.to(dtype) - centre.to(dtype)) / temperature).softmax(-1)
+
+
+def cross_entropy(target: Tensor, logits: Tensor, temperature: float = 0.1) -> Tensor:
+    """``-<p, log softmax(x / τ)>`` per row, which is ``(Σp) logsumexp(x / τ) - <p, x / τ>``.
+
+    Args:
+        target: p, (..., K), no gradient; a sum of several targets gives the sum of their terms.
+        logits: x, (..., K); leading dimensions broadcast.
+        temperature: τ > 0.
+
+    Returns:
+        (...), without K.
+
+    Raises:
+        ValueError: τ <= 0, or K differs.
+    """
+    _require_temperature(temperature, "cross_entropy")
+    if target.shape[-1] != logits.shape[-1]:
+        raise ValueError(
+            f"cross_entropy needs targets and logits of one K, got {tuple(target.shape)} and "
+            f"{tuple(logits.shape)}."
+        )
+    dtype = exact_dtype(logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        scaled = logits.to(dtype) / temperature
+        p = target.to(dtype)
+        return p.sum(-1) * scaled.logsumexp(-1) - (p * scaled).sum(-1)
+
+
+def cross_view_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) -> Tensor:
+    r"""What the student sees of a view against the teacher's other view, (6.8) with its minus.
+
+        \sum_{u \ne v} \sum_i  -<p^u, log softmax(x^{v,i} / τ)>,   averaged over frames
+
+    Args:
+        teacher: p, (2, B, K), probabilities of both large views.
+        student: x, (2, B, S, K), logits of S versions of each: k masked ones for (6.8), the view
+            itself, S = 1, for DINO.
+        temperature: the student's τ > 0.
+
+    Returns:
+        Scalar, a sum of 2 S terms.
+
+    Raises:
+        ValueError: shapes do not fit, or τ <= 0.
+    """
+    if student.dim() != 4 or student.shape[:2] != teacher.shape[:2] or len(teacher) != 2:
+        raise ValueError(
+            f"cross_view_loss needs teacher (2, B, K) and student (2, B, S, K), got "
+            f"{tuple(teacher.shape)} and {tuple(student.shape)}."
+        )
+    terms = [cross_entropy(teacher[1 - v][:, None], student[v], temperature) for v in range(2)]
+    return torch.stack([term.mean(0).sum() for term in terms]).sum()
+
+
+def local_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) -> Tensor:
+    r"""Small views against both of the teacher's, (6.9) with its minus.
+
+        \sum_v \sum_i  -<p^v, log softmax(x^i / τ)>,   averaged over frames
+
+    Args:
+        teacher: p, (V, B, K), probabilities of the large views.
+        student: x, (m, B, K), logits of the small ones, all of which count.
+        temperature: the student's τ > 0.
+
+    Returns:
+        Scalar, a sum of V m terms.
+
+    Raises:
+        ValueError: shapes do not fit, or τ <= 0.
+    """
+    if teacher.dim() != 3 or student.dim() != 3 or student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f"local_loss needs teacher (V, B, K) and student (m, B, K), got "
+            f"{tuple(teacher.shape)} and {tuple(student.shape)}."
+        )
+    return cross_entropy(teacher.sum(0), student, temperature).mean(1).sum()
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """``H(p) = -<p, log p>`` per row: 0 where one output has all, ln K where all have the same.
+
+    Args:
+        probabilities: p, (..., K).
+
+    Returns:
+        (...), in nats.
+    """
+    return torch.special.entr(probabilities.to(exact_dtype(probabilities))).sum(-1)
+
+
+def kl_divergence(target: Tensor, logits: Tensor, temperature: float = 0.1) -> Tensor:
+    """``KL(p || softmax(x / τ))`` per row: the cross-entropy without the target's entropy.
+
+    Args:
+        target: p, (..., K), rows that sum to 1.
+        logits: x, (..., K).
+        temperature: τ > 0.
+
+    Returns:
+        (...), >= 0 up to rounding.
+
+    Raises:
+        ValueError: see :func:`cross_entropy`.
+    """
+    return cross_entropy(target, logits, temperature) - entropy(target)
+
+
+def updated_centre(centre: Tensor, mean: Tensor, decay: float = 0.9) -> Tensor:
+    """``c <- decay c + (1 - decay) mean``: decay is the weight of the old value.
+
+    Args:
+        centre: c, (K,).
+        mean: of the teacher's logits over views, frames and processes, (K,).
+        decay: in [0, 1].
+
+    Raises:
+        ValueError: decay outside [0, 1].
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"updated_centre needs decay in [0, 1], got {decay}.")
+    return decay * centre + (1 - decay) * mean.to(centre.dtype)
+
+
+def _require_temperature(temperature: float, who: str) -> None:
+    if not temperature > 0:
+        raise ValueError(f"{who} needs temperature > 0, got {temperature}.")

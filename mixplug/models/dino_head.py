@@ -1,0 +1,109 @@
+"""The projection head of DINO, whose softmax makes a class token a distribution."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_OTHER_NAMES = {"weight_g": "original0", "weight_v": "original1"}
+
+
+class WeightNormLinear(nn.Module):
+    """A linear layer without bias whose K rows have a direction and a length, ``g v / |v|``.
+
+    Its state is ``weight_g`` (K, 1) and ``weight_v`` (K, D), as in checkpoints of DINO and DoRA.
+    Those of ``torch.nn.utils.parametrizations.weight_norm``, ``parametrizations.weight.original0``
+    and ``original1``, are loaded as well.
+
+    Args:
+        in_dim: D.
+        out_dim: K.
+        fixed_length: whether g stays 1, and only directions are learned.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, fixed_length: bool = True) -> None:
+        super().__init__()
+        bound = in_dim**-0.5
+        self.weight_g = nn.Parameter(torch.ones(out_dim, 1), requires_grad=not fixed_length)
+        self.weight_v = nn.Parameter(torch.empty(out_dim, in_dim).uniform_(-bound, bound))
+
+    @property
+    def weight(self) -> Tensor:
+        """(K, D)."""
+        return self.weight_g * F.normalize(self.weight_v, dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., K)."""
+        return F.linear(x, self.weight)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for ours, theirs in _OTHER_NAMES.items():
+            other = f"{prefix}parametrizations.weight.{theirs}"
+            if other in state_dict:
+                state_dict[prefix + ours] = state_dict.pop(other)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class DINOHead(nn.Module):
+    """MLP with GELU, ℓ2 normalisation, and K directions to compare with: logits are cosines.
+
+    Args:
+        in_dim: D, width of the class token.
+        out_dim: K.
+        hidden: width of the MLP.
+        bottleneck: width of what is normalised.
+        layers: of the MLP, >= 1.
+        norm_last_layer: whether the K rows keep length 1, which is more stable.
+
+    Raises:
+        ValueError: a width or a number of layers below 1.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int = 65536,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        layers: int = 3,
+        norm_last_layer: bool = True,
+    ) -> None:
+        super().__init__()
+        if min(in_dim, out_dim, hidden, bottleneck, layers) < 1:
+            raise ValueError(
+                f"DINOHead needs widths and layers >= 1, got in_dim={in_dim}, out_dim={out_dim}, "
+                f"hidden={hidden}, bottleneck={bottleneck}, layers={layers}."
+            )
+        self.out_dim = out_dim
+        widths = [in_dim, *[hidden] * (layers - 1), bottleneck]
+        parts: list[nn.Module] = []
+        for wide, narrow in pairwise(widths):
+            parts += [_linear(wide, narrow), nn.GELU()]
+        # One layer stands by itself in DINO's checkpoints too, so that names are the same.
+        self.mlp = parts[0] if layers == 1 else nn.Sequential(*parts[:-1])
+        self.last_layer = WeightNormLinear(bottleneck, out_dim, norm_last_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to logits (..., K)."""
+        return self.last_layer(F.normalize(self.mlp(x), dim=-1))
+
+
+class Network(nn.Module):
+    """A backbone and a head; names in its state are those of DINO's checkpoints."""
+
+    def __init__(self, backbone: nn.Module, head: DINOHead) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+
+def _linear(wide: int, narrow: int) -> nn.Linear:
+    layer = nn.Linear(wide, narrow)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer

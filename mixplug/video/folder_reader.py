@@ -1,0 +1,69 @@
+"""Frames that are images in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug.optional import optional
+from mixplug.video.fingerprint import frame_files
+from mixplug.video.reader import Crop, DecodeError, VideoReader
+
+_ROUNDING = 1e-6  # frames that a time in float64 may lack
+
+
+class FolderReader(VideoReader):
+    """See :func:`mixplug.video.open_reader`."""
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        if not fps > 0:
+            raise ValueError(f"A folder of frames needs fps > 0, got {fps}.")
+        self.fps = float(fps)
+        self._damaged: set[Path] = set()
+        super().__init__(path)
+
+    def _open(self) -> list[Path]:
+        files = frame_files(self.path)
+        if not files:
+            raise ValueError(f"{self.path} has no images.")
+        self.duration = len(files) / self.fps
+        with self._image(files[0]) as image:
+            self.size = (image.height, image.width)
+        return files
+
+    def _image(self, file: Path) -> Any:
+        pillow = optional("PIL.Image", "video", "Reading images")
+        try:
+            return pillow.open(file)
+        except OSError as error:
+            raise DecodeError(f"{file} cannot be read as an image: {error}.") from error
+
+    def _read(self, source: list[Path], times: Sequence[float], crop: Crop) -> Tensor:
+        top, left, height, width = crop
+        clip = torch.empty(len(times), 3, height, width, dtype=torch.uint8)
+        for place, time in enumerate(times):
+            file = source[min(int(time * self.fps + _ROUNDING), len(source) - 1)]
+            try:
+                clip[place] = self._pixels(file)[:, top : top + height, left : left + width]
+            except DecodeError:
+                self._damaged.add(file)
+                self.skipped = len(self._damaged)
+                raise
+        return clip
+
+    def _pixels(self, file: Path) -> Tensor:
+        with self._image(file) as image:
+            if (image.height, image.width) != self.size:
+                raise DecodeError(
+                    f"{file} has {image.height} x {image.width} pixels, the frames before it "
+                    f"{self.size[0]} x {self.size[1]}."
+                )
+            try:
+                pixels = bytearray(image.convert("RGB").tobytes())
+            except OSError as error:
+                raise DecodeError(f"{file} is damaged: {error}.") from error
+        return torch.frombuffer(pixels, dtype=torch.uint8).view(*self.size, 3).permute(2, 0, 1)

@@ -1,0 +1,206 @@
+"""Small pictures of all frames of a video, in order: what a scan looks at."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixplug.optional import optional
+from mixplug.video.fingerprint import frame_files
+from mixplug.video.packets import PacketQueue
+from mixplug.video.reader import open_reader
+from mixplug.video.spans import Span
+from mixplug.video.stream import clock_of, duration_of, open_stream
+from mixplug.video.table import PacketTable
+
+_DRAIN = 64  # errors at most that a decoder's threads may still have to report at the end
+WIDTH = 256  # pixels; PySceneDetect brings frames down to about this as well
+Tick = Callable[[float, float, str], None]  # seconds done, seconds in all, of what
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame.
+
+    Attributes:
+        time: seconds.
+        pixels: (h, w, 3) uint8 array, BGR; None where the frame is damaged.
+    """
+
+    time: float
+    pixels: Any
+
+
+class Pictures(ABC):
+    """What a scan needs of a video.
+
+    Attributes:
+        about: fields of a VideoIndex that need no decoding.
+        missing: what the file promises and has not.
+    """
+
+    about: dict[str, Any]
+    missing: list[Span]
+
+    @abstractmethod
+    def from_before(self, time: float | None, count: int) -> Iterator[Picture]:
+        """Pictures from at least ``count`` frames before a time on; None is all of them."""
+
+    @abstractmethod
+    def spoiled(self, time: float) -> Span:
+        """What cannot be used if the frame at a time is damaged."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of the file."""
+
+
+class FilePictures(Pictures):
+    """Of a video file, decoded by several threads and scaled down.
+
+    Args:
+        path: of the file.
+        threads: of the decoder; None is as many as there are cores.
+        tick: gets the progress of reading the packets.
+    """
+
+    def __init__(self, path: Path, threads: int | None, tick: Tick) -> None:
+        with open_reader(path) as reader:
+            height, width = reader.size
+        av = optional("av", "video", "Reading videos")
+        self._errors, self._scaler = av.error, av.video.reformatter.VideoReformatter()
+        self._container, self._stream = container, stream = open_stream(path)
+        duration = duration_of(container, stream)
+        self._clock = clock = clock_of(stream)
+        codec = stream.codec_context
+        codec.thread_type, codec.thread_count = "AUTO", threads or 0
+        codec.options = {"skip_loop_filter": "noref"}  # not seen in small pictures, not passed on
+        table = PacketTable.of(
+            container, stream, lambda pts: tick(clock.time(pts), duration, "reading packets")
+        )
+        if not table.shown:
+            raise ValueError(f"{path} has no frame that can be decoded.")
+        self._table = table
+        end = self._end()
+        self.missing = [(end, duration)] if duration - end > self._frame() else []
+        self._duration = max(duration, end)
+        self.about = {
+            "duration": self._duration,
+            "fps": float(stream.average_rate or len(table.shown) / end),
+            "width": width,
+            "height": height,
+            "frames": len(table.shown),
+            "codec": codec.name,
+            "keyframes": tuple(clock.time(pts) for pts in table.keyframes),
+        }
+
+    def _frame(self) -> float:
+        rate = self._stream.average_rate
+        return 1 / float(rate) if rate else 0.04
+
+    def _end(self) -> float:
+        """When the last frame ends, if it lasts as long as others."""
+        return self._clock.time(self._table.shown[-1]) + self._frame()
+
+    def from_before(self, time: float | None, count: int) -> Iterator[Picture]:
+        """See :class:`Pictures`."""
+        table, clock = self._table, self._clock
+        key = table.keyframes[0] if time is None else table.before(clock.tick(time), count)
+        place = bisect.bisect_left(table.shown, key)
+        for frame in self._decoded(key):
+            pts = frame.dts if frame.pts is None else frame.pts
+            while place < len(table.shown) and table.shown[place] < pts:
+                yield Picture(clock.time(table.shown[place]), None)
+                place += 1
+            if place < len(table.shown) and table.shown[place] == pts:
+                yield Picture(clock.time(pts), None if frame.is_corrupt else self._small(frame))
+                place += 1
+        for pts in table.shown[place:]:
+            yield Picture(clock.time(pts), None)
+
+    def _decoded(self, key: int) -> Iterator[Any]:
+        """Frames from a keyframe on, and some before it where the file cannot be entered there."""
+        queue, codec = PacketQueue(self._container, self._stream), self._stream.codec_context
+        queue.seek(key)
+        while True:
+            while not queue.units and not queue.ended:
+                queue.more()
+            if not queue.units:
+                break
+            with contextlib.suppress(self._errors.FFmpegError):  # seen by the frame that lacks
+                yield from codec.decode(queue.units.popleft().packet)
+        for _ in range(_DRAIN):
+            with contextlib.suppress(self._errors.FFmpegError):
+                yield from codec.decode(None)
+                return
+
+    def _small(self, frame: Any) -> Any:
+        wide = min(WIDTH, frame.width)
+        high = max(1, round(frame.height * wide / frame.width))
+        small = self._scaler.reformat(
+            frame, width=wide, height=high, format="bgr24", interpolation="BILINEAR"
+        )
+        return small.to_ndarray()
+
+    def spoiled(self, time: float) -> Span:
+        """See :class:`Pictures`."""
+        start, end = self._table.spoiled(self._clock.tick(time))
+        return self._clock.time(start), self._duration if end is None else self._clock.time(end)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+
+class FolderPictures(Pictures):
+    """Of a folder of frames.
+
+    Args:
+        path: of the folder.
+        fps: frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._files, self._fps = frame_files(path), fps
+        with open_reader(path, fps=fps) as reader:
+            height, width = reader.size
+        self.missing: list[Span] = []
+        self.about = {
+            "duration": len(self._files) / fps,
+            "fps": fps,
+            "width": width,
+            "height": height,
+            "frames": len(self._files),
+            "codec": "images",
+            "keyframes": (),
+        }
+
+    def from_before(self, time: float | None, count: int) -> Iterator[Picture]:
+        """See :class:`Pictures`."""
+        first = 0 if time is None else max(0, round(time * self._fps) - count)
+        for place in range(first, len(self._files)):
+            yield Picture(place / self._fps, self._small(self._files[place]))
+
+    def _small(self, file: Path) -> Any:
+        image = optional("PIL.Image", "video", "Reading images")
+        numpy = optional("numpy", "video", "Reading images")
+        try:
+            with image.open(file) as picture:
+                if (picture.width, picture.height) != (self.about["width"], self.about["height"]):
+                    return None
+                picture.draft("RGB", (WIDTH, WIDTH))  # JPEGs are decoded at reduced size
+                wide = min(WIDTH, picture.width)
+                high = max(1, round(picture.height * wide / picture.width))
+                small = picture.convert("RGB").resize((wide, high), image.Resampling.BOX)
+        except OSError:
+            return None
+        return numpy.ascontiguousarray(numpy.asarray(small)[..., ::-1])
+
+    def spoiled(self, time: float) -> Span:
+        """See :class:`Pictures`."""
+        frame = round(time * self._fps)
+        return frame / self._fps, (frame + 1) / self._fps

@@ -1,0 +1,75 @@
+"""Frames by PyAV, which brings FFmpeg with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixplug.video.convert import Converter, quarter_turns
+from mixplug.video.decoder import FrameDecoder, LostError
+from mixplug.video.reader import Crop, DecodeError, VideoReader
+from mixplug.video.stream import duration_of
+
+
+class PyAVReader(VideoReader):
+    """See :func:`mixplug.video.open_reader`."""
+
+    @dataclass
+    class Source:
+        """What is open."""
+
+        decoder: FrameDecoder
+        turns: int
+
+    def __init__(
+        self, path: str | Path, keyframes: Sequence[float], cache_bytes: int, threads: int
+    ) -> None:
+        self._keyframes, self._cache_bytes, self._threads = keyframes, cache_bytes, threads
+        super().__init__(path)
+
+    def _open(self) -> Source:
+        decoder = FrameDecoder(self.path, self._keyframes, self._cache_bytes, self._threads)
+        stream = decoder.stream
+        self.duration = duration_of(decoder.container, stream)
+        if not self.duration > 0:
+            raise ValueError(
+                f"{self.path} does not say how long it lasts. Put it into a container that does: "
+                f"ffmpeg -i {self.path} -c copy {self.path.stem}.mp4"
+            )
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        frame = decoder.first()  # headers may be wrong about size, and do not tell rotation
+        if frame is None:
+            raise ValueError(f"{self.path} has no frame that can be decoded.")
+        turns = quarter_turns(frame)
+        wide, high = frame.width, frame.height
+        self.size = (wide, high) if turns % 2 else (high, wide)
+        return self.Source(decoder, turns)
+
+    def _read(self, source: Source, times: Sequence[float], crop: Crop) -> Tensor:
+        convert = Converter(crop, source.turns)
+        clip = torch.empty(len(times), 3, crop[2], crop[3], dtype=torch.uint8)
+        for place in sorted(range(len(times)), key=times.__getitem__):
+            clip[place] = convert(self._frame(source.decoder, times[place]))
+        return clip
+
+    def _frame(self, decoder: FrameDecoder, time: float) -> object:
+        try:
+            return decoder.at(decoder.clock.tick(time)).frame
+        except LostError as lost:
+            reason = "it has no packets there"
+            if lost.damage is not None:
+                place = decoder.clock.time(lost.damage)
+                reason = f"it depends on a packet that is damaged, of the frame at {place:.3f} s"
+            raise DecodeError(f"{self.path} has no frame at {time:.3f} s: {reason}.") from None
+        finally:
+            self.skipped = len(decoder.damage.places)
+
+    def close(self) -> None:
+        """Let go of the file; reading opens it again."""
+        if self._source is not None:
+            self._source.decoder.container.close()
+        super().close()

@@ -1,0 +1,193 @@
+"""Frames of a video at given times, whatever reads them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mixplug.optional import optional
+
+Crop = tuple[int, int, int, int]  # top, left, height, width
+
+_ABANDONED: list[object] = []
+
+
+class DecodeError(ValueError):
+    """A frame that is wanted, and cannot be had."""
+
+
+class VideoReader(ABC):
+    """Frames at given times. Opened by the process that reads: pickled, it is a path and options.
+
+    A process that was forked from the one that has opened it opens it again, since both would move
+    the same file's position, and a decoder's threads do not live on in a fork.
+
+    Args:
+        path: of the video.
+
+    Attributes:
+        duration: seconds.
+        fps: mean frames per second.
+        size: (height, width) of a frame as it is shown.
+        skipped: damaged packets so far, each counted once.
+    """
+
+    duration: float
+    fps: float
+    size: tuple[int, int]
+    skipped: int = 0
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._pid = 0
+        self._source: Any = None
+        self._opened()
+
+    def read(self, times: Sequence[float], crop: Crop | None = None) -> Tensor:
+        """The frames that are shown at some times: the last that begins at or before each.
+
+        Args:
+            times: T seconds in [0, duration), in any order, also repeated.
+            crop: (top, left, height, width) in pixels, the same in all frames; None is all.
+
+        Returns:
+            (T, 3, h, w) uint8, RGB.
+
+        Raises:
+            DecodeError: a frame is damaged, or depends on damage before it.
+            ValueError: no times, one outside of the video, or a crop that is larger than a frame.
+        """
+        source = self._opened()
+        if not len(times):
+            raise ValueError("read needs one time at least, got none.")
+        outside = [t for t in times if not 0 <= t < self.duration]
+        if outside:
+            raise ValueError(
+                f"{self.path} is read at times in [0, {self.duration:.3f}) s, got {outside[0]:g}."
+            )
+        return self._read(source, times, self._within(crop))
+
+    def _within(self, crop: Crop | None) -> Crop:
+        height, width = self.size
+        if crop is None:
+            return 0, 0, height, width
+        top, left, high, wide = crop
+        if min(top, left) < 0 or min(high, wide) < 1 or top + high > height or left + wide > width:
+            raise ValueError(
+                f"A crop (top, left, height, width) must lie within {height} x {width} pixels of "
+                f"{self.path}, got {tuple(crop)}."
+            )
+        return top, left, high, wide
+
+    def close(self) -> None:
+        """Let go of the file; reading opens it again."""
+        self._source = None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None, "_pid": 0}
+
+    def _opened(self) -> Any:
+        if self._source is not None and self._pid != os.getpid():
+            # closing it would wait for threads that the parent has, and this process has not
+            _ABANDONED.append(self._source)
+            self._source = None
+        if self._source is None:
+            if not self.path.exists():
+                raise ValueError(f"There is no video {self.path}.")
+            self._source = self._open()
+            self._pid = os.getpid()
+        return self._source
+
+    @abstractmethod
+    def _open(self) -> Any:
+        """Open the file, and set duration, fps and size."""
+
+    @abstractmethod
+    def _read(self, source: Any, times: Sequence[float], crop: Crop) -> Tensor: ...
+
+
+def open_reader(
+    path: str | Path,
+    backend: str = "auto",
+    fps: float | None = None,
+    keyframes: Sequence[float] = (),
+    cache_bytes: int = 0,
+    threads: int = 1,
+) -> VideoReader:
+    """Open a video.
+
+    Args:
+        path: a video file, or a folder of frames, one image each, in the order of their names.
+        backend: 'pyav', 'torchcodec' or 'folder'; 'auto' is 'folder' for a folder, else 'pyav'.
+        fps: frames per second of a folder of frames, which must have it; no other may.
+        keyframes: of the video's :class:`VideoIndex`, so that seeking needs no search ('pyav').
+        cache_bytes: how many bytes of decoded frames are kept for later reads, the least recently
+            used go first ('pyav'). It pays where reads lie near each other: all frames on the way
+            to a wanted one are decoded and kept if they fit, where else those are left out that
+            no other frame needs.
+        threads: of the decoder. One for each worker of a loader is best.
+
+    Raises:
+        ValueError: no such video, one that cannot be read, an unknown backend, or an option that
+            the backend has not.
+        ImportError: the backend's package is not installed.
+    """
+    path = Path(path)
+    if backend == "auto":
+        backend = "folder" if path.is_dir() else "pyav"
+    if backend not in _BACKENDS:
+        raise ValueError(f"A reader's backend is one of {('auto', *_BACKENDS)}, got {backend!r}.")
+    if (fps is None) == (backend == "folder"):
+        raise ValueError(
+            f"{path} needs fps, the frames per second of the folder."
+            if fps is None
+            else f"fps is for folders of frames; {path} has its own, got fps={fps}."
+        )
+    if cache_bytes < 0 or threads < 1:
+        raise ValueError(
+            f"A reader needs cache_bytes >= 0 and threads >= 1, got {cache_bytes} and {threads}."
+        )
+    return _BACKENDS[backend](
+        path,
+        fps=fps,
+        keyframes=tuple(keyframes),
+        cache_bytes=cache_bytes,
+        threads=threads,
+    )
+
+
+def _pyav(path: Path, fps: float | None, **options: Any) -> VideoReader:
+    optional("av", "video", "Reading videos")
+    from mixplug.video.pyav_reader import PyAVReader
+
+    return PyAVReader(path, **options)
+
+
+def _torchcodec(path: Path, threads: int, **_: Any) -> VideoReader:
+    from mixplug.video.torchcodec_reader import TorchcodecReader
+
+    return TorchcodecReader(path, threads=threads)
+
+
+def _folder(path: Path, fps: float, **_: Any) -> VideoReader:
+    from mixplug.video.folder_reader import FolderReader
+
+    return FolderReader(path, fps=fps)
+
+
+_BACKENDS: Mapping[str, Callable[..., VideoReader]] = {
+    "pyav": _pyav,
+    "torchcodec": _torchcodec,
+    "folder": _folder,
+}

@@ -1,0 +1,76 @@
+"""What the packets of a video say, without decoding one."""
+
+from __future__ import annotations
+
+import bisect
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixplug.video.packets import PacketQueue
+
+_TICK = 1 << 10  # packets between two calls of tick
+
+
+@dataclass
+class PacketTable:
+    """All packets of a stream that have a frame to show.
+
+    Attributes:
+        ticks: when frames are shown, in the order of decoding.
+        shown: the same, sorted.
+        keys: places in ``ticks`` of keyframes.
+        keyframes: their ticks, sorted.
+    """
+
+    ticks: array[int] = field(default_factory=lambda: array("q"))
+    keys: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, container: Any, stream: Any, tick: Callable[[int], None]) -> PacketTable:
+        """Read a file through; ``tick`` gets where in time the reading is."""
+        table = cls()
+        queue = PacketQueue(container, stream)
+        while not queue.ended:
+            queue.more()
+            while queue.units:
+                unit = queue.units.popleft()
+                if not unit.shown or not (unit.key or table.keys):
+                    continue
+                if unit.key:
+                    table.keys.append(len(table.ticks))
+                table.ticks.append(unit.pts)
+                if len(table.ticks) % _TICK == 0:
+                    tick(unit.pts)
+        table.shown = sorted(table.ticks)
+        table.keyframes = sorted(table.ticks[place] for place in table.keys)
+        table._place = {pts: place for place, pts in enumerate(table.ticks)}
+        return table
+
+    shown: list[int] = field(default_factory=list)
+    keyframes: list[int] = field(default_factory=list)
+    _place: dict[int, int] = field(default_factory=dict)
+
+    def spoiled(self, pts: int) -> tuple[int, int | None]:
+        """Which frames a damaged packet may spoil: from one up to, not with, the next keyframe.
+
+        What is decoded after it may be shown before it.
+
+        Args:
+            pts: tick of the frame of the packet.
+
+        Returns:
+            Two ticks; None is the end of the file.
+        """
+        place = self._place[pts]
+        following = bisect.bisect_right(self.keys, place)
+        if following == len(self.keys):
+            return min(self.ticks[place:]), None
+        key = self.keys[following]
+        return min(self.ticks[place:key]), self.ticks[key]
+
+    def before(self, pts: int, count: int) -> int:
+        """The last keyframe that is at least ``count`` frames before a frame, or the first."""
+        frame = self.shown[max(0, bisect.bisect_left(self.shown, pts) - count)]
+        return self.keyframes[max(0, bisect.bisect_right(self.keyframes, frame) - 1)]

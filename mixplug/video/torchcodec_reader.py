@@ -1,0 +1,59 @@
+"""Frames by torchcodec, which uses FFmpeg's libraries of the system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mixplug.optional import install_line, optional
+from mixplug.video.reader import Crop, DecodeError, VideoReader
+
+
+class TorchcodecReader(VideoReader):
+    """See :func:`mixplug.video.open_reader`."""
+
+    def __init__(self, path: str | Path, threads: int) -> None:
+        self._threads = threads
+        super().__init__(path)
+
+    def _open(self) -> Any:
+        decoders = _decoders()
+        try:
+            decoder = decoders.VideoDecoder(str(self.path), num_ffmpeg_threads=self._threads)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{self.path} cannot be opened as a video: {error}") from error
+        about = decoder.metadata
+        self._begin = about.begin_stream_seconds or 0.0
+        self.duration = about.end_stream_seconds - self._begin
+        self.fps = float(about.average_fps)
+        self.size = tuple(decoder[0].shape[-2:])
+        return decoder
+
+    def _read(self, source: Any, times: Sequence[float], crop: Crop) -> Tensor:
+        top, left, height, width = crop
+        seconds = [time + self._begin for time in times]
+        try:
+            frames = source.get_frames_played_at(seconds=seconds).data
+        except (RuntimeError, IndexError) as error:
+            raise DecodeError(
+                f"{self.path} has no frames at {min(times):.3f} to {max(times):.3f} s: {error}"
+            ) from error
+        return frames[..., top : top + height, left : left + width].contiguous()
+
+
+def _decoders() -> Any:
+    """torchcodec, or what it lacks."""
+    try:
+        decoders = optional("torchcodec.decoders", "torchcodec", "The backend torchcodec")
+        decoders.VideoDecoder  # noqa: B018
+    except (RuntimeError, OSError) as error:
+        raise ImportError(
+            f"The backend torchcodec is installed ({install_line('torchcodec')}), but does not "
+            f"load: it needs FFmpeg's libraries on the system (Debian: apt-get install ffmpeg), of "
+            f"a version that it supports. backend='pyav' brings its own. It says: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    return decoders

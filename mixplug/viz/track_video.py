@@ -1,0 +1,129 @@
+"""Figures 6.4 to 6.6 for any video and any vision transformer: ``mixplug viz tracks``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixplug.models.distillation import normalised
+from mixplug.models.dora import Tracker, object_tracks
+from mixplug.models.encoder import encoder
+from mixplug.video import open_reader
+from mixplug.viz.tracks import film, overlay, strip
+from mixplug.weights import vit_of
+
+# How objects are tracked in a row of the picture. The joint plan, the letter of (6.4), does not
+# depend on the number of patches, which in a picture is another one than in training.
+WAYS = {
+    "without Sinkhorn-Knopp (6.3)": Tracker(refine=False),
+    "with Sinkhorn-Knopp (6.6)": Tracker(plan="joint"),
+}
+INPUT = "input"
+
+
+def draw_tracks(
+    video: Path,
+    checkpoint: str,
+    out: Path,
+    start: float = 0.0,
+    frames: int = 8,
+    interval: float = 1.0,
+    heads: Sequence[int] = (0, 1, 2),
+    side: int | None = None,
+    part: str | None = None,
+    head_count: int | None = None,
+    fps: float | None = None,
+    tick: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Path], str]:
+    """Discover objects in a frame of a video, track them over the following, and draw them.
+
+    Args:
+        video: a file, or a folder of frames.
+        checkpoint: see :func:`mixplug.weights.vit_of`.
+        out: folder for ``tracks.png`` and ``tracks.mp4``.
+        start: of the first frame, in seconds.
+        frames: T.
+        interval: Δ, seconds from one to the next.
+        heads: which heads the objects are discovered with.
+        side: height in pixels to which frames are resized; None leaves them.
+        part: of the checkpoint.
+        head_count: h, where the checkpoint's shapes do not tell.
+        fps: of a folder of frames.
+        tick: called with what is being done.
+
+    Returns:
+        The files, and a line that says what is on them.
+
+    Raises:
+        ValueError: the clip does not fit into the video, a head that there is not, or see
+            :func:`mixplug.weights.vit_of` and :func:`mixplug.video.open_reader`.
+    """
+    tick("loading")
+    vit, report = vit_of(checkpoint, part, head_count)
+    tick("decoding")
+    times = [start + interval * number for number in range(frames)]
+    with open_reader(video, fps=fps) as reader:
+        clip = reader.read(times)
+    files = draw_clip(vit, clip, times, interval, out, heads, side, Path(video).name, tick)
+    said = f"{len(heads)} objects over {frames} frames of {Path(video).name}"
+    return files, f"{said}; {report.line()}" if report else said
+
+
+def draw_clip(
+    vit: nn.Module,
+    clip: Tensor,
+    times: Sequence[float],
+    interval: float,
+    out: Path,
+    heads: Sequence[int] = (0, 1, 2),
+    side: int | None = None,
+    title: str = "",
+    tick: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Both ways of tracking, over the frames of a clip.
+
+    Args:
+        vit: a vision transformer in evaluation mode.
+        clip: (T, 3, H, W) uint8.
+        times: of the frames, in seconds.
+        interval: between them.
+        out: folder for ``tracks.png`` and ``tracks.mp4``.
+        heads: which heads the objects are discovered with.
+        side: height in pixels, None leaves it.
+        title: of the picture.
+        tick: called with what is being done.
+    """
+    tick("tracking")
+    view = encoder(vit)
+    clip = fitted(clip, view.patch, side)
+    images = normalised(clip)
+    grid = view.grid((clip.shape[-2], clip.shape[-1]))
+    rows = {
+        name: overlay(clip, object_tracks(view, images, heads=heads, tracker=tracker), grid)
+        for name, tracker in WAYS.items()
+    }
+    tick("drawing")
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / "tracks.png", out / "tracks.mp4"]
+    strip({INPUT: clip, **rows}, times, files[0], title)
+    film({INPUT: clip, **rows}, 1 / interval, files[1])
+    return files
+
+
+def fitted(clip: Tensor, patch: tuple[int, int], side: int | None) -> Tensor:
+    """Frames (T, 3, H, W) of a height, cut at the right and below to whole patches."""
+    if side is not None:
+        wide = round(clip.shape[-1] * side / clip.shape[-2])
+        resized = F.interpolate(clip.float(), (side, wide), mode="bicubic", antialias=True)
+        clip = resized.round().clamp(0, 255).to(torch.uint8)
+    rows, columns = (size // part for size, part in zip(clip.shape[-2:], patch, strict=True))
+    if not rows * columns:
+        raise ValueError(
+            f"Frames of {clip.shape[-2]} x {clip.shape[-1]} pixels are smaller than a patch of "
+            f"{patch[0]} x {patch[1]}."
+        )
+    return clip[..., : rows * patch[0], : columns * patch[1]]

@@ -1,0 +1,128 @@
+"""Figures 6.4 to 6.6: the k objects that are tracked over a clip, as a strip and as a video.
+
+Letters: T frames of H x W, k objects, N patches in a grid.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mixplug.optional import optional
+
+# Of three objects; the hues of more are spread evenly.
+_PURE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_STRONG = 0.95  # quantile of a map that has the full colour
+_STRENGTH = 0.6  # of colour where an object is most attended to
+_LABEL = 22  # pixels in height, above a film
+_QUALITY = {"libx264": {"crf": "18", "preset": "fast"}, "mpeg4": {"q": "3"}}
+
+
+def colors(objects: int) -> Tensor:
+    """(k, 3) in [0, 1]: red, green and blue, or k hues."""
+    if objects <= len(_PURE):
+        return torch.tensor(_PURE[:objects])
+    return torch.tensor([colorsys.hsv_to_rgb(i / objects, 1.0, 1.0) for i in range(objects)])
+
+
+def overlay(frames: Tensor, attention: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Frames with a colour for each object, by how much it is attended to.
+
+    Shown is by how much attention exceeds its mean over the frame, which is where a binary mask has
+    its edge (6.7), relative to the strongest twentieth of the patches, so that a weak object is
+    seen as well. Where objects overlap, colours add up to others, and to white.
+
+    Args:
+        frames: (T, 3, H, W) uint8, RGB.
+        attention: T' (T, k, N) of (6.6), or T of (6.3).
+        grid: of the N patches.
+
+    Returns:
+        (T, 3, H, W) uint8.
+
+    Raises:
+        ValueError: attention that does not belong to these frames or this grid.
+    """
+    rows, columns = grid
+    if attention.shape[0] != len(frames) or attention.shape[-1] != rows * columns:
+        raise ValueError(
+            f"overlay needs attention (T, k, N) of {len(frames)} frames with a grid of "
+            f"{rows} x {columns}, got {tuple(attention.shape)}."
+        )
+    above = (attention - attention.mean(-1, keepdim=True)).relu()
+    strongest = above.quantile(_STRONG, -1, keepdim=True, interpolation="higher")
+    maps = (above / strongest.clamp_min(torch.finfo(above.dtype).tiny)).clamp(max=1)
+    maps = maps.unflatten(-1, grid).float()
+    maps = F.interpolate(maps, frames.shape[-2:], mode="bilinear").cpu()
+    paint = torch.einsum("tkhw,kc->tchw", maps, colors(maps.shape[1])).clamp(0, 1)
+    cover = _STRENGTH * maps.amax(1, keepdim=True)
+    mixed = (1 - cover) * (frames.cpu() / 255) + cover * paint
+    return (255 * mixed).round().byte()
+
+
+def strip(rows: Mapping[str, Tensor], times: Sequence[float], path: Path, title: str = "") -> None:
+    """Draw and save a row of frames for each way of tracking.
+
+    Args:
+        rows: a name, and (T, 3, H, W) uint8.
+        times: of the frames, in seconds.
+        path: of the PNG.
+        title: above it.
+    """
+    plt = optional("matplotlib.pyplot", "video", "The figure")
+    _, _, height, width = next(iter(rows.values())).shape
+    wide = 1.7
+    size = (wide * len(times) + 0.5, wide * height / width * len(rows) + 0.75)
+    fig, axes = plt.subplots(
+        len(rows), len(times), figsize=size, squeeze=False, layout="constrained"
+    )
+    for cells, (name, frames) in zip(axes, rows.items(), strict=True):
+        for cell, frame in zip(cells, frames, strict=True):
+            cell.imshow(frame.permute(1, 2, 0).numpy())
+            cell.set(xticks=[], yticks=[])
+            for side in cell.spines.values():
+                side.set_visible(False)
+        cells[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    for cell, time in zip(axes[0], times, strict=True):
+        cell.set_title(f"{time:.1f} s", fontsize=9)
+    fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=150)
+    plt.close(fig)
+
+
+def film(rows: Mapping[str, Tensor], rate: float, path: Path) -> None:
+    """Write the ways of tracking beside each other as MP4, each with its name above.
+
+    Args:
+        rows: a name, and (T, 3, H, W) uint8.
+        rate: frames per second.
+        path: of the MP4.
+    """
+    av = optional("av", "video", "The video")
+    beside = torch.cat([_named(name, frames) for name, frames in rows.items()], -1)
+    even = beside[..., : beside.shape[-2] // 2 * 2, : beside.shape[-1] // 2 * 2]
+    codec = next(name for name in _QUALITY if name in av.codecs_available)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
+        stream.height, stream.width = even.shape[-2:]
+        stream.pix_fmt, stream.options = "yuv420p", _QUALITY[codec]
+        for frame in even.permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _named(name: str, frames: Tensor) -> Tensor:
+    """Frames with a line of text above them."""
+    image = optional("PIL.Image", "video", "The video")
+    draw = optional("PIL.ImageDraw", "video", "The video")
+    label = image.new("RGB", (frames.shape[-1], _LABEL), "white")
+    draw.Draw(label).text((4, 4), name, fill="black")
+    pixels = torch.frombuffer(bytearray(label.tobytes()), dtype=torch.uint8)
+    above = pixels.view(_LABEL, frames.shape[-1], 3).permute(2, 0, 1)
+    return torch.cat([above.expand(len(frames), -1, -1, -1), frames], -2)

@@ -1,0 +1,31 @@
+"""Weights between hosts: read safely, named anew, resized, and loaded with a report."""
+
+from mixplug.weights.convert import Converted, convert
+from mixplug.weights.load import load, load_file
+from mixplug.weights.names import LAYOUTS, layout_of, translate
+from mixplug.weights.parts import PARTS, Part, part, parts
+from mixplug.weights.position import resize_positions, square_grid
+from mixplug.weights.read import read
+from mixplug.weights.report import Report
+from mixplug.weights.vit import keys_of, timm_model, vit_of
+
+__all__ = [
+    "Converted",
+    "LAYOUTS",
+    "PARTS",
+    "Part",
+    "Report",
+    "convert",
+    "keys_of",
+    "layout_of",
+    "load",
+    "load_file",
+    "part",
+    "parts",
+    "read",
+    "resize_positions",
+    "square_grid",
+    "timm_model",
+    "translate",
+    "vit_of",
+]

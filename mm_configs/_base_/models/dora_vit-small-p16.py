@@ -1,0 +1,15 @@
+# 6.5.2: ViT-S/16, k = 3 objects, tracked from the first frame of a clip. Head, temperatures and
+# centre are DINO's, on which DoRA builds; stochastic depth is the student's alone.
+model = dict(
+    type='mixplug.DoRA',
+    objects=3,
+    backbone=dict(
+        type='mixplug.TimmBackbone',
+        model_name='vit_small_patch16_224',
+        dynamic_img_size=True,
+        drop_path_rate=0.1),
+    head=dict(out_dim=65536),
+    schedule=dict(
+        ema_decay=(0.996, 1.0),
+        teacher_temperature=(0.04, 0.04),
+        freeze_last_layer_epochs=1))

@@ -1,0 +1,7 @@
+# Tables 6.3 to 6.5, the baseline.
+_base_ = [
+    '../_base_/models/dino_vit-small-p16.py',
+    '../_base_/datasets/walking-tour_8xb16.py',
+    '../_base_/schedules/selfsup_100e_adamw.py',
+    '../_base_/selfsup_runtime.py',
+]

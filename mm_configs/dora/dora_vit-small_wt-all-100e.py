@@ -1,0 +1,7 @@
+# Tables 6.3 to 6.5: all ten videos.
+_base_ = [
+    '../_base_/models/dora_vit-small-p16.py',
+    '../_base_/datasets/walking-tours-all_8xb16.py',
+    '../_base_/schedules/selfsup_100e_adamw.py',
+    '../_base_/selfsup_runtime.py',
+]

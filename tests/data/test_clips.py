@@ -1,0 +1,517 @@
+"""Clips: where they are taken, what they show, and what happens where they cannot be had.
+
+Frames of the folders say by their colours which frame and which pixel it is. Statistical bounds are
+five standard errors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from filming import film, frames_folder, numbers, save_index, spoil
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mixplug import sampling
+from mixplug.data.clip_samplers import ClipSampler, generators
+from mixplug.data.clips import Place, VideoClips
+from mixplug.data.multicrop import MultiCrop
+from mixplug.data.open_readers import OpenReaders
+from mixplug.data.videos import find_videos
+from mixplug.video import VideoIndex
+
+FPS, COUNT = 10.0, 100
+VIEWS = {"large": 8, "small": 6, "smalls": 2}
+SMALL = {"frames": 4, "interval": 0.5, "crop": 16, "views": VIEWS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds without cuts."""
+    path = frames_folder(tmp_path_factory.mktemp("videos") / "tour", COUNT)
+    save_index(path, FPS, COUNT)
+    return path
+
+
+@pytest.fixture
+def cut(folder: Path) -> Iterator[Path]:
+    """The same, with cuts at 2.5 s and 6 s, blank from 3 to 4 s and damaged from 8 to 8.2 s."""
+    bad = [(3.0, 4.0, "blank"), (8.0, 8.2, "corrupt")]
+    save_index(folder, FPS, COUNT, cuts=(2.5, 6.0), bad=bad)
+    yield folder
+    save_index(folder, FPS, COUNT)
+
+
+def clips(video: object, **settings: object) -> VideoClips:
+    return VideoClips(video, **{**SMALL, **settings})
+
+
+def shown(clip: Tensor) -> list[int]:
+    """The number of every frame of a clip, which is the same in all its pixels."""
+    assert torch.equal(clip[:, 0], clip[:, 0, :1, :1].expand_as(clip[:, 0]))
+    return clip[:, 0, 0, 0].tolist()
+
+
+def rate(hits: int, n: int, p: float) -> None:
+    assert abs(hits - n * p) <= 5 * math.sqrt(n * p * (1 - p))
+
+
+def places(data: VideoClips, n: int = 1500) -> list[Place]:
+    return [data.place(*divmod(i, len(data))) for i in range(n)]
+
+
+# ---------------------------------------------------------------- what a clip shows
+
+
+def test_a_clip_shows_the_frames_of_its_times_at_its_place(folder: Path) -> None:
+    data = clips(folder)
+    for place in places(data, 40):
+        clip = data.clip(place)
+        assert clip.shape == (4, 3, 16, 16) and clip.dtype == torch.uint8
+        assert shown(clip) == [math.floor((place.start + 0.5 * t) * FPS) for t in range(4)]
+        top, left = place.corner
+        for t in range(4):
+            assert clip[t, 1, :, 0].tolist() == list(range(top, top + 16))
+            assert clip[t, 2, 0].tolist() == list(range(left, left + 16))
+
+
+def test_an_item_has_the_views_of_the_clip(folder: Path) -> None:
+    data = clips(folder, views=MultiCrop(**VIEWS))
+    for epoch, index in ((0, 0), (0, 7), (3, 2)):
+        place = data.place(epoch, index)
+        item, expected = data[epoch * len(data) + index], data.views(data.clip(place), place.key)
+        assert item["large"].shape == (2, 4, 3, 8, 8) and item["small"].shape == (2, 4, 3, 6, 6)
+        assert all(torch.equal(item[name], expected[name]) for name in expected)
+    assert len({place.key for place in places(data, 200)}) == 200
+
+
+def test_whole_frames(folder: Path) -> None:
+    data = clips(folder, crop=None)
+    place = data.place(0, 0)
+    assert place.corner is None and data.clip(place).shape == (4, 3, 40, 50)
+
+
+def test_single_frames(folder: Path) -> None:
+    """T = 1 has nothing to be apart: all of the video can be shown."""
+    data = clips(folder, frames=1, interval=1000.0)
+    frames = Counter(math.floor(place.start * FPS) for place in places(data, 3000))
+    assert frames.keys() == set(range(COUNT)) and data.reach == 0
+
+
+def test_the_thesis_defaults(tmp_path: Path) -> None:
+    """6.5.2: eight frames a second apart, of 300 x 300 pixels; two global and six local crops."""
+    path = frames_folder(tmp_path / "large", 90, 300, 310)
+    save_index(path, 10, 90, (300, 310))
+    data = VideoClips(path)
+    assert len(data) == 90 // 8
+    item = data[0]
+    assert item["large"].shape == (2, 8, 3, 224, 224) and item["small"].shape == (6, 8, 3, 96, 96)
+    place = data.place(0, 0)
+    frames = data.clip(place)[:, 0, 0, 0].tolist()
+    assert [b - a for a, b in itertools.pairwise(frames)] == [10] * 7
+
+
+# ---------------------------------------------------------------- where it is taken
+
+
+def test_starts_and_crops_are_uniform(folder: Path) -> None:
+    """A clip of 1.5 s fits in 10 s until 8.5 s; a crop of 16 in 40 x 50 has 25 x 35 places."""
+    data = clips(folder)
+    found = places(data, 3000)
+    assert all(0 <= p.start < 8.5 for p in found)
+    for tenth in range(10):
+        rate(sum(tenth <= p.start / 0.85 < tenth + 1 for p in found), 3000, 0.1)
+    assert {p.corner[0] for p in found} == set(range(25))
+    assert {p.corner[1] for p in found} == set(range(35))
+    for top in range(25):
+        rate(sum(p.corner[0] == top for p in found), 3000, 1 / 25)
+    rate(sum(p.corner[0] < 12 and p.corner[1] < 17 for p in found), 3000, 12 / 25 * 17 / 35)
+    rate(sum(p.start < 4.25 and p.corner[0] < 12 for p in found), 3000, 0.5 * 12 / 25)
+
+
+def test_never_across_a_cut_or_what_is_bad(cut: Path) -> None:
+    """Spans: 0-2.5, 2.5-3, 4-6, 6-8, 8.2-10, of which starts take 1, 0, .5, .5 and .3 s."""
+    data = clips(cut)
+    spans = [(0, 2.5), (4, 6), (6, 8), (8.2, 10)]
+    hits: Counter[tuple[float, float]] = Counter()
+    for place in places(data, 2000):
+        (span,) = [s for s in spans if s[0] <= place.start and place.start + 1.5 < s[1]]
+        hits[span] += 1
+    for span in spans:
+        rate(hits[span], 2000, (span[1] - span[0] - 1.5) / 2.3)
+    for place in places(data, 60):
+        frames = shown(data.clip(place))
+        assert any(10 * a <= frames[0] and frames[-1] < 10 * b for a, b in spans)
+
+
+@pytest.mark.parametrize(
+    ("options", "spans"),
+    [
+        ({"across_cuts": True}, [(0, 3), (4, 8), (8.2, 10)]),
+        ({"blanks": True}, [(0, 2.5), (2.5, 6), (6, 8), (8.2, 10)]),
+        ({"across_cuts": True, "blanks": True}, [(0, 8), (8.2, 10)]),
+    ],
+)
+def test_options_that_relax(cut: Path, options: dict, spans: list[tuple[float, float]]) -> None:
+    """What is damaged is never shown."""
+    data = clips(cut, **options)
+    room = sum(b - a - 1.5 for a, b in spans)
+    found = places(data)
+    for a, b in spans:
+        rate(sum(a <= p.start and p.start + 1.5 < b for p in found), 1500, (b - a - 1.5) / room)
+    assert sum(a <= p.start and p.start + 1.5 < b for p in found for a, b in spans) == 1500
+
+
+def test_a_cut_is_not_touched_by_rounding(tmp_path: Path) -> None:
+    """The only start is so near to the cut that times would round to it."""
+    path = frames_folder(tmp_path / "tight", 40)
+    save_index(path, FPS, 40, cuts=(0.3, 0.7 + 2e-6))
+    data = clips(path, frames=5, interval=0.1)
+    for place in places(data, 200):
+        assert 0.3 <= place.start < 0.3 + 1.01e-6 or place.start >= 0.7 + 2e-6
+        assert shown(data.clip(place))[-1] < 7 or place.start > 0.7
+
+
+def test_without_an_index_the_whole_video_counts(tmp_path: Path) -> None:
+    path = frames_folder(tmp_path / "plain", 30)
+    data = clips(path, index="ignore", fps=15)
+    assert data.reach == 1.5 and len(data) == 30 // 4
+    assert all(0 <= p.start < 0.5 for p in places(data, 100))
+    place = data.place(0, 0)
+    assert shown(data.clip(place)) == [math.floor((place.start + 0.5 * t) * 15) for t in range(4)]
+
+
+def test_an_index_is_built_where_there_is_none(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 60)
+    data = clips(path, index="build")
+    assert VideoIndex.path_of(path).exists()
+    assert data.starts == clips(path).starts
+    before = VideoIndex.path_of(path).stat().st_mtime_ns
+    clips(path, index="build")
+    assert VideoIndex.path_of(path).stat().st_mtime_ns == before
+
+
+def test_several_videos_count_by_their_clips(tmp_path: Path) -> None:
+    """Room for starts of 0.5 s and 3.5 s: the longer has seven eighths."""
+    short, long = (frames_folder(tmp_path / n, c) for n, c in (("a", 20), ("b", 50)))
+    for path, count in ((short, 20), (long, 50)):
+        save_index(path, FPS, count)
+    data = clips([short, long])
+    assert len(data) == 70 // 4 and list(data.videos) == [short, long]
+    found = places(data)
+    rate(sum(p.path == long for p in found), 1500, 7 / 8)
+    for place in found[:30]:
+        assert shown(data.clip(place))[0] == math.floor(place.start * FPS)
+
+
+def test_videos_without_room_are_left_out_and_said(tmp_path: Path) -> None:
+    short, long = (frames_folder(tmp_path / n, c) for n, c in (("a", 10), ("b", 50)))
+    for path, count in ((short, 10), (long, 50)):
+        save_index(path, FPS, count)
+    with pytest.warns(UserWarning, match=r"1 of 2 videos are not used, the first: \S+a lasts 1 s"):
+        data = clips([short, long])
+    assert list(data.videos) == [long] and {p.path for p in places(data, 50)} == {long}
+
+
+def test_videos_are_found(tmp_path: Path) -> None:
+    for name in ("b/two.MP4", "one.mkv", "notes.txt", "b/.hidden.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    both = [tmp_path / "b/two.MP4", tmp_path / "one.mkv"]
+    assert find_videos(tmp_path) == both
+    assert find_videos([tmp_path / "one.mkv", str(tmp_path / "b")]) == both[::-1]
+    frames = frames_folder(tmp_path / "frames", 2)
+    assert find_videos(str(frames)) == [frames]
+    (tmp_path / "empty").mkdir()
+    for wrong, text in (
+        (tmp_path / "none.mp4", r"There is no video \S+none\.mp4\."),
+        (tmp_path / "empty", r"empty has no videos \(\.mp4, .*\), and no frames"),
+        ([], r"VideoClips needs one video at least"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            find_videos(wrong)
+
+
+# ---------------------------------------------------------------- epochs, seeds and workers
+
+
+def test_the_length_of_an_epoch(cut: Path) -> None:
+    """Of the spans that have a clip, 2.5, 2, 2 and 1.8 s, or as it is given."""
+    assert len(clips(cut)) == 83 // 4
+    assert len(clips(cut, frames_per_epoch=1000)) == 250
+    assert len(clips(cut, frames_per_epoch=4)) == 1
+    with pytest.raises(ValueError, match=r"frames_per_epoch must be at least frames=4, got 3\."):
+        clips(cut, frames_per_epoch=3)
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone(folder: Path) -> None:
+    torch.manual_seed(1)
+    data = clips(folder, seed=4)
+    first, item = data.place(2, 3), data[2 * len(data) + 3]
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    again = clips(folder, seed=4)
+    for key in (0, 5, len(again)):
+        again[key]
+    assert again.place(2, 3) == first
+    assert torch.equal(again[2 * len(data) + 3]["large"], item["large"])
+    torch.manual_seed(1)
+    clips(folder)[0]
+    assert torch.equal(torch.get_rng_state(), state)
+    others = [data.place(2, 4), data.place(3, 3), data.place(2, 3, 1), clips(folder).place(2, 3)]
+    others.append(clips(folder, seed=5).place(2, 3))
+    assert len({p.start for p in others} | {first.start}) == 6
+
+
+def test_the_draws_by_hand(folder: Path) -> None:
+    data = clips(folder, seed=4)
+    source = sampling.generators(sampling.key(generators(4, 2, 3).local), 1).local
+    drawn = torch.rand(5, generator=source).double().tolist()
+    place = data.place(2, 3, attempt=1)
+    assert place.start == pytest.approx((drawn[0] + drawn[1] / 2**24) * 8.5, abs=1e-5)
+    assert place.corner == (int(drawn[3] * 25), int(drawn[4] * 35))
+
+
+def test_iterating_ends_with_the_epoch(folder: Path) -> None:
+    data = clips(folder, frames_per_epoch=12)
+    items = list(data)
+    assert len(items) == 3
+    assert all(torch.equal(items[i]["large"], data[i]["large"]) for i in range(3))
+    with pytest.raises(IndexError, match=r"Keys are epoch \* 3 \+ index >= 0, got -1\."):
+        data[-1]
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_give_what_one_process_gives(tmp_path: Path, context: str) -> None:
+    """Persistent ones, of a reader that was opened before the fork."""
+    path = film(tmp_path / "film.mp4", 60)
+    data = clips(path, index="ignore", frames_per_epoch=32)
+    data[0]
+    sampler = ClipSampler(data, 1)
+    loader = DataLoader(
+        data, 2, sampler=sampler, num_workers=2 if context == "fork" else 1,
+        persistent_workers=True, multiprocessing_context=context,
+    )  # fmt: skip
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        items = [data[key]["large"] for key in keys]
+        assert torch.equal(torch.cat([batch["large"] for batch in loader]), torch.stack(items))
+
+
+def test_it_is_sent_without_what_is_open(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 60)
+    data = clips(path, index="ignore")
+    item = data[3]
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[3]["large"], item["large"])
+
+
+def test_few_readers_stay_open(tmp_path: Path) -> None:
+    paths = [frames_folder(tmp_path / str(n), 2, 4, 4) for n in range(20)]
+    readers = OpenReaders({path: save_index(path, 1, 2, (4, 4)) for path in paths})
+    for path in paths:
+        readers[path].read([0.0])
+    assert len(readers) == 16
+    assert readers[paths[-1]] is readers[paths[-1]]
+    first = readers[paths[4]]  # was opened first of those that are open
+    readers[paths[0]]  # in place of another
+    assert readers[paths[4]] is first and len(readers) == 16
+    readers.close()
+    assert len(readers) == 0 and readers[paths[2]].read([1.0]).shape == (1, 3, 4, 4)
+
+
+# ---------------------------------------------------------------- groups
+
+
+def test_a_group_starts_within_an_interval_and_stays_uniform(cut: Path) -> None:
+    data = clips(cut, group=4, frames_per_epoch=4 * 4 * 40)
+    spans = [(0, 2.5), (4, 6), (6, 8), (8.2, 10)]
+    hits: Counter[tuple[float, float]] = Counter()
+    halves: Counter[tuple[float, float]] = Counter()
+    for epoch in range(15):
+        for first in range(0, len(data), 4):
+            starts = [data.place(epoch, first + k).start for k in range(4)]
+            owners = [next(s for s in spans if s[0] <= t and t + 1.5 < s[1]) for t in starts]
+            assert len(set(owners)) == 1 and len(set(starts)) == 4
+            assert max(starts) - min(starts) <= 1.0
+            for start, span in zip(starts[1:2], owners[1:2], strict=True):  # one of each group
+                hits[span] += 1
+                halves[span] += start < span[0] + (span[1] - span[0] - 1.5) / 2
+    total = sum(hits.values())
+    assert total == 600
+    for span in spans:
+        rate(hits[span], total, (span[1] - span[0] - 1.5) / 2.3)
+        rate(halves[span], hits[span], 0.5)
+
+
+def test_groups_have_a_common_neighbourhood_and_differ(folder: Path) -> None:
+    """With an interval of 0.5 s in 8.5 s, clips of one group are nearer than of two."""
+    data = clips(folder, group=2, frames_per_epoch=4 * 400)
+    pairs = [(data.place(0, i).start, data.place(0, i + 1).start) for i in range(0, 400, 2)]
+    assert all(abs(a - b) <= 1.0 for a, b in pairs)
+    gaps = [abs(pairs[i][0] - pairs[i + 1][0]) for i in range(199)]
+    assert sum(gap > 1 for gap in gaps) > 100
+    corners = {data.place(0, i).corner for i in range(2)}
+    assert len(corners) == 2
+
+
+def test_a_cache_serves_a_group(tmp_path: Path) -> None:
+    """The same frames with and without."""
+    path = film(tmp_path / "film.mp4", 200, gop=50)
+    plain = clips(path, index="ignore", group=4, crop=None)
+    cached = clips(path, index="ignore", group=4, crop=None, cache_bytes=50_000_000)
+    for index in range(8):
+        place = plain.place(0, index)
+        clip = cached.clip(place)
+        assert torch.equal(plain.clip(place), clip)
+        assert numbers(clip) == [math.floor((place.start + 0.5 * t) * 10) for t in range(4)]
+
+
+# ---------------------------------------------------------------- what cannot be decoded
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """Ten seconds, of which the third to the sixth cannot be decoded; and nobody knows it."""
+    path = film(tmp_path / "spoilt.mp4", 100)
+    spoil(path, 2.05, 5.95)
+    return path
+
+
+def test_another_clip_is_taken_for_a_damaged_one(spoilt: Path) -> None:
+    data = clips(spoilt, index="ignore", crop=None, frames_per_epoch=4 * 40)
+    taken, lost = [], 0
+    for index in range(len(data)):
+        attempts = 0
+        while (found := tried(data, data.place(0, index, attempts))) is None:
+            attempts += 1
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            item = data[index]
+        expected = data.views(found, data.place(0, index, attempts).key)
+        assert torch.equal(item["large"], expected["large"])
+        assert len(said) == attempts
+        lost += attempts
+        taken += numbers(found)
+    assert lost and data.skipped == lost
+    assert not set(taken) & set(range(20, 60)) and min(taken) < 20 and max(taken) >= 60
+
+
+def tried(data: VideoClips, place: Place) -> Tensor | None:
+    try:
+        return data.clip(place)
+    except ValueError:
+        return None
+
+
+def test_what_is_skipped_is_said(spoilt: Path) -> None:
+    data = clips(spoilt, index="ignore")
+    index = next(i for i in range(50) if 2.1 < data.place(0, i).start < 5.9)
+    place = data.place(0, index)
+    span = rf"{place.start:.3f} to {place.start + 1.5:.3f} s of {re.escape(str(spoilt))}"
+    with pytest.warns(UserWarning, match=rf"Another clip is taken for {span}: .+"):
+        data[index]
+
+
+def test_skipped_clips_of_all_workers_are_counted(spoilt: Path) -> None:
+    alone = clips(spoilt, index="ignore", frames_per_epoch=4 * 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        list(alone)
+        data = clips(spoilt, index="ignore", frames_per_epoch=4 * 24)
+        list(DataLoader(data, 4, num_workers=2))
+    assert data.skipped == alone.skipped > 2
+
+
+@pytest.mark.filterwarnings("ignore:Another clip")
+def test_retries_have_an_end(tmp_path: Path) -> None:
+    path = film(tmp_path / "gone.mp4", 60)
+    spoil(path, 0.05, 6)
+    data = clips(path, index="ignore", retries=2)
+    third = data.place(0, 0, 2)
+    span = rf"{third.start:.3f} to {third.start + 1.5:.3f} s of \S+gone\.mp4"
+    with pytest.raises(
+        ValueError,
+        match=rf"None of 3 clips could be decoded for index 0 of epoch 0, the last was {span}: ",
+    ):
+        data[0]
+    assert data.skipped == 3
+    with pytest.raises(ValueError, match=r"None of 1 clips"):
+        clips(path, index="ignore", retries=0)[0]
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_a_video_shorter_than_a_clip(folder: Path) -> None:
+    text = (
+        r"tour lasts 10 s, but a clip of 12 frames, 1 s apart, needs more than 11 s\. Set frames "
+        r"or interval lower"
+    )
+    with pytest.raises(ValueError, match=text):
+        clips(folder, frames=12, interval=1.0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "given", "spans", "longest", "help_"),
+    [
+        (5, {}, 5, 2.5, "across_cuts=True, or"),
+        (6, {"across_cuts": True}, 3, 4, "blanks=True, or"),
+        (6, {}, 5, 2.5, "across_cuts=True and blanks=True, or"),
+        (9, {"across_cuts": True, "blanks": True}, 2, 8, ""),
+    ],
+)
+def test_no_span_says_what_relaxes_it(
+    cut: Path, frames: int, given: dict, spans: int, longest: float, help_: str
+) -> None:
+    interval = 0.8 if frames < 9 else 1.0
+    reach = (frames - 1) * interval
+    text = (
+        rf"tour has no place for a clip of {frames} frames, {interval:g} s apart, which needs more "
+        rf"than {reach:.3g} s: the longest of {spans} spans without cuts, damage and blank frames "
+        rf"that are not allowed lasts {longest:g} s\. Set {help_} ?frames or interval lower\."
+    )
+    with pytest.raises(ValueError, match=text):
+        clips(cut, frames=frames, interval=interval, **given)
+
+
+def test_a_crop_larger_than_the_frame(folder: Path) -> None:
+    text = r"tour has frames of 40 x 50 pixels, which have no room for crop=41\. Set crop to 40"
+    with pytest.raises(ValueError, match=text):
+        clips(folder, crop=41)
+    assert clips(folder, crop=40).place(0, 0).corner[0] == 0
+
+
+def test_an_index_is_needed(tmp_path: Path) -> None:
+    path = frames_folder(tmp_path / "plain", 30)
+    with pytest.raises(ValueError, match=rf"mixplug video index {re.escape(str(path))}"):
+        clips(path)
+    with pytest.raises(ValueError, match=r"index is one of \('require', .*\), got 'no'\."):
+        clips(path, index="no")
+    save_index(path, FPS, 30, complete=False)
+    with pytest.raises(ValueError, match=r"its scan was stopped"):
+        clips(path)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"frames": 0}, {"interval": 0}, {"crop": 0}, {"group": 0}, {"retries": -1},
+                {"cache_bytes": -1}],
+)  # fmt: skip
+def test_settings_that_are_refused(folder: Path, setting: dict) -> None:
+    with pytest.raises(ValueError, match="VideoClips needs frames, group and crop >= 1"):
+        clips(folder, **setting)
+
+
+def test_an_unknown_key_of_the_views(folder: Path) -> None:
+    with pytest.raises(KeyError, match=r"MultiCrop has no key 'larg'.*large"):
+        clips(folder, views={"larg": 3})

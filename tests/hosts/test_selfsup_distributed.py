@@ -1,0 +1,62 @@
+"""Two gloo processes distil: gradients, teacher and centre are those of one process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from hosts.two_distillers import BATCHES, METHODS, STEPS, train, work
+
+SECONDS = 200
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What both processes recorded."""
+    out = tmp_path_factory.mktemp("two_distillers")
+    processes = mp.spawn(work, args=(str(out / "meeting"), str(out)), nprocs=2, join=False)
+    deadline = time.monotonic() + SECONDS
+    while not processes.join(timeout=5):  # raises what a process raised
+        if time.monotonic() > deadline:
+            for process in processes.processes:
+                process.kill()
+            pytest.fail(f"Two processes hang: not done after {SECONDS} s.")
+    return [torch.load(Path(out) / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", ["DINO", "DoRA"])
+def test_one_process_and_two_have_equal_gradients(name: str, ranks: list) -> None:
+    alone = train(name, 0, 1)
+    assert len(alone["gradients"]) == STEPS
+    for rank in ranks:
+        for mine, expected in zip(rank[name]["gradients"], alone["gradients"], strict=True):
+            assert float(expected.abs().max()) > 1e-3
+            torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["DINO", "DoRA"])
+def test_one_process_and_two_have_equal_teachers_and_centres(name: str, ranks: list) -> None:
+    alone = train(name, 0, 1)["state"]
+    assert float(alone["centre"].norm()) > 1e-2
+    for rank in ranks:
+        for key, expected in alone.items():
+            torch.testing.assert_close(rank[name]["state"][key], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_processes_do_not_drift_apart(name: str, ranks: list) -> None:
+    first, second = (rank[name]["state"] for rank in ranks)
+    assert int(first["steps"]) == STEPS * BATCHES
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_every_process_draws_its_own_heads(ranks: list) -> None:
+    first, second = (rank["DoRA drawn"]["drawn"] for rank in ranks)
+    assert len(first) == len(second) == STEPS * BATCHES
+    assert first != second
+    assert len({str(heads) for heads in first}) > 1

@@ -1,0 +1,95 @@
+"""What is drawn of tracked objects: colours where objects are, on frames that belong to them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from PIL import Image
+
+from mixplug.viz.track_video import fitted
+from mixplug.viz.tracks import colors, film, overlay, strip
+
+
+def test_an_object_has_its_colour_where_it_is() -> None:
+    frames = torch.full((2, 3, 8, 12), 100, dtype=torch.uint8)
+    attention = torch.zeros(2, 3, 6)  # a grid of 2 x 3, patches of 4 pixels
+    for frame, places in enumerate(((0, 1, 2), (3, 4, 5))):
+        for i, place in enumerate(places):
+            attention[frame, i, place] = 1.0
+    drawn = overlay(frames, attention, (2, 3))
+    for frame, row in ((0, 0), (1, 1)):
+        centre = drawn[frame, :, 4 * row + (0 if row == 0 else 3)]
+        for i, column in enumerate((0, 6, 11)):
+            assert int(centre[:, column].argmax()) == i  # red, green, blue
+    assert drawn.dtype == torch.uint8 and drawn.shape == frames.shape
+
+
+def test_strength_by_hand() -> None:
+    """One patch a pixel: no interpolation. Above the mean 1/4: 3/4 - 1/4 of at most 1/2."""
+    frames = torch.full((1, 3, 2, 2), 200, dtype=torch.uint8)
+    attention = torch.tensor([[[0.75, 0.25, 0.0, 0.0]], [[0.5, 0.4, 0.1, 0.0]]])
+    for maps, shares in ((attention[:1], (1, 0, 0, 0)), (attention[1:], (1, 0.6, 0, 0))):
+        red, green, blue = overlay(frames, maps, (2, 2))[0].flatten(1).tolist()
+        for pixel, share in enumerate(shares):
+            cover = 0.6 * share
+            assert red[pixel] == round((1 - cover) * 200 + cover * 255 * share)
+            assert green[pixel] == blue[pixel] == round((1 - cover) * 200)
+
+
+def test_equal_attention_everywhere_colours_nothing() -> None:
+    frames = torch.randint(256, (1, 3, 4, 4), dtype=torch.uint8)
+    assert torch.equal(overlay(frames, torch.full((1, 2, 4), 0.25), (2, 2)), frames)
+
+
+@pytest.mark.parametrize("objects", [1, 3, 7])
+def test_colours_are_pure_and_differ(objects: int) -> None:
+    found = colors(objects)
+    assert found.shape == (objects, 3) and bool((found.amax(1) == 1).all())
+    assert len({tuple(color.tolist()) for color in found}) == objects
+
+
+def test_attention_of_other_frames_is_refused() -> None:
+    frames = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"of 2 frames with a grid of 2 x 2, got \(1, 3, 4\)"):
+        overlay(frames, torch.rand(1, 3, 4), (2, 2))
+    with pytest.raises(ValueError, match=r"got \(2, 3, 6\)"):
+        overlay(frames, torch.rand(2, 3, 6), (2, 2))
+
+
+def test_the_film_shows_all_ways_beside_each_other(tmp_path: Path) -> None:
+    colours = torch.tensor([[200, 30, 30], [30, 200, 30]], dtype=torch.uint8)
+    rows = {
+        name: colours[i].view(1, 3, 1, 1).expand(5, -1, 33, 41)
+        for i, name in enumerate(("left", "right"))
+    }
+    film(rows, 4.0, tmp_path / "t.mp4")
+    with av.open(str(tmp_path / "t.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 4 and stream.codec_context.pix_fmt == "yuv420p"
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(frames) == 5 and frames[0].shape == (54, 82, 3)  # 33 and a label of 22, even
+    for x, i in ((10, 0), (70, 1)):
+        assert abs(frames[2][45, x].astype(int) - colours[i].numpy()).max() < 12
+    assert frames[0][:22].min() < 128  # there is text
+
+
+def test_the_strip_has_a_picture_for_every_frame_and_way(tmp_path: Path) -> None:
+    frames = torch.zeros(3, 3, 20, 30, dtype=torch.uint8)
+    frames[:, 0] = 255
+    strip({"input": frames, "objects": frames}, [0.0, 0.5, 1.0], tmp_path / "s.png", "title")
+    image = torch.tensor(list(Image.open(tmp_path / "s.png").convert("RGB").getdata()))
+    red = (image == torch.tensor([255, 0, 0])).all(1).float().mean()
+    # six pictures of 1.7 x 1.13 inches on about 5.6 x 3
+    assert math.isclose(float(red), 6 * 1.7 * 1.13 / (5.6 * 3.02), rel_tol=0.35)
+
+
+def test_frames_are_cut_to_whole_patches() -> None:
+    clip = torch.randint(256, (2, 3, 50, 70), dtype=torch.uint8)
+    assert torch.equal(fitted(clip, (16, 16), None), clip[..., :48, :64])
+    assert fitted(clip, (8, 8), 25).shape == (2, 3, 24, 32)
+    with pytest.raises(ValueError, match="50 x 70 pixels are smaller than a patch of 64 x 64"):
+        fitted(clip, (64, 64), None)
