@@ -29,7 +29,7 @@ def block(path: str, language: str, having: str) -> str:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(blocks("README.md", "python")) == 5
+    assert len(blocks("README.md", "python")) == 6
     assert len(blocks("timm_hooks/README.md", "python")) == 1
 
 
@@ -42,6 +42,43 @@ def test_the_loop_of_your_own() -> None:
     before = dict(names["torchvision"].models.resnet18(num_classes=10).state_dict())
     assert before.keys() == names["model"].state_dict().keys()
     assert torch.isfinite(names["mixed"].loss())
+
+
+def test_a_vit_from_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but with a tiny network, small views and a second between two frames less."""
+    import shutil
+
+    from mixplug.data.shipped import shipped_clip
+    from mixplug.video.scan import scan
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(shipped_clip("bikes"), "tour.mp4")
+    scan("tour.mp4")
+    code = block("README.md", "python", "VideoClips")
+    vit = "dict(name='vit_tiny_patch16_224', img_size=32, depth=1), head=dict(out_dim=8)"
+    small = "frames=2, interval=0.2, crop=64, frames_per_epoch=8, views=dict(large=32, small=16)"
+    for word, other in (
+        ('"vit_small_patch16_224"', vit), ("frames=8", small), ("batch_size=16", "batch_size=2"),
+    ):  # fmt: skip
+        assert code.count(word) == 1
+        code = code.replace(word, other)
+    names: dict = {}
+    exec(code, names)
+    assert int(names["method"].steps) == 2
+    assert bool(names["method"].centre.any())
+
+
+def test_every_command_is_one() -> None:
+    from typer.testing import CliRunner
+
+    from mixplug.cli import app
+
+    text = (ROOT / "README.md").read_text() + (ROOT / "mm_configs" / "README.md").read_text()
+    named = set(re.findall(r"mixplug ((?:video|viz|weights|demo|bench) [a-z]+)", text))
+    assert {"video index", "viz tracks", "weights convert", "weights check", "demo dora"} <= named
+    for command in named:
+        run = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert run.exit_code == 0, command
 
 
 def test_the_mm_config(tmp_path: Path) -> None:
