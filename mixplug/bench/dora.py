@@ -29,7 +29,8 @@ ARCH, FRAMES, OUTPUTS = "vit_small_patch16_224", 8, 65536
 class EagerDoRA(DoRA):
     """The same step without what this package does for speed.
 
-    Every block makes its attention matrix, the tracker takes the last one whole, one object after
+    Every block makes its attention matrix, the teacher runs once for targets and once more for the
+    attention of its last block, of which the tracker takes the whole matrix, and one object after
     the other is masked in pixels.
     """
 
@@ -64,7 +65,7 @@ class EagerDoRA(DoRA):
                 masks.append(object_masks(attention, tokens.grid, size)[0])
         pairs = zip(images, masks, strict=True)
         seen = [torch.stack([image * mask for mask in of]) for image, of in pairs]
-        return tokens.cls, torch.stack(seen)
+        return view.cls(images), torch.stack(seen)
 
 
 def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
