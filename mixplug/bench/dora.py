@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mixplug import sampling
+from mixplug.bench.clips import clip_rows
 from mixplug.bench.measure import NO_BOUND, Row, in_turns, peak_bytes, ratio
 from mixplug.functional.track import (
     masked_frames,
@@ -141,4 +142,4 @@ def _peak(call: Callable[[], None], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-GROUPS = {"step": step_rows, "eager": eager_rows}
+GROUPS = {"step": step_rows, "eager": eager_rows, "clips": clip_rows}

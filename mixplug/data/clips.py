@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 from mixplug import sampling
 from mixplug.data.clip_samplers import generators
 from mixplug.data.multicrop import MultiCrop, multicrop_of
-from mixplug.data.open_readers import OpenReaders
+from mixplug.data.open_readers import OpenReaders, Request
 from mixplug.data.videos import Videos, find_videos, index_of, reach, usable_starts
 from mixplug.video import DecodeError
 
@@ -67,11 +67,11 @@ class VideoClips(Dataset[dict[str, Tensor]]):
             has not (in each process, so not for several), 'ignore' knows of no cuts and no damage.
         backend: of :func:`mixplug.video.open_reader`.
         fps: frames per second of a folder of frames.
-        cache_bytes: of decoded frames that each worker keeps, over all its videos; useful with
-            ``group`` only.
+        cache_bytes: of decoded frames that each worker keeps, over all its videos, see
+            :func:`mixplug.video.open_reader`. Random clips hardly ever meet in it.
         group: as many consecutive indices have clips that start within ``interval`` seconds of a
-            common time, so that a worker with a cache decodes once for all of them. Each clip is
-            as random as without; the clips of a group are not independent.
+            common time. Those in one batch are decoded in one pass, in little more than the time
+            of one. Each clip is as random as without, but a group's are not independent.
         seed: of all draws.
         retries: draws in place of one that cannot be decoded, before an item is given up.
 
@@ -165,6 +165,14 @@ class VideoClips(Dataset[dict[str, Tensor]]):
                 return self.views(clip, place.key)
         raise AssertionError("there is one attempt at least")
 
+    def __getitems__(self, keys: list[int]) -> list[dict[str, Tensor]]:
+        """The items of a batch; clips that overlap in time are decoded in one pass."""
+        places = [self.place(*divmod(int(key), len(self))) for key in keys]
+        return [
+            self[key] if clip is None else self.views(clip, place.key)
+            for key, place, clip in zip(keys, places, self.read(places), strict=True)
+        ]
+
     def place(self, epoch: int, index: int, attempt: int = 0) -> Place:
         """Where a clip is taken, at the first attempt and at later ones."""
         source = self._source(epoch, index, attempt)
@@ -191,11 +199,18 @@ class VideoClips(Dataset[dict[str, Tensor]]):
         Raises:
             DecodeError: one of them cannot be had.
         """
-        times = [place.start + frame * self.interval for frame in range(self.frames)]
-        square = None
-        if self.crop is not None and place.corner is not None:
-            square = (*place.corner, self.crop, self.crop)
-        return self._readers[place.path].read(times, square)
+        request = self._request(place)
+        return self._readers[request.path].read(request.times, request.crop)
+
+    def read(self, places: Sequence[Place]) -> list[Tensor | None]:
+        """The frames of several places, None where one of them cannot be had."""
+        return self._readers.read([self._request(place) for place in places])
+
+    def _request(self, place: Place) -> Request:
+        times = tuple(place.start + frame * self.interval for frame in range(self.frames))
+        if self.crop is None or place.corner is None:
+            return Request(place.path, times)
+        return Request(place.path, times, (*place.corner, self.crop, self.crop))
 
     def _source(self, epoch: int, index: int, attempt: int) -> torch.Generator:
         key = sampling.key(generators(self.seed, epoch, index).local)

@@ -33,6 +33,14 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> Source:
         decoder = FrameDecoder(self.path, self._keyframes, self._cache_bytes, self._threads)
+        try:
+            return self.Source(decoder, self._look(decoder))
+        except BaseException:
+            decoder.container.close()
+            raise
+
+    def _look(self, decoder: FrameDecoder) -> int:
+        """Find out about the video; gives the quarter turns that make it upright."""
         stream = decoder.stream
         self.duration = duration_of(decoder.container, stream)
         if not self.duration > 0:
@@ -47,7 +55,7 @@ class PyAVReader(VideoReader):
         turns = quarter_turns(frame)
         wide, high = frame.width, frame.height
         self.size = (wide, high) if turns % 2 else (high, wide)
-        return self.Source(decoder, turns)
+        return turns
 
     def _read(self, source: Source, times: Sequence[float], crop: Crop) -> Tensor:
         convert = Converter(crop, source.turns)

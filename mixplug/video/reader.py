@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,23 @@ from mixplug.optional import optional
 
 Crop = tuple[int, int, int, int]  # top, left, height, width
 
-_ABANDONED: list[object] = []
+_READERS: weakref.WeakSet[VideoReader] = weakref.WeakSet()
+
+
+def _abandon() -> None:
+    """In a process that was just forked: let go of what the parent has opened, and free nothing.
+
+    Freeing a decoder waits for its threads, and a fork has none of them; so what is no longer
+    needed must not be collected either.
+    """
+    for reader in _READERS:
+        if reader._source is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(reader._source))
+            reader._source = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon)
 
 
 class DecodeError(ValueError):
@@ -41,12 +59,12 @@ class VideoReader(ABC):
     fps: float
     size: tuple[int, int]
     skipped: int = 0
+    _source: Any = None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._pid = 0
-        self._source: Any = None
         self._opened()
+        _READERS.add(self)
 
     def read(self, times: Sequence[float], crop: Crop | None = None) -> Tensor:
         """The frames that are shown at some times: the last that begins at or before each.
@@ -94,19 +112,22 @@ class VideoReader(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # what is open refers to itself; left to the collector, it might be freed in a fork
+        self.close()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_source": None, "_pid": 0}
+        return {**self.__dict__, "_source": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _READERS.add(self)
 
     def _opened(self) -> Any:
-        if self._source is not None and self._pid != os.getpid():
-            # closing it would wait for threads that the parent has, and this process has not
-            _ABANDONED.append(self._source)
-            self._source = None
         if self._source is None:
             if not self.path.exists():
                 raise ValueError(f"There is no video {self.path}.")
             self._source = self._open()
-            self._pid = os.getpid()
         return self._source
 
     @abstractmethod

@@ -25,7 +25,7 @@ from mixplug import sampling
 from mixplug.data.clip_samplers import ClipSampler, generators
 from mixplug.data.clips import Place, VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.data.open_readers import OpenReaders
+from mixplug.data.open_readers import OpenReaders, Request, _overlapping
 from mixplug.data.videos import find_videos
 from mixplug.video import VideoIndex
 
@@ -365,16 +365,46 @@ def test_groups_have_a_common_neighbourhood_and_differ(folder: Path) -> None:
     assert len(corners) == 2
 
 
-def test_a_cache_serves_a_group(tmp_path: Path) -> None:
-    """The same frames with and without."""
-    path = film(tmp_path / "film.mp4", 200, gop=50)
-    plain = clips(path, index="ignore", group=4, crop=None)
-    cached = clips(path, index="ignore", group=4, crop=None, cache_bytes=50_000_000)
-    for index in range(8):
-        place = plain.place(0, index)
-        clip = cached.clip(place)
-        assert torch.equal(plain.clip(place), clip)
+@pytest.mark.parametrize("cache_bytes", [0, 50_000_000])
+def test_a_batch_read_in_one_pass_is_what_it_is_one_by_one(
+    tmp_path: Path, cache_bytes: int
+) -> None:
+    """In any order of keys, of several videos, of clips that overlap and that do not."""
+    path, other = film(tmp_path / "film.mp4", 200, gop=50), film(tmp_path / "other.mp4", 100)
+    given = {"index": "ignore", "group": 4, "crop": None, "frames_per_epoch": 4 * 32}
+    data = clips([path, other], cache_bytes=cache_bytes, **given)
+    places = [data.place(0, index) for index in (9, 0, 31, 1, 2, 17, 3, 3)]
+    for place, clip in zip(places, data.read(places), strict=True):
+        assert torch.equal(clip, data.clip(place))
         assert numbers(clip) == [math.floor((place.start + 0.5 * t) * 10) for t in range(4)]
+    keys = [9, 0, 63, 1, 2, 17]
+    for item, key in zip(data.__getitems__(keys), keys, strict=True):
+        assert all(torch.equal(item[name], one) for name, one in data[key].items())
+
+
+def test_overlapping_clips_are_read_in_the_order_of_time(tmp_path: Path) -> None:
+    """So that a decoder goes on, and never back: it is watched, not replaced."""
+    path = film(tmp_path / "film.mp4", 100, gop=100)
+    data = clips(path, index="ignore", frames=3, interval=1.0, crop=None)
+    places = [Place(path, start, None, 0) for start in (6.05, 4.55, 5.25)]
+    reader, asked = data._readers[path], []
+    plain = reader.read
+
+    def read(times: list[float], crop: object = None) -> Tensor:
+        asked.extend(times)
+        return plain(times, crop)
+
+    reader.read = read
+    assert [numbers(clip)[0] for clip in data.read(places)] == [60, 45, 52]
+    assert len(asked) == 9 and asked == sorted(asked)
+
+
+def test_overlapping_requests_are_found() -> None:
+    a, b = Path("a"), Path("b")
+    spans = [(a, 5, 8), (b, 0, 9), (a, 0, 2), (a, 7, 10), (a, 2, 3), (a, 10.5, 11), (b, 20, 21)]
+    requests = [Request(path, (float(s), float(e))) for path, s, e in spans]
+    assert _overlapping(requests) == [[2, 4], [0, 3], [5], [1], [6]]
+    assert _overlapping([]) == []
 
 
 # ---------------------------------------------------------------- what cannot be decoded
@@ -390,7 +420,7 @@ def spoilt(tmp_path: Path) -> Path:
 
 def test_another_clip_is_taken_for_a_damaged_one(spoilt: Path) -> None:
     data = clips(spoilt, index="ignore", crop=None, frames_per_epoch=4 * 40)
-    taken, lost = [], 0
+    taken, one_by_one, lost = [], [], 0
     for index in range(len(data)):
         attempts = 0
         while (found := tried(data, data.place(0, index, attempts))) is None:
@@ -400,10 +430,17 @@ def test_another_clip_is_taken_for_a_damaged_one(spoilt: Path) -> None:
             item = data[index]
         expected = data.views(found, data.place(0, index, attempts).key)
         assert torch.equal(item["large"], expected["large"])
+        one_by_one.append(item["small"])
         assert len(said) == attempts
         lost += attempts
         taken += numbers(found)
     assert lost and data.skipped == lost
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch = data.__getitems__([7, 3, 11, 30, 22, 14])
+    assert data.skipped > lost
+    for item, key in zip(batch, [7, 3, 11, 30, 22, 14], strict=True):
+        assert torch.equal(item["small"], one_by_one[key])
     assert not set(taken) & set(range(20, 60)) and min(taken) < 20 and max(taken) >= 60
 
 

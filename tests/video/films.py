@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 HEIGHT, WIDTH, FPS = 80, 112, 25
@@ -22,6 +23,19 @@ def scene(seed: int, number: int, height: int = HEIGHT, width: int = WIDTH) -> n
     drawn = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3))
     texture = drawn.astype(np.uint8).repeat(8, 0).repeat(8, 1)
     return np.roll(texture, (number, 2 * number), (0, 1))
+
+
+@functools.cache
+def _wide(seed: int, height: int, width: int) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    return np.asarray(
+        Image.fromarray(drawn).resize((width + 400, height), Image.Resampling.BICUBIC)
+    )
+
+
+def pan(seed: int, number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A smooth picture that moves by a pixel a frame, RGB: no change is near that of a cut."""
+    return np.ascontiguousarray(_wide(seed, height, width)[:, number : number + width])
 
 
 def grey(level: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

@@ -1,0 +1,186 @@
+"""Clips per second against opening a reader per sample, and the memory of a worker."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mixplug.bench.measure import NO_BOUND, Row, in_turns, ratio
+from mixplug.data.clips import Place, VideoClips
+from mixplug.data.shipped import shipped_clip
+from mixplug.optional import optional
+from mixplug.video import VideoIndex
+from mixplug.video.fingerprint import fingerprint
+
+Tick = Callable[[], None]
+SECONDS, SIZE, FPS = 600, (720, 1280), 25
+CLIPS, GROUP, SHARE = 16, 4, 10  # a tenth of all clips warms a worker up
+SOURCES = ("bikes", "bigbuckbunny")
+
+
+def clip_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """Clips of 8 frames, a second apart, 300x300 pixels, of 10 minutes of H.264 in 1280x720.
+
+    All of it runs on the CPU, in one thread.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_film(Path(folder) / "film.mp4", SECONDS, SIZE)
+        tick()
+        yield from speed_rows(path, min(rounds, 3), tick)
+        yield memory_row(path, 2000, tick)
+
+
+def speed_rows(path: Path, rounds: int, tick: Tick) -> Iterator[Row]:
+    """The same places read by us, alone and in groups, and by a reader that is opened for each."""
+    alone, grouped = clips_of(path), clips_of(path, GROUP)
+    places = {data: [data.place(0, i) for i in range(CLIPS)] for data in (alone, grouped)}
+    calls = {
+        "alone": lambda: alone.read(places[alone]),
+        "opened": lambda: [opened_for_each(alone, place) for place in places[alone]],
+        "grouped": lambda: grouped.read(places[grouped]),
+        "opened, grouped": lambda: [opened_for_each(grouped, p) for p in places[grouped]],
+    }
+    seconds = in_turns(calls, rounds, tick)
+    per_second = {name: CLIPS / min(times) for name, times in seconds.items()}
+    note = f"{per_second['grouped']:.1f} a second, of {per_second['opened, grouped']:.1f}"
+    times = ratio(seconds["opened, grouped"], seconds["grouped"])
+    yield Row(
+        f"clips a second, in groups of {GROUP} / opened for each", times, 3.0, True, "x", note
+    )
+    note = f"{per_second['alone']:.1f} a second, of {per_second['opened']:.1f}"
+    times = ratio(seconds["opened"], seconds["alone"])
+    yield Row("  independent ones / opened for each", times, NO_BOUND, False, "x", note)
+
+
+def memory_row(path: Path, count: int, tick: Tick) -> Row:
+    """How much larger a worker gets after the first tenth of ``count`` clips."""
+    peaks = []
+    data = Peaks(clips_of(path, GROUP))
+    for (peak,) in DataLoader(data, 1, sampler=range(-(-count // GROUP)), num_workers=1):
+        peaks.append(int(peak))
+        tick()
+    warm = peaks[len(peaks) // SHARE]
+    note = f"largest resident set after {count // SHARE:,} clips: {warm / 1e6:.0f} MB"
+    name = f"  growth of a worker over {count:,} clips"
+    return Row(name, (peaks[-1] - warm) / 1e6, 20.0, False, "MB", note)
+
+
+class Peaks(Dataset[int]):
+    """Reads a group of clips per item; the item is the largest resident set so far, in bytes."""
+
+    def __init__(self, data: VideoClips) -> None:
+        self.data = data
+
+    def __getitem__(self, key: int) -> int:
+        import resource  # no Windows
+
+        first = key * self.data.group
+        keys = range(first, first + self.data.group)
+        self.data.read([self.data.place(*divmod(k, len(self.data))) for k in keys])
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else 1024 * used
+
+
+def clips_of(path: Path, group: int = 1, **settings: Any) -> VideoClips:
+    """Clips as in 6.5.2, unless it is said otherwise."""
+    return VideoClips(path, group=group, **settings)
+
+
+def opened_for_each(data: VideoClips, place: Place) -> Tensor:
+    """A clip as one writes it down: open, seek, decode all frames on the way, convert, crop."""
+    av = optional("av", "video", "The benchmark of clips")
+    ends = iter([place.start + frame * data.interval for frame in range(data.frames)])
+    found, last, end = [], None, next(ends)
+    with av.open(str(place.path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+        origin, base = stream.start_time or 0, stream.time_base
+        container.seek(origin + int(end / base), stream=stream)
+        for frame in itertools.chain(container.decode(stream), [None]):
+            while end is not None and (frame is None or (frame.pts - origin) * base > end):
+                found.append(_cropped(last, data.crop, place.corner))
+                end = next(ends, None)
+            if end is None:
+                break
+            last = frame
+    return torch.stack(found)
+
+
+def _cropped(frame: Any, crop: int | None, corner: tuple[int, int] | None) -> Tensor:
+    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+    if crop is None or corner is None:
+        return pixels
+    return pixels[:, corner[0] : corner[0] + crop, corner[1] : corner[1] + crop]
+
+
+def make_film(
+    path: Path,
+    seconds: float,
+    size: tuple[int, int],
+    sources: Sequence[str] = SOURCES,
+    frames: int | None = None,
+) -> Path:
+    """An H.264 film with its index: shipped clips, encoded once, over and over again.
+
+    Args:
+        path: of the film.
+        seconds: that it lasts at least.
+        size: (height, width).
+        sources: names of shipped clips.
+        frames: that are encoded at most, None is all.
+    """
+    av = optional("av", "video", "The benchmark of clips")
+    part = path.with_name(f"part-{path.name}")
+    with av.open(str(part), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
+        stream.options = {"preset": "veryfast"}
+        pictures = itertools.chain(*map(_pictures, sources))
+        for number, picture in enumerate(itertools.islice(pictures, frames)):
+            resized = picture.reformat(size[1], size[0], "yuv420p")
+            resized.pts, resized.time_base, resized.pict_type = number, Fraction(1, FPS), 0
+            container.mux(stream.encode(resized))
+        container.mux(stream.encode(None))
+    keyframes, lasts, count = _repeated(part, path, seconds)
+    bytes_, digest = fingerprint(path)
+    VideoIndex(
+        path.name, bytes_, digest, lasts, FPS, size[1], size[0], count, "h264",
+        keyframes=tuple(keyframes), complete=True,
+    ).save(VideoIndex.path_of(path))  # fmt: skip
+    return path
+
+
+def _pictures(name: str) -> Iterator[Any]:
+    av = optional("av", "video", "The benchmark of clips")
+    with av.open(str(shipped_clip(name))) as container:
+        yield from container.decode(video=0)
+
+
+def _repeated(part: Path, path: Path, seconds: float) -> tuple[list[float], float, int]:
+    """Write the packets of a film again and again; gives keyframes, duration and frames."""
+    av = optional("av", "video", "The benchmark of clips")
+    keyframes: list[float] = []
+    with av.open(str(part)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        base, length, first = stream.time_base, stream.duration, stream.start_time or 0
+        packets = [(p, p.pts - first, p.dts - first) for p in source.demux(stream) if p.size]
+        output = target.add_stream_from_template(stream)
+        times = -(-int(seconds / base) // length)
+        for offset in range(0, times * length, length):
+            for packet, pts, dts in packets:
+                packet.pts, packet.dts, packet.time_base = pts + offset, dts + offset, base
+                packet.stream = output
+                if packet.is_keyframe:
+                    keyframes.append(float((pts + offset) * base))
+                target.mux(packet)
+    part.unlink()
+    return keyframes, float(times * length * base), times * len(packets)
