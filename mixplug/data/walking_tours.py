@@ -112,7 +112,7 @@ def check(name: str, index: VideoIndex) -> list[Finding]:
         _damage(index),
         _number("cuts", wanted.shots, len(index.cuts)),
         _number("resolution", f"{WIDTH} x {HEIGHT}", f"{index.width} x {index.height}"),
-        _number("frames per second", f"{FPS:.4g}", f"{round(index.fps, 1):.4g}"),
+        _rate(index),
     ]
 
 
@@ -157,6 +157,11 @@ def _damage(index: VideoIndex) -> Finding:
 
 def _number(subject: str, wanted: object, found: object) -> Finding:
     return Finding(subject, str(wanted), str(found), "ok" if wanted == found else "note")
+
+
+def _rate(index: VideoIndex) -> Finding:
+    verdict = "ok" if abs(index.fps - FPS) <= _MUCH * FPS else "note"  # 59.94 is called 60
+    return Finding("frames per second", f"{FPS:.4g}", f"{index.fps:.4g}", verdict)
 
 
 def _length(spans: list[Span]) -> float:

@@ -76,6 +76,8 @@ class VideoReader(ABC):
         Returns:
             (T, 3, h, w) uint8, RGB.
 
+        Damage that decodes to some picture without an error is not noticed; no decoder can.
+
         Raises:
             DecodeError: a frame is damaged, or depends on damage before it.
             ValueError: no times, one outside of the video, or a crop that is larger than a frame.

@@ -111,7 +111,9 @@ def test_sources_are_not_those_of_a_model_or_of_another_sampler() -> None:
     mine = generators(5, 3, 1)
     own = generators(5, 3, 2).local.initial_seed()
     seeds = {mine.synced.initial_seed(), mine.local.initial_seed(), own}
-    for other in (sampling.generators(5, 3, 1), ClassBalancedSampler([0, 1], 5, 1, 2).generators()):
+    balanced = ClassBalancedSampler([0, 1], 5, 1, 2)
+    balanced.set_epoch(3)
+    for other in (sampling.generators(5, 3, 1), balanced.generators()):
         seeds |= {other.synced.initial_seed(), other.local.initial_seed()}
     assert len(seeds) == 7
 

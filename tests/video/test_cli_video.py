@@ -1,0 +1,153 @@
+"""``mixplug video``, on files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+from video.films import film, pan, scene, shipped, spoil
+
+from mixplug.cli.video import app
+from mixplug.data.walking_tours import TOURS
+from mixplug.video import VideoIndex
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "100"})
+
+
+def test_index_writes_json_and_png_and_says_what_there_is(tmp_path: Path) -> None:
+    path = Path(shutil.copy(shipped("bikes.mp4"), tmp_path))
+    run = invoke("index", path)
+    assert run.exit_code == 0, run.output
+    said = run.output.replace("\n", " ")
+    assert "bikes.mp4: 640 × 272, 25 frames per second, 0:00:10, 5 cuts, 100.0% usable" in said
+    index = VideoIndex.of(path)
+    assert len(index.cuts) == 5
+    picture = tmp_path / "bikes.mp4.lightness.png"
+    assert str(picture) in run.output and str(VideoIndex.path_of(path)) in run.output
+    with Image.open(picture) as image:
+        assert image.width > image.height > 200
+    picture.unlink()
+    before = VideoIndex.path_of(path).stat().st_mtime_ns
+    assert invoke("index", path, "--no-figure").exit_code == 0
+    assert VideoIndex.path_of(path).stat().st_mtime_ns == before and not picture.exists()
+    assert invoke("index", path, "--force", "--no-figure").exit_code == 0
+    assert VideoIndex.path_of(path).stat().st_mtime_ns > before
+
+
+def test_folders_of_videos_and_of_frames(tmp_path: Path) -> None:
+    videos, frames = tmp_path / "videos", tmp_path / "frames"
+    videos.mkdir()
+    frames.mkdir()
+    path = film(tmp_path / "f.mp4", 60, lambda n: pan(n >= 30, n))
+    for name in ("b.mp4", "a.mkv"):
+        shutil.copy(path, videos / name)
+    spoil(path, videos / "c.mp4", range(30, 40), "zeros")
+    for number in range(8):
+        Image.fromarray(scene(0, number)).save(frames / f"{number}.jpg")
+    run = invoke("index", videos, frames, "--fps", 4, "--detector", "content")
+    assert run.exit_code == 0, run.output
+    assert [VideoIndex.of(videos / name).cuts for name in ("a.mkv", "b.mp4")] == [(1.2,), (1.2,)]
+    assert VideoIndex.of(frames).duration == 2.0
+    names = re.findall(r"^(\S+): \d+ ×", run.output, re.M)
+    assert names == ["a.mkv", "b.mp4", "c.mp4", "frames"]
+    assert re.search(r"corrupt: 0:00:0\d-0:00:02", run.output)
+
+
+def test_one_file_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("hello " * 1000)
+    film(tmp_path / "b.mp4", 30)
+    run = invoke("index", tmp_path)
+    assert run.exit_code == 1
+    assert "mixplug: error: " in run.output and "a.mp4 cannot be opened" in run.output
+    assert VideoIndex.of(tmp_path / "b.mp4").complete
+    for arguments, said in (
+        ((tmp_path / "none.mp4",), "There is no video"),
+        ((tmp_path / "b.mp4", "--detector", "best"), "got 'best'"),
+    ):
+        run = invoke("index", *arguments)
+        assert run.exit_code == 1 and said in run.output and "Traceback" not in run.output
+
+
+def test_ctrl_c_and_again(tmp_path: Path) -> None:
+    """A long file; the signal comes when some of it is done."""
+    path = film(tmp_path / "f.mp4", 2500, lambda n: pan(n // 100 % 7, n % 300), gop=50)
+    code = "from mixplug.cli.video import app; app()"
+    command = [sys.executable, "-c", code, "index", str(path), "--threads", "1"]
+    # a shell in the background may have told its children to ignore the signal
+    run = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=_listen, env={**os.environ}
+    )
+    place = VideoIndex.path_of(path)
+    started = time.monotonic()
+    while not place.exists() and time.monotonic() < started + 60 and run.poll() is None:
+        time.sleep(0.02)
+        if time.monotonic() > started + 1 and _reads(run.pid, path):
+            time.sleep(0.4)
+            run.send_signal(signal.SIGINT)
+            break
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "Call it again to go on where it was" in said and "Traceback" not in said
+    assert not VideoIndex.load(place).complete
+    again = invoke("index", path)
+    assert again.exit_code == 0 and VideoIndex.of(path).complete
+    assert len(VideoIndex.of(path).cuts) == 24
+
+
+def _listen() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _reads(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    try:
+        return any(os.readlink(f.path) == str(path) for f in os.scandir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
+
+
+def test_check_compares_with_the_table(tmp_path: Path) -> None:
+    path = film(tmp_path / "walk.mp4", 30)
+    run = invoke("check", "venice", path)
+    assert run.exit_code == 1 and f"mixplug video index {path}" in run.output.replace("\n", "")
+    assert invoke("index", path).exit_code == 0
+    run = invoke("check", "venice", path)
+    assert run.exit_code == 1
+    assert re.search(r"usable +90.0 minutes +0.0 of 0.0 minutes +wrong", run.output)
+    assert re.search(r"resolution +3840 x 2160 +112 x 80 +note", run.output)
+    run = invoke("check", "Venise", path)
+    assert run.exit_code == 1 and "Did you mean 'venice'?" in run.output
+
+
+def test_the_help_names_all_tours() -> None:
+    words = re.split(r"[\s,.│]+", invoke("check", "--help").output)
+    assert set(TOURS) <= set(words)
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from mixplug.cli.video import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = run.stdout.strip().rpartition("\n")[2]
+    assert not [name for name in ("torch", "numpy", "av", "matplotlib") if f"'{name}'" in loaded]
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "f.mp4").touch()
+    run = invoke("index", tmp_path / "f.mp4")
+    assert run.exit_code == 1 and "uv sync --inexact --extra video" in run.output
