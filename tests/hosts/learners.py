@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,35 +72,27 @@ def metric_config(work_dir: Path, loss: Any = MS, epochs: int = 1, **changes: An
     return config
 
 
-def work(rank: int, meeting: str, out: str) -> None:
-    """Train and test in process ``rank`` of 2; results go to OUT/RANK.pt."""
+def work(rank: int, out: Path) -> dict[str, Any]:
+    """Train and test on rank ``rank`` of 2."""
     from mmengine.runner import Runner
     from mmpretrain.utils import register_all_modules
 
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
     register_all_modules(init_default_scope=False)
     os.environ["LOCAL_RANK"] = str(rank)  # mmengine reads it, for its device
-    config = metric_config(Path(out) / "work", metrix(PA, level=LEVELS), epochs=2)
+    config = metric_config(out / "work", metrix(PA, level=LEVELS), epochs=2)
     config.train_cfg.val_interval = 9
     config.default_hooks.checkpoint.save_best = None
     config.val_evaluator.scores = SCORES
     config.launcher = "pytorch"
     config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     config.experiment_name = "two_ranks"
-    config.val_evaluator.collect_dir = str(Path(out) / "collected")
+    config.val_evaluator.collect_dir = str(out / "collected")
     runner = Runner.from_cfg(config)
     levels, lams = spied()
     runner.train()
     for buffer in runner.model.buffers():  # every rank has BatchNorm's of its own
         dist.broadcast(buffer, 0)
-    result = {
+    return {
         "levels": levels,
         "lams": lams,
         "seed": runner.seed,
@@ -109,8 +100,6 @@ def work(rank: int, meeting: str, out: str) -> None:
         "parameters": torch.cat([p.detach().flatten() for p in runner.model.parameters()]),
         "scores": runner.val(),
     }
-    torch.save(result, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def spied() -> tuple[list[str], list[Tensor]]:

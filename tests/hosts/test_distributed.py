@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hosts.hosting import variants
 from hosts.two_ranks import STEPS, work
+from two_processes import in_both
 
 SECONDS = 400
 CASES = [(host, name) for host in ("timm", "mm") for name in variants()]
@@ -19,16 +17,7 @@ CASES = [(host, name) for host in ("timm", "mm") for name in variants()]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str], dict[str, Any]]]:
     """What both processes recorded."""
-    out = tmp_path_factory.mktemp("two_ranks")
-    arguments = (str(out / "meeting"), str(out))
-    processes = mp.spawn(work, args=arguments, nprocs=2, join=False)
-    deadline = time.monotonic() + SECONDS
-    while not processes.join(timeout=5):  # raises what a process raised
-        if time.monotonic() > deadline:
-            for process in processes.processes:
-                process.kill()
-            pytest.fail(f"Two processes hang: not done after {SECONDS} s.")
-    return [torch.load(Path(out) / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return in_both(work, tmp_path_factory.mktemp("two_ranks"), SECONDS)
 
 
 @pytest.mark.parametrize(("host", "name"), CASES)

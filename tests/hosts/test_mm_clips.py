@@ -10,7 +10,6 @@ from typing import Any
 import mmpretrain
 import pytest
 import torch
-import torch.multiprocessing as mp
 from filming import film
 from hosts.two_clip_samplers import work
 from mmengine.config import Config
@@ -20,6 +19,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
+from two_processes import in_both
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug import sampling
@@ -107,8 +107,7 @@ def test_names_are_in_the_root_registries(video: Path) -> None:
 
 def test_two_ranks(tmp_path: Path) -> None:
     """Nine items for two: five each, one of them twice; without a seed they agree on one."""
-    mp.spawn(work, args=(str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    ranks = in_both(work, tmp_path)
     for (seed, one), (same, two) in zip(*ranks, strict=True):
         assert seed == same and len(one) == len(two) == 5
         assert sorted(one[:5] + two[:4]) == list(range(9)) and two[4] == one[0]

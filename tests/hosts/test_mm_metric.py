@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.multiprocessing as mp
 from hosts.hosting import mim_tools, run_tool
 from hosts.learners import EVALUATED, LEVELS, MS, PA, SCORES, learner, metric_config, metrix, work
 from mmengine.config import Config
@@ -26,6 +25,7 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.testing import assert_close
+from two_processes import in_both
 
 import mixplug
 import mixplug.mm
@@ -196,15 +196,7 @@ def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     out = tmp_path_factory.mktemp("two_ranks")
-    processes = mp.spawn(work, args=(str(out / "meeting"), str(out)), nprocs=2, join=False)
-    for _ in range(60):
-        if processes.join(timeout=5):  # raises what a process raised
-            break
-    else:
-        for process in processes.processes:
-            process.kill()
-        pytest.fail("Two processes hang.")
-    return out, [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return out, in_both(work, out)
 
 
 def test_ranks_take_one_level_and_draws_of_their_own(ranks: tuple[Path, list[dict]]) -> None:

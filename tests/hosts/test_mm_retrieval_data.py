@@ -10,7 +10,6 @@ from typing import Any
 import mmpretrain
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hosts.two_samplers import LABELS, Rows, work
 from mmengine.dataset import ConcatDataset
 from mmengine.hooks import DistSamplerSeedHook
@@ -18,6 +17,7 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
+from two_processes import in_both
 
 import mixplug.mm
 from mixplug.adapters.mm_samplers import class_labels
@@ -196,8 +196,7 @@ def test_names_are_in_the_root_registries() -> None:
 
 def test_two_ranks(tmp_path: Path) -> None:
     """mmengine tells the ranks: 10 batches on each, of disjoint pairs of the four classes."""
-    mp.spawn(work, args=(str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    ranks = in_both(work, tmp_path)
     for name in ("m per class", "unseeded", "balanced"):
         (seed, one), (same, two) = (rank[name] for rank in ranks)
         assert seed == same and one != two

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hosts.two_distillers import BATCHES, METHODS, STEPS, train, work
+from two_processes import in_both
 
 SECONDS = 200
 
@@ -17,15 +15,7 @@ SECONDS = 200
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What both processes recorded."""
-    out = tmp_path_factory.mktemp("two_distillers")
-    processes = mp.spawn(work, args=(str(out / "meeting"), str(out)), nprocs=2, join=False)
-    deadline = time.monotonic() + SECONDS
-    while not processes.join(timeout=5):  # raises what a process raised
-        if time.monotonic() > deadline:
-            for process in processes.processes:
-                process.kill()
-            pytest.fail(f"Two processes hang: not done after {SECONDS} s.")
-    return [torch.load(Path(out) / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return in_both(work, tmp_path_factory.mktemp("two_distillers"), SECONDS)
 
 
 @pytest.mark.parametrize("name", ["DINO", "DoRA"])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from distilling import HEAD, total, views, vit
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,19 +19,9 @@ STEPS, BATCHES, CLIPS = 3, 2, 4  # a step is made of several batches of so many 
 METHODS = {"DINO": {}, "DoRA": {"objects": 3}, "DoRA drawn": {"objects": 1}}
 
 
-def work(rank: int, meeting: str, out: str) -> None:
-    """Run in process ``rank`` of 2; results go to OUT/RANK.pt."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    results = {name: train(name, rank, 2) for name in METHODS}
-    torch.save(results, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
+def work(rank: int, out: Path) -> dict[str, Any]:
+    """On rank ``rank`` of 2."""
+    return {name: train(name, rank, 2) for name in METHODS}
 
 
 def train(name: str, rank: int, world: int) -> dict[str, Any]:

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from hosts.hosting import mm_classifier, mm_config, variants
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from mmpretrain.utils import register_all_modules
+from timm.models.resnet import BasicBlock, ResNet
+from timm.task import ClassificationTask
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import mixplug
+import mixplug.mm  # enables the key
+from mixplug.adapters.mm_classifier import Clock, train_with
+from mixplug.adapters.timm import bind
 
 STEPS = 50
 BATCH = 4
 
 
-def work(rank: int, meeting: str, out: str) -> None:
-    """Run in process ``rank`` of 2; results go to OUT/RANK.pt."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
+def work(rank: int, out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """On rank ``rank`` of 2."""
     results: dict[tuple[str, str], dict[str, Any]] = {}
     for name, settings in variants().items():
         torch.manual_seed(100 + rank)  # as timm's train.py does
         results["timm", name] = under_timm(build(name, settings, 16))
         results["mm", name] = under_mm(build(name, settings, 8))
-    results["runner", "multimix"] = under_runner(Path(out) / "work")
-    torch.save(results, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
+    results["runner", "multimix"] = under_runner(out / "work")
+    return results
 
 
 def build(name: str, settings: dict[str, Any], side: int) -> mixplug.Mixer:
@@ -46,11 +46,6 @@ def build(name: str, settings: dict[str, Any], side: int) -> mixplug.Mixer:
 
 
 def under_timm(mixer: mixplug.Mixer) -> dict[str, Any]:
-    from timm.models.resnet import BasicBlock, ResNet
-    from timm.task import ClassificationTask
-
-    from mixplug.adapters.timm import bind
-
     widths = {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 16), "output_stride": 8}
     model = ResNet(BasicBlock, num_classes=5, **widths)
     task = bind(ClassificationTask, mixer)(model, nn.CrossEntropyLoss(), verbose=False)
@@ -64,12 +59,6 @@ def under_timm(mixer: mixplug.Mixer) -> dict[str, Any]:
 
 
 def under_mm(mixer: mixplug.Mixer) -> dict[str, Any]:
-    from mmengine.model import MMDistributedDataParallel
-    from mmpretrain.registry import MODELS
-    from mmpretrain.structures import DataSample
-
-    from mixplug.adapters.mm_classifier import Clock, train_with
-
     model = MODELS.build({**mm_classifier(), "_scope_": "mmpretrain"})
     train_with(model, mixer)
     wrapped = MMDistributedDataParallel(model)
@@ -84,11 +73,6 @@ def under_mm(mixer: mixplug.Mixer) -> dict[str, Any]:
 
 def under_runner(work_dir: Path) -> dict[str, Any]:
     """mmengine's own loop, sampler and wrapper."""
-    from mmengine.runner import Runner
-    from mmpretrain.utils import register_all_modules
-
-    import mixplug.mm  # noqa: F401  enables the key
-
     register_all_modules(init_default_scope=False)
     config = mm_config(work_dir, {"type": "MultiMix"}, randomness={"seed": None})
     os.environ["LOCAL_RANK"] = str(dist.get_rank())  # mmengine reads it, for its device

@@ -2,122 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from points import grid
-from torch import Tensor
+from retrieval.two_searchers import CASES, case, own_ids, work
 from torch.testing import assert_close
+from two_processes import in_both
 
-from mixplug.retrieval import search, sharded_search
-from mixplug.retrieval import sharded as module
-
-SECONDS = 120
-
-# Two processes: what each searches, from one seed. The first shard is smaller than k.
-CASES: dict[str, dict[str, Any]] = {
-    "ties": {"make": grid, "k": 9},
-    "reals": {"make": lambda n: torch.randn(n, 32), "k": 9},
-    "torch": {"make": grid, "k": 9, "backend": "torch", "metric": "l2"},
-    "own queries": {"make": grid, "k": 9, "queries_sharded": True},
-    "an empty shard": {"make": grid, "k": 9, "cut": 0, "queries_sharded": True},
-    "cosine": {"make": lambda n: torch.randn(n, 8), "k": 3, "metric": "cosine"},
-    "no exclusion": {"make": grid, "k": 9, "exclude": 0},
-    "exclusion on one rank": {"make": grid, "k": 9, "exclude": 70, "queries_sharded": True},
-    "offsets": {"make": grid, "k": 9, "swapped": True},
-}
-
-
-def case(name: str) -> tuple[Tensor, dict[str, Any]]:
-    settings = dict(CASES[name])
-    torch.manual_seed(11)
-    return settings.pop("make")(100), settings
-
-
-def own_ids(settings: dict[str, Any]) -> Tensor:
-    """Of the first queries, as many as the case says; -1 for the others."""
-    ids = torch.arange(100)
-    ids[settings.pop("exclude", 100) :] = -1
-    return ids
-
-
-def share(rank: int, name: str) -> tuple[Tensor, Tensor]:
-    """What a rank gets in a case."""
-    e, settings = case(name)
-    cut = settings.pop("cut", 6)
-    own = own_ids(settings)
-    shard, offset = (e[:cut], 0) if rank == 0 else (e[cut:], cut)
-    if settings.pop("swapped", False):  # the first rank has the last ids
-        shard, offset = (e[40:], 40) if rank == 0 else (e[:40], 0)
-        settings["offset"] = offset
-    queries = e
-    if settings.get("queries_sharded"):  # 70 and 30 of them
-        part = slice(0, 70) if rank == 0 else slice(70, 100)
-        queries, own = e[part], own[part]
-    own = own if (own >= 0).any() else None
-    return sharded_search(queries, shard, settings.pop("k"), exclude=own, **settings)
-
-
-def refused(rank: int) -> list[str]:
-    """The messages of what only one rank gets wrong."""
-    e = torch.ones(5, 2)
-    calls = [
-        lambda: sharded_search(e, e / 0 if rank else e, 1),
-        lambda: sharded_search(e, torch.ones(5, 3) if rank else e, 1),
-        lambda: sharded_search(e[: 2 + rank], e, 1),
-        lambda: sharded_search(e, e, 11),
-        lambda: sharded_search(e, e, 1, offset=3 * rank),
-        lambda: sharded_search(e, e, 1, exclude=torch.arange(4 + rank)),
-    ]
-    messages = []
-    for call in calls:
-        with pytest.raises(ValueError) as caught:
-            call()
-        messages.append(str(caught.value))
-    return messages
-
-
-def work(meeting: str, out: str, rank: int) -> None:
-    """What one of two processes does; results go to OUT/RANK.pt."""
-    torch.set_num_threads(1)
-    module.BLOCK = 32  # so that there is more than one block to merge
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    results: dict[str, Any] = {name: share(rank, name) for name in CASES}
-    results["refused"] = refused(rank)
-    torch.save(results, Path(out) / f"{rank}.pt")
-    dist.destroy_process_group()
+from mixplug.retrieval import search
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What both processes found."""
-    out = tmp_path_factory.mktemp("two_ranks")
-    command = [sys.executable, __file__, str(out / "meeting"), str(out)]
-    here = Path(__file__).parents  # as pytest has it: the root, and the tests
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here[2]), str(here[1])])}
-    options = {"env": env, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(rank)], **options) for rank in range(2)]
-    try:
-        said = [process.communicate(timeout=SECONDS)[1] for process in processes]
-    except subprocess.TimeoutExpired:
-        for process in processes:
-            process.kill()
-        pytest.fail(f"Two processes hang: not done after {SECONDS} s.")
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    return [torch.load(out / f"{rank}.pt") for rank in range(2)]
+    return in_both(work, tmp_path_factory.mktemp("two_searchers"), 120)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -148,7 +47,3 @@ def test_what_one_rank_refuses_is_raised_on_both(ranks: list) -> None:
     )
     for message, part in zip(zero, parts, strict=True):
         assert part in message
-
-
-if __name__ == "__main__":  # one of two processes
-    work(sys.argv[1], sys.argv[2], int(sys.argv[3]))
