@@ -28,11 +28,10 @@ class Damage:
         """The decoder starts with a keyframe."""
         self._keys, self._orders, self._first = [], [], {}
 
-    def enter(self, unit: Unit) -> None:
-        """A packet goes into the decoder."""
-        if unit.key:
-            self._keys.append(unit)
-            self._orders.append(unit.order)
+    def enter(self, key: Unit) -> None:
+        """A keyframe goes into the decoder."""
+        self._keys.append(key)
+        self._orders.append(key.order)
 
     def note(self, unit: Unit) -> None:
         """A packet is damaged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ class FrameDecoder:
     def _open(self) -> None:
         self.container, self.stream = open_stream(self._path)
         self.clock = clock_of(self.stream)
+        self._mean = 1 / float(self.stream.average_rate or 25) / float(self.stream.time_base)
+        self._lossy = self.container.format.name == "mpegts"
         self._reach = round(_REACH / self.stream.time_base)
         self._packets = PacketQueue(self.container, self.stream)
         self._run = DecoderRun(self.stream.codec_context, self._threads, self.damage)
@@ -130,12 +133,13 @@ class FrameDecoder:
 
     def _start_of(self, tick: int) -> int:
         """When the frame begins that is shown at ``tick``; drops what is before its keyframe."""
-        self._packets.reach(tick)
+        reach = tick + round(2 * self._mean) if self._lossy else tick  # to see a gap
+        self._packets.reach(reach)
         if self._key_before(tick) not in (None, self._packets.units and self._packets.units[0]):
             self._run.settle()
             if not self._run.clean:
                 self._seek(tick)
-                self._packets.reach(tick)
+                self._packets.reach(reach)
             self._packets.drop_before(self._key_before(tick))
             self._run.restart()
         packets, known = self._packets, [*self._run.known(), *self._packets.units]
@@ -149,7 +153,8 @@ class FrameDecoder:
             if not shown:
                 raise LostError
             return min(u.pts for u in shown)  # a first frame that comes late is shown before, too
-        if packets.ended and tick > found.pts + self._lasts(found):
+        after = min((u.pts for u in shown if u.pts > found.pts), default=None)
+        if tick >= self._end_of(found, after):
             raise LostError
         return found.pts
 
@@ -157,10 +162,17 @@ class FrameDecoder:
         keys = (unit for unit in self._packets.units if unit.key and unit.pts <= tick)
         return max(keys, key=_pts, default=None)
 
-    def _lasts(self, unit: Unit) -> int:
-        """Ticks for which the last frame of all may be shown; files round, so at least two."""
-        mean = 1 / (self.stream.average_rate or 25) / self.stream.time_base
-        return max(unit.packet.duration or 0, round(2 * mean))
+    def _end_of(self, unit: Unit, after: int | None) -> float:
+        """Before which tick a frame is shown, if the next one that there is begins at ``after``.
+
+        Where packets may lack without a trace, a frame is not shown in the place of others.
+        """
+        lasts = max(unit.packet.duration or 0, self._mean)
+        if after is None and self._packets.ended:
+            return unit.pts + 2 * lasts  # files round
+        if self._lossy and (after is None or after >= unit.pts + 1.5 * lasts):
+            return unit.pts + round(lasts)
+        return math.inf if after is None else after
 
     def _decode_to(self, start: int) -> Shown:
         run, units = self._run, self._packets.units
@@ -182,20 +194,21 @@ class FrameDecoder:
             run.forget(start)
         for unit, frame in passed:
             if self.damage.behind(unit) is None and not run.pending(unit):
-                self._cache.put(Shown(unit.pts, self._until(unit.pts, times), frame))
+                self._cache.put(Shown(unit.pts, self._until(unit, times), frame))
         found = next((frame for unit, frame in run.out if unit is wanted), None)
         damage = self.damage.behind(wanted)
         if found is None or damage is not None:
             raise LostError(start if damage is None else damage)
         run.forget(start)
-        return Shown(start, self._until(start, times), found)
+        return Shown(start, self._until(wanted, times), found)
 
-    def _until(self, start: int, times: list[int]) -> int:
-        """Before which tick surely no other frame is shown."""
-        place = bisect.bisect_right(times, start)
+    def _until(self, unit: Unit, times: list[int]) -> int:
+        """Before which tick a frame is shown for sure."""
+        place = bisect.bisect_right(times, unit.pts)
         if place == len(times):
-            return start + 1
-        return times[place] if self._packets.ended else min(times[place], self._packets.bound)
+            return unit.pts + 1
+        end = int(self._end_of(unit, times[place]))
+        return end if self._packets.ended else min(end, self._packets.bound)
 
 
 def _pts(unit: Unit) -> int:

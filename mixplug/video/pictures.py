@@ -117,7 +117,8 @@ class FilePictures(Pictures):
                 yield Picture(clock.time(table.shown[place]), None)
                 place += 1
             if place < len(table.shown) and table.shown[place] == pts:
-                yield Picture(clock.time(pts), None if frame.is_corrupt else self._small(frame))
+                damaged = frame.is_corrupt or pts in table.corrupt
+                yield Picture(clock.time(pts), None if damaged else self._small(frame))
                 place += 1
         for pts in table.shown[place:]:
             yield Picture(clock.time(pts), None)

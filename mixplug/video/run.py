@@ -98,15 +98,16 @@ class DecoderRun:
         """Whether a packet is not decoded; prepares for one that is."""
         if self.entry is None:
             self.entry = unit.pts
+        if unit.key:
+            self._damage.enter(unit)
+        if unit.packet.is_corrupt:  # what follows it may lack as well
+            self._spoilt(unit)
         if unit.pts < self.entry:  # depends on what is before the keyframe
             return True
         if skip and self._expendable(unit.packet):
             self.skipped[unit.pts] = unit
             return True
         self.fed[unit.pts] = unit
-        self._damage.enter(unit)
-        if unit.packet.is_corrupt:
-            self._spoilt(unit)
         return False
 
     def _failed(self, unit: Unit | None) -> None:

@@ -22,6 +22,7 @@ class PacketTable:
         shown: the same, sorted.
         keys: places in ``ticks`` of keyframes.
         keyframes: their ticks, sorted.
+        corrupt: ticks of packets of which the file says that they are.
     """
 
     ticks: array[int] = field(default_factory=lambda: array("q"))
@@ -41,6 +42,8 @@ class PacketTable:
                 if unit.key:
                     table.keys.append(len(table.ticks))
                 table.ticks.append(unit.pts)
+                if unit.packet.is_corrupt:
+                    table.corrupt.add(unit.pts)
                 if len(table.ticks) % _TICK == 0:
                     tick(unit.pts)
         table.shown = sorted(table.ticks)
@@ -48,6 +51,7 @@ class PacketTable:
         table._place = {pts: place for place, pts in enumerate(table.ticks)}
         return table
 
+    corrupt: set[int] = field(default_factory=set)
     shown: list[int] = field(default_factory=list)
     keyframes: list[int] = field(default_factory=list)
     _place: dict[int, int] = field(default_factory=dict)

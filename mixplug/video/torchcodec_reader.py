@@ -11,6 +11,12 @@ from torch import Tensor
 from mixplug.optional import install_line, optional
 from mixplug.video.reader import Crop, DecodeError, VideoReader
 
+_LACKS = (
+    f"The backend torchcodec is installed ({install_line('torchcodec')}), but does not load: it "
+    "needs FFmpeg's libraries on the system (Debian: apt-get install ffmpeg), of a version that it "
+    "supports. backend='pyav' brings its own. It says: {}"
+)
+
 
 class TorchcodecReader(VideoReader):
     """See :func:`mixplug.video.open_reader`."""
@@ -20,10 +26,12 @@ class TorchcodecReader(VideoReader):
         super().__init__(path)
 
     def _open(self) -> Any:
-        decoders = _decoders()
         try:
+            decoders = optional("torchcodec.decoders", "torchcodec", "The backend torchcodec")
             decoder = decoders.VideoDecoder(str(self.path), num_ffmpeg_threads=self._threads)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
+            if "libtorchcodec" in str(error):  # at import, or when first used: versions differ
+                raise ImportError(_LACKS.format(str(error).strip().splitlines()[0])) from error
             raise ValueError(f"{self.path} cannot be opened as a video: {error}") from error
         about = decoder.metadata
         self._begin = about.begin_stream_seconds or 0.0
@@ -42,18 +50,3 @@ class TorchcodecReader(VideoReader):
                 f"{self.path} has no frames at {min(times):.3f} to {max(times):.3f} s: {error}"
             ) from error
         return frames[..., top : top + height, left : left + width].contiguous()
-
-
-def _decoders() -> Any:
-    """torchcodec, or what it lacks."""
-    try:
-        decoders = optional("torchcodec.decoders", "torchcodec", "The backend torchcodec")
-        decoders.VideoDecoder  # noqa: B018
-    except (RuntimeError, OSError) as error:
-        raise ImportError(
-            f"The backend torchcodec is installed ({install_line('torchcodec')}), but does not "
-            f"load: it needs FFmpeg's libraries on the system (Debian: apt-get install ffmpeg), of "
-            f"a version that it supports. backend='pyav' brings its own. It says: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
-    return decoders
