@@ -28,11 +28,11 @@ ARCH, FRAMES, OUTPUTS = "vit_small_patch16_224", 8, 65536
 
 
 class EagerDoRA(DoRA):
-    """The same step without what this package does for speed.
+    """The same step as one writes it down.
 
-    Every block makes its attention matrix, the teacher runs once for targets and once more for the
-    attention of its last block, of which the tracker takes the whole matrix, and one object after
-    the other is masked in pixels.
+    Every block makes its attention matrix and all of its tokens, the teacher runs once for targets
+    and once more for the attention of its last block, of which the tracker takes the whole matrix,
+    one object after the other is masked in pixels, and the loss has one term after the other.
     """
 
     @classmethod
@@ -67,6 +67,21 @@ class EagerDoRA(DoRA):
         pairs = zip(images, masks, strict=True)
         seen = [torch.stack([image * mask for mask in of]) for image, of in pairs]
         return view.cls(images), torch.stack(seen)
+
+    def _losses(self, target: Tensor, images: Tensor, small: Tensor) -> dict[str, Tensor]:
+        versions, view = images.shape[1], self.student_encoder
+        tokens = [view._tokens(t)[:, 0] for t in (images.flatten(0, 1), small.flatten(0, 2))]
+        logits = self.student.head(torch.cat(tokens)).split([len(t) for t in tokens])
+        seen = logits[0].unflatten(0, (2, -1, versions)).unbind(2)
+        crops = logits[1].unflatten(0, (len(small), -1))
+        views = [self._term(target[u], x[1 - u]) for u in range(2) for x in seen]
+        locals_ = [self._term(target[u], x) for u in range(2) for x in crops]
+        terms = len(views) + len(locals_)
+        return {self.views_key: sum(views) / terms, "loss_local": sum(locals_) / terms}
+
+    def _term(self, target: Tensor, logits: Tensor) -> Tensor:
+        likely = (logits / self.student_temperature).log_softmax(-1)
+        return -(target * likely).sum(-1).mean()
 
 
 def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:

@@ -53,7 +53,7 @@ def cross_entropy(target: Tensor, logits: Tensor, temperature: float = 0.1) -> T
     with torch.autocast(logits.device.type, enabled=False):
         scaled = logits.to(dtype) / temperature
         p = target.to(dtype)
-        return p.sum(-1) * scaled.logsumexp(-1) - (p * scaled).sum(-1)
+        return p.sum(-1) * scaled.logsumexp(-1) - torch.linalg.vecdot(p, scaled)
 
 
 def cross_view_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) -> Tensor:

@@ -34,7 +34,7 @@ class WeightNormLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(K, D)."""
-        return self.weight_g * F.normalize(self.weight_v, dim=1)
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # of parametrizations, fused
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., K)."""

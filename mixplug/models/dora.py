@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.track import MASKS, masked_frames, patch_masks
 from mixplug.models.distillation import SelfDistillation
-from mixplug.models.encoder_base import Tokens
+from mixplug.models.encoder_base import RECOMPUTABLE, Tokens
 from mixplug.models.tracker import Tracker, object_tracks
 
 __all__ = ["DoRA", "Tracker", "object_tracks"]
@@ -52,6 +52,7 @@ class DoRA(SelfDistillation):
         ema_decay: weight of the old teacher.
         reduction: 'mean' or 'sum'.
         seed: of all draws.
+        recompute: see :class:`mixplug.models.distillation.SelfDistillation`.
 
     Raises:
         ValueError: more objects than heads, or a setting that is not allowed.
@@ -82,10 +83,11 @@ class DoRA(SelfDistillation):
         ema_decay: float = 0.996,
         reduction: str = "mean",
         seed: int = 0,
+        recompute: Sequence[str] = RECOMPUTABLE,
     ) -> None:
         super().__init__(
             backbone, head, heads, student_temperature, teacher_temperature, centre_decay,
-            ema_decay, reduction, seed,
+            ema_decay, reduction, seed, recompute,
         )  # fmt: skip
         available = self.student_encoder.heads
         if not 1 <= objects <= available:

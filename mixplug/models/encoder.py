@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixplug.models.encoder_base import Encoder, Tokens, caught
+from mixplug.models.recompute import Link
 from mixplug.optional import optional
 
 __all__ = [
@@ -48,6 +49,20 @@ class TimmEncoder(Encoder):
         # With average pooling timm's last norm comes after it; here it comes before, for all.
         after = isinstance(self.backbone.norm, nn.Identity)
         return self.backbone.fc_norm(tokens) if after else tokens
+
+    def _after_attention(self) -> list[nn.Module]:
+        block = self.backbone.blocks[-1]
+        if not isinstance(block, _timm().Block):
+            return []
+        return [block.attn.proj, block.norm2, self.backbone.norm]
+
+    def _links(self, kind: str) -> list[Link]:
+        blocks = [block for block in self.backbone.blocks if isinstance(block, _timm().Block)]
+        if kind == "norm":
+            return [(b.norm1, b.attn.qkv) for b in blocks if hasattr(b.attn, "qkv")] + [
+                (b.norm2, b.mlp.fc1) for b in blocks if hasattr(b.mlp, "fc1")
+            ]
+        return [(b.mlp.act, b.mlp.fc2) for b in blocks if isinstance(b.mlp, _timm().Mlp)]
 
     def _as_attended(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return self._attention.q_norm(q), self._attention.k_norm(k)
@@ -105,12 +120,28 @@ class MMEncoder(Encoder):
             self.backbone(x)
         return tokens[0]
 
+    def _after_attention(self) -> list[nn.Module]:
+        block = self.backbone.layers[-1]
+        return [block.attn.proj, block.ln2]  # the last norm is followed by what wants all tokens
+
+    def _links(self, kind: str) -> list[Link]:
+        plain = [block for block in self.backbone.layers if hasattr(block.ffn, "layers")]
+        mlps = [block.ffn.layers for block in plain]
+        if kind == "norm":
+            first = [(block.ln1, block.attn.qkv) for block in self.backbone.layers]
+            return first + [(b.ln2, mlp[0][0]) for b, mlp in zip(plain, mlps, strict=True)]
+        return [(mlp[0][1], mlp[1]) for mlp in mlps]
+
     def _require_size(self, size: tuple[int, int]) -> None:
         """Any: positions are resized."""
 
     def set_heads(self, heads: int) -> None:
         """See :func:`set_heads`."""
         self._attention.num_heads, self._attention.head_dims = heads, self.width // heads
+
+
+def _timm() -> Any:
+    return sys.modules["timm.models.vision_transformer"]
 
 
 _KNOWN = (

@@ -10,12 +10,16 @@ Letters: B images, N patches in a grid, P prefix tokens, h heads, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+from mixplug.models.recompute import Link, recomputed
+
+RECOMPUTABLE = ("norm", "activation")
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,25 @@ class Encoder(ABC):
         self._require_size(size)
         return rows, columns
 
-    def cls(self, x: Tensor) -> Tensor:
+    def cls(self, x: Tensor, recompute: Sequence[str] = ()) -> Tensor:
         """Class tokens (B, D) after the last norm, of images (B, 3, H, W).
+
+        Only they go on when the last block has attended.
+
+        Args:
+            x: images.
+            recompute: what is made again in the backward pass and not kept, of
+                :data:`RECOMPUTABLE`.
 
         Raises:
             ValueError: see :meth:`grid`.
         """
         self.grid((x.shape[-2], x.shape[-1]))
-        return self._tokens(x)[:, 0]
+        if getattr(self.backbone, "grad_checkpointing", False):  # runs blocks again by itself
+            return self._tokens(x)[:, 0]
+        pairs = [pair for kind in recompute for pair in self._links(kind)]
+        with first_token(self._after_attention()), recomputed(pairs):
+            return self._tokens(x)[:, 0]
 
     def tokens(self, x: Tensor) -> Tokens:
         """What the tracker needs of images (B, 3, H, W); a single pass.
@@ -115,6 +130,14 @@ class Encoder(ABC):
         """The last block's attention, with ``qkv`` and ``num_heads``."""
 
     @abstractmethod
+    def _after_attention(self) -> list[nn.Module]:
+        """Layers from the last attention on, of which each takes every token by itself."""
+
+    @abstractmethod
+    def _links(self, kind: str) -> list[Link]:
+        """Norms or activations of all blocks, and the linear layers that take what they give."""
+
+    @abstractmethod
     def _tokens(self, x: Tensor) -> Tensor:
         """All tokens after the last norm, (B, P + N, D)."""
 
@@ -129,6 +152,20 @@ class Encoder(ABC):
     @abstractmethod
     def _require_size(self, size: tuple[int, int]) -> None:
         """Refuse a size that the backbone has no positions for."""
+
+
+@contextmanager
+def first_token(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let modules see the first token only, (B, 1, D) of (B, P + N, D), while this is open.
+
+    A residual connection around them adds what they give to all tokens, of which only the first
+    is then what it would be. No gradient comes from the others unless they are used.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            handle = module.register_forward_pre_hook(lambda _module, inputs: (inputs[0][:, :1],))
+            stack.callback(handle.remove)
+        yield
 
 
 @contextmanager

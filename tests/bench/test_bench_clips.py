@@ -62,7 +62,22 @@ def test_rows(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.bound for row in rows] == [3.0, bench.NO_BOUND] and len(ticks) == 8
     assert all(row.value > 0 for row in rows) and rows[0].at_least and rows[1].kept
     row = bench.memory_row(film, 40, lambda: ticks.append(0))
-    assert row.value >= 0 and len(ticks) == 18 and "after 4 clips" in row.note
+    assert row.kept and len(ticks) == 18 and "the first 4 clips" in row.note
+
+
+def test_a_worker_that_keeps_what_it_reads_is_seen(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is on what is held, whatever the process has held before it made workers."""
+    of, kept = bench.clips_of, []
+    before = torch.ones(100 << 20, dtype=torch.uint8)
+    del before
+    monkeypatch.setattr(bench, "clips_of", lambda path, group=1: of(path, group, **SETTINGS))
+    monkeypatch.setattr(
+        bench.VideoClips, "read", lambda *_: kept.append(torch.ones(1 << 21, dtype=torch.uint8))
+    )
+    row = bench.memory_row(film, 80, lambda: None)
+    assert 36 < row.value < 40 and not row.kept  # 20 groups, of which 2 were the start
 
 
 def test_shipped_clips_are_there() -> None:

@@ -385,6 +385,7 @@ REFUSED = {
     "centre_decay": (1.1, r"DINO needs centre_decay in \[0, 1\], got 1.1"),
     "ema_decay": (-0.1, r"DINO needs ema_decay in \[0, 1\], got -0.1"),
     "reduction": ("none", r"DINO needs reduction in \('mean', 'sum'\), got 'none'"),
+    "recompute": ("norm", r"needs recompute some of \('norm', 'activation'\), got 'norm'"),
     "heads": (5, "width of 12 cannot be split into 5 heads"),
 }
 

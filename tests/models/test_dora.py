@@ -208,6 +208,21 @@ def test_random_masks_need_no_tracker_and_hide_blocks() -> None:
     assert bool(total(losses).isfinite()) and "loss_object" in losses
 
 
+def test_what_is_made_again_changes_nothing(dtype: torch.dtype) -> None:
+    found = []
+    for kept in ((), ("norm",), ("norm", "activation")):
+        torch.manual_seed(2)
+        method = dora(dtype, recompute=kept)
+        assert method.recompute == kept
+        terms = method(views(b=2, t=2, dtype=dtype))
+        (terms["loss_object"] + terms["loss_local"]).backward()
+        gradients = [p.grad for p in method.student.parameters() if p.requires_grad]
+        found.append([terms["loss_object"].detach(), terms["loss_local"].detach(), *gradients])
+    assert dora().recompute == ("norm", "activation")
+    for others in zip(*found, strict=True):
+        assert all(torch.equal(others[0], other) for other in others[1:])
+
+
 def test_more_heads_for_more_objects() -> None:
     """Table 6.7b: the last block is split anew, in student and teacher."""
     method = dora(objects=5, heads=6)

@@ -9,12 +9,14 @@ import pytest
 import torch
 from mmpretrain.models.backbones import VisionTransformer as MMVisionTransformer
 from timm.layers import DiffAttention
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mixplug.functional import cls_attention
 from mixplug.models.encoder import build_timm_vit, encoder, made_vit, set_heads
+from mixplug.models.encoder_base import RECOMPUTABLE
 
 D, HEADS, DEPTH, PATCH = 12, 3, 2, 4
 SIZES = [(16, 16), (8, 12)]
@@ -150,22 +152,91 @@ def test_patches_are_in_the_order_of_the_grid() -> None:
     assert different.tolist() == [False] * 5 + [True]
 
 
+def hooks(model: nn.Module) -> list[int]:
+    return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+
+
 @pytest.mark.parametrize("make", [timm_vit, mm_vit])
 def test_one_pass_and_nothing_left_behind(make: Any) -> None:
     model = make()
     calls: list[int] = []
     model.patch_embed.register_forward_hook(lambda *_: calls.append(1))
-    before = {name: len(m._forward_hooks) for name, m in model.named_modules()}
+    before = hooks(model)
     view = encoder(model)
     tokens = view.tokens(torch.randn(1, 3, 16, 16))
     assert len(calls) == 1
     view.cls(torch.randn(1, 3, 16, 16))
     assert len(calls) == 2
-    with pytest.raises(RuntimeError):
-        view.tokens(torch.randn(1, 5, 16, 16))
-    assert {name: len(m._forward_hooks) for name, m in model.named_modules()} == before
+    for call in (view.tokens, lambda x: view.cls(x, RECOMPUTABLE)):
+        with pytest.raises(RuntimeError):
+            call(torch.randn(1, 5, 16, 16))
+    assert hooks(model) == before
     projection = tokens.keys.untyped_storage().data_ptr()
     assert tokens.queries.untyped_storage().data_ptr() == projection  # views, nothing is copied
+
+
+@pytest.mark.parametrize("recompute", [(), RECOMPUTABLE], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("name", models())
+def test_only_the_class_token_goes_on_and_its_gradients_are_the_same(
+    name: str, recompute: tuple[str, ...]
+) -> None:
+    """Against all tokens through all of the last block; paths are dropped alike."""
+    model, x = models()[name]().double(), torch.randn(3, 3, 8, 12, dtype=torch.float64)
+    model.train()
+    found = {}
+    wide: list[int] = []
+    for name_, module in model.named_modules():
+        if name_ in ("blocks.1.mlp", "layers.1.ffn"):
+            module.register_forward_pre_hook(lambda _, inputs: wide.append(inputs[0].shape[1]))
+    for way, call in (
+        ("few", lambda: encoder(model).cls(x, recompute)),
+        ("all", lambda: all_of(model, x)),
+    ):
+        model.zero_grad()
+        torch.manual_seed(5)
+        tokens = call()
+        tokens.sin().sum().backward()
+        found[way] = [tokens, *(p.grad for p in model.parameters() if p.grad is not None)]
+    assert len(found["few"]) == len(found["all"]) > 20
+    for few, every in zip(found["few"], found["all"], strict=True):
+        assert_close(few, every)
+    assert wide == [1, encoder(model).prefix + 6]
+
+
+def all_of(model: Any, x: Tensor) -> Tensor:
+    return encoder(model)._tokens(x)[:, 0]
+
+
+class Rolled(nn.Module):
+    """A block after whose attention tokens meet again."""
+
+    def __init__(self, dim: int, num_heads: int, **_: Any) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(dim), Attention(dim, num_heads)
+        self.norm2, self.mlp = nn.LayerNorm(dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x)).roll(1, 1)
+
+
+def test_blocks_of_another_kind_take_all_tokens() -> None:
+    model = timm_vit(block_fn=Rolled).double()
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    assert_close(encoder(model).cls(x, RECOMPUTABLE), all_of(model, x))
+
+
+def test_with_blocks_that_run_again() -> None:
+    """timm's own checkpointing needs the blocks as they are when it runs them again."""
+    x, gradients = torch.randn(2, 3, 16, 16), []
+    model = timm_vit()
+    for again in (False, True):
+        model.set_grad_checkpointing(again)
+        model.zero_grad()
+        encoder(model).cls(x, RECOMPUTABLE).sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("make", [timm_vit, mm_vit])

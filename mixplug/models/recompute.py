@@ -1,0 +1,80 @@
+"""Keep less for the backward pass: what is cheap to make again is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Link = tuple[nn.Module, nn.Module]
+
+
+@contextmanager
+def recomputed(pairs: Iterable[Link]) -> Iterator[None]:
+    """Let layers keep not their input, but what it was made from.
+
+    A linear layer keeps its input until its backward pass. Where that comes from a norm or an
+    activation, which keeps an input of its own, both are held. With this, only that one is: in the
+    backward pass the first layer runs again. Values and gradients are what they would be.
+
+    Args:
+        pairs: a layer without randomness that does not work in place, and a linear layer, which
+            may take its output as it is; where it does not, nothing changes.
+    """
+    with ExitStack() as stack:
+        for producer, consumer in pairs:
+            if getattr(producer, "inplace", False):
+                continue
+            link = _Passed(producer)
+            for handle in (
+                producer.register_forward_hook(link.made),
+                consumer.register_forward_pre_hook(link.taken),
+                consumer.register_forward_hook(link.done, always_call=True),
+            ):
+                stack.callback(handle.remove)
+        yield
+
+
+class _Passed:
+    """What passes from one layer to the other."""
+
+    def __init__(self, producer: nn.Module) -> None:
+        self._producer = producer
+        self._input: Tensor | None = None
+        self._output: Tensor | None = None
+        self._hooks: Any = None
+
+    def made(self, producer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        device = output.device.type
+        self._precision = (torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        if self._precision[1] and output.dtype == torch.float32:
+            # as the linear layer takes it, whose own copy would not be known again
+            output = output.to(self._precision[0])
+        self._input, self._output = inputs[0], output
+        return output
+
+    def taken(self, consumer: nn.Module, inputs: tuple[Tensor]) -> None:
+        if inputs[0] is self._output and torch.is_grad_enabled():
+            self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, self._again)
+            self._hooks.__enter__()
+
+    def done(self, *_: Any) -> None:
+        if self._hooks is not None:
+            self._hooks.__exit__()
+        self._input = self._output = self._hooks = None
+
+    def _keep(self, saved: Tensor) -> Any:
+        x, output = self._input, self._output
+        assert output is not None
+        same = saved.data_ptr() == output.data_ptr() and saved.numel() == output.numel()
+        return (x, saved.shape, saved.dtype, self._precision) if same else saved  # or the weight
+
+    def _again(self, kept: Any) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        x, shape, dtype, (reduced, enabled) = kept
+        with torch.no_grad(), torch.autocast(x.device.type, reduced, enabled):
+            return self._producer.forward(x).to(dtype).view(shape)
