@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class DistillationHook(Hook):
         self.ema_decay, self.teacher_temperature = ema_decay, teacher_temperature
         self.warmup_temperature_epochs = warmup_temperature_epochs
         self.freeze_last_layer_epochs = freeze_last_layer_epochs
+        self._written: str | None = None  # mmengine names one before it is written
 
     def before_train(self, runner: Runner) -> None:
         """Tie the method to the optimizer, once."""
@@ -77,13 +79,38 @@ class DistillationHook(Hook):
         Raises:
             FloatingPointError: with the term, the iteration and the last checkpoint.
         """
+        self._written = runner.message_hub.get_info("last_ckpt")
         terms = {key: value for key, value in (outputs or {}).items() if "loss" in key}
-        bad = [key for key, value in terms.items() if not bool(torch.isfinite(value).all())]
+        self._require_finite(runner, terms)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Write none that is not finite: a gradient can be so where the loss is not.
+
+        Raises:
+            FloatingPointError: with the tensor, the iteration and the last checkpoint.
+        """
+        self._require_finite(runner, checkpoint["state_dict"])
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Warn where the teacher says the same of everything."""
+        means = runner.message_hub.get_scalar("train/teacher_entropy")
+        entropy = means.mean(len(runner.train_dataloader))
+        share = entropy / math.log(_method(runner).student.head.out_dim)
+        if not _COLLAPSED < share < 1 - _COLLAPSED:
+            where = "one output" if share <= _COLLAPSED else "all outputs alike"
+            runner.logger.warning(
+                f"The teacher has collapsed to {where}: its entropy is {entropy:.3f}, {share:.0%} "
+                f"of ln K. A lower teacher_temperature works against equal outputs, a higher one "
+                f"or a faster centre against a single one."
+            )
+
+    def _require_finite(self, runner: Runner, tensors: Mapping[str, Any]) -> None:
+        bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
         if bad:
-            last = runner.message_hub.get_info("last_ckpt") or "none was written yet"
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
             raise FloatingPointError(
-                f"{', '.join(bad)} not finite at iteration {runner.iter + 1}. Last good "
-                f"checkpoint: {last}."
+                f"{', '.join(bad[:3])}{more} not finite at iteration {runner.iter + 1}. Last good "
+                f"checkpoint: {self._written or 'none was written yet'}."
             )
 
 

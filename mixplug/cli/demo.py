@@ -106,12 +106,14 @@ def dora(
         tick("drawing", 0)
         checkpoint = job.save(result, method, out)
         job.figure(result, out / "dora.png")
-        files = job.tracks(method, video, index, out)
+        files, overlaps = job.tracks(method, video, index, out)
     table = Table("", f"first {job.AVERAGED} steps", f"last {job.AVERAGED}", box=None)
     for name, first, last in result.ends():
         table.add_row(name, f"{first:.3f}", f"{last:.3f}")
     console.print(table)
     print(f"The teacher's outputs are {job.collapsed(result)}.")
+    shares = ", ".join(f"{100 * share:.0f} % {name}" for name, share in overlaps.items())
+    print(f"Two objects overlap by {shares}.")
     _say_where(out, "dora")
     print(f"checkpoint: {checkpoint.resolve()}")
     for file in files:

@@ -9,6 +9,7 @@ import typer
 
 from mixplug.cli.screen import one_line, progress
 from mixplug.cli.tools import find_config
+from mixplug.cli.weights import Grid, read_grid
 
 app = typer.Typer(no_args_is_help=True, help="Figures of a metric model, and of tracked objects.")
 
@@ -82,6 +83,7 @@ def tracks(
         int | None, typer.Option(min=1, help="heads of the network, if not one per 64 channels")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="of a folder of frames")] = None,
+    grid: Grid = None,
     out: Out = _OUT,
 ) -> None:
     """Show the objects that attention heads discover in a frame and track; PNG and MP4."""
@@ -94,7 +96,7 @@ def tracks(
         task = bar.add_task("loading", total=None)
         files, said = draw_tracks(
             video, checkpoint, out, start, frames, interval, tuple(head or (0, 1, 2)), side, part,
-            heads, fps, lambda text: bar.update(task, description=text),
+            heads, fps, read_grid(grid), lambda text: bar.update(task, description=text),
         )  # fmt: skip
         bar.update(task, description="done")
     _say(files, said)

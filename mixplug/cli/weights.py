@@ -21,6 +21,9 @@ Checkpoint = Annotated[Path, typer.Argument(help=".pth or .safetensors, of any o
 Part = Annotated[
     str | None, typer.Option(help="teacher, ema, model or student; the first there is if not named")
 ]
+Grid = Annotated[
+    str | None, typer.Option(help="ROWSxCOLUMNS of the patches it was trained on, if no square")
+]
 _COLORS = {"loaded": "green", "resized": "cyan", "unexpected": "yellow"} | dict.fromkeys(
     ("missing", "mismatched"), "red"
 )
@@ -40,10 +43,12 @@ def convert(
     from mixplug.weights import convert as job
 
     with one_line():
-        done = job(checkpoint, out, part, to, _grid(grid))
+        done = job(checkpoint, out, part, to, read_grid(grid))
     numbers = sum(tensor.numel() for tensor in done.state.values())
     print(f"from: {done.source}, named as in {done.layout}")
     print(f"written: {len(done.state)} tensors, {numbers:,} numbers, named as in {to}")
+    if grid is not None:
+        print(f"grid: {grid}, which no file tells if it is no square: name it by --grid again")
     if done.left_out:
         print(f"left out: {', '.join(done.left_out)}")
     print(f"file: {out.resolve()}")
@@ -57,6 +62,7 @@ def check(
         str | None, typer.Option(help="mm config with a backbone to load into")
     ] = None,
     part: Part = None,
+    grid: Grid = None,
     min_loaded: Annotated[
         float,
         typer.Option(min=0, max=1, help="exit with 1 below this share of the model's numbers"),
@@ -67,9 +73,9 @@ def check(
         raise typer.BadParameter("--model and --config are two models: name one.")
     with one_line():
         if model is None and config is None:
-            _say_what_is_in(checkpoint, part)
+            _say_what_is_in(checkpoint, part, read_grid(grid))
             return
-        report = _report(checkpoint, part, model, config)
+        report = _report(checkpoint, part, model, config, read_grid(grid))
         _show(report.rows(), ("", "name", "checkpoint", "model"))
         print(report.line())
         if report.share < min_loaded:
@@ -77,19 +83,25 @@ def check(
             raise ValueError(f"{report.percent} of the model would be loaded, {needed} are needed.")
 
 
-def _report(checkpoint: Path, part: str | None, model: str | None, config: str | None) -> Report:
+def _report(
+    checkpoint: Path,
+    part: str | None,
+    model: str | None,
+    config: str | None,
+    grid: tuple[int, int] | None,
+) -> Report:
     from mixplug.optional import optional
     from mixplug.weights import load_file, timm_model
 
     if model is not None:
-        return load_file(timm_model(model), checkpoint, part, min_loaded=0)
+        return load_file(timm_model(model), checkpoint, part, 0, grid)
     optional("mmpretrain", "mm", "An mm config")
     from mixplug.adapters.mm_weights import backbone_of
 
-    return load_file(backbone_of(find_config(str(config))), checkpoint, part, min_loaded=0)
+    return load_file(backbone_of(find_config(str(config))), checkpoint, part, 0, grid)
 
 
-def _say_what_is_in(checkpoint: Path, part: str | None) -> None:
+def _say_what_is_in(checkpoint: Path, part: str | None, grid: tuple[int, int] | None) -> None:
     from mixplug.weights import Report, parts, read
     from mixplug.weights import part as part_of
     from mixplug.weights.vit import described
@@ -102,7 +114,7 @@ def _say_what_is_in(checkpoint: Path, part: str | None) -> None:
         head = f", and a head of {len(other.head)}" if other.head else ""
         mark = "*" if other.name == chosen.name else " "
         print(f"{mark} {other}: {len(other.backbone)} tensors{head}")
-    print(f"{chosen.name}: {described(chosen.backbone)}")
+    print(f"{chosen.name}: {described(chosen.backbone, grid)}")
 
 
 def _show(rows: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
@@ -113,7 +125,8 @@ def _show(rows: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
     console.print(table)
 
 
-def _grid(text: str | None) -> tuple[int, int] | None:
+def read_grid(text: str | None) -> tuple[int, int] | None:
+    """(rows, columns) of ROWSxCOLUMNS."""
     if text is None:
         return None
     rows, _, columns = text.partition("x")

@@ -7,20 +7,23 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mixplug.data.clip_samplers import ClipSampler
 from mixplug.data.clips import VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.models.distillation import Views
-from mixplug.models.dora import DoRA
-from mixplug.models.encoder import build_timm_vit
+from mixplug.functional.track import patch_masks
+from mixplug.models.distillation import Views, normalised
+from mixplug.models.dora import DoRA, object_tracks
+from mixplug.models.encoder import build_timm_vit, encoder
 from mixplug.models.schedules import cosine
 from mixplug.optional import optional
 from mixplug.video import VideoIndex, open_reader
-from mixplug.viz.track_video import draw_clip
+from mixplug.viz.track_video import WAYS, draw_clip, fitted
 
 SIZE = {
     "img_size": 64,
@@ -30,6 +33,7 @@ SIZE = {
     "num_heads": 6,
     "weight_init": "moco",
 }
+MIMETIC = 0.5  # of the identity, in values and in the projection behind them
 OUTPUTS, OBJECTS = 256, 3
 CLIPS, FRAMES, INTERVAL, CROP = 4, 4, 0.2, 224
 # Of a few hundred steps on five scenes nothing would be learned against strong changes of colour,
@@ -64,6 +68,23 @@ class Result:
             yield name, sum(first) / len(first), sum(last) / len(last)
 
 
+@torch.no_grad()
+def mimetic(vit: Any) -> Any:
+    """Start attention as it looks in trained networks, in place [0].
+
+    Queries and keys are the tokens themselves, so that like attends to like, and what is attended
+    to is subtracted. From the usual start, all heads look everywhere, and it takes far more than a
+    demo until they discover different objects.
+
+    - [0]: Mimetic Initialization of Self-Attention Layers, 2023, https://arxiv.org/abs/2305.09828
+    """
+    same = torch.eye(vit.embed_dim)
+    for block in vit.blocks:
+        block.attn.qkv.weight.copy_(torch.cat([same, same, MIMETIC * same]))
+        block.attn.proj.weight.copy_(-MIMETIC * same)
+    return vit
+
+
 def train(video: Path, steps: int, seed: int, tick: Callable[[float], None]) -> tuple[Result, DoRA]:
     """Train for some steps; everything follows from the seed.
 
@@ -75,7 +96,7 @@ def train(video: Path, steps: int, seed: int, tick: Callable[[float], None]) -> 
     """
     torch.manual_seed(seed)
     method = DoRA(
-        build_timm_vit("vit_tiny_patch16_224", **SIZE),
+        mimetic(build_timm_vit("vit_tiny_patch16_224", **SIZE)),
         objects=OBJECTS,
         head={"out_dim": OUTPUTS, "hidden": 256, "bottleneck": 64},
         teacher_temperature=TEMPERATURE,
@@ -128,8 +149,14 @@ def save(result: Result, method: DoRA, out: Path) -> Path:
     return path
 
 
-def tracks(method: DoRA, video: Path, index: VideoIndex, out: Path) -> list[Path]:
-    """The teacher's objects over the longest scene of the video, as PNG and MP4."""
+def tracks(
+    method: DoRA, video: Path, index: VideoIndex, out: Path
+) -> tuple[list[Path], dict[str, float]]:
+    """The teacher's objects over the longest scene of the video.
+
+    Returns:
+        PNG and MP4; and for each way of tracking in them how much objects overlap, from 0 to 1.
+    """
     start, end = max(index.spans(), key=lambda span: span[1] - span[0])
     times = [
         start + INTERVAL * number for number in range(SHOWN) if start + INTERVAL * number < end
@@ -138,7 +165,27 @@ def tracks(method: DoRA, video: Path, index: VideoIndex, out: Path) -> list[Path
         clip = reader.read(times)
     vit, heads = method.teacher.backbone, tuple(range(OBJECTS))
     title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
-    return draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
+    files = draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
+    view = encoder(vit)
+    images = normalised(fitted(clip, view.patch, SIDE))
+    return files, {
+        name: overlap(object_tracks(view, images, heads=heads, tracker=tracker))
+        for name, tracker in WAYS.items()
+    }
+
+
+def overlap(attention: Tensor) -> float:
+    """Intersection over union of the masks of two objects, in the mean over pairs and frames.
+
+    Args:
+        attention: T or T', (T, k, N).
+    """
+    masks = patch_masks(attention)
+    both = masks @ masks.mT  # (T, k, k): patches that two masks share
+    own = both.diagonal(dim1=-2, dim2=-1)
+    shares = both / (own[:, :, None] + own[:, None] - both)
+    pairs = torch.ones_like(shares[0]).triu(1).bool()
+    return float(shares[:, pairs].mean())
 
 
 def figure(result: Result, path: Path) -> None:

@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_OTHER_NAMES = {"weight_g": "original0", "weight_v": "original1"}
+_OTHER_NAMES = {
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+}
+
+
+def own_name(name: str) -> str:
+    """A tensor's name in this package, of a name that torch's parametrizations may have given."""
+    for theirs, ours in _OTHER_NAMES.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 class WeightNormLinear(nn.Module):
@@ -43,10 +53,8 @@ class WeightNormLinear(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        for ours, theirs in _OTHER_NAMES.items():
-            other = f"{prefix}parametrizations.weight.{theirs}"
-            if other in state_dict:
-                state_dict[prefix + ours] = state_dict.pop(other)
+        for other in [name for name in state_dict if name.startswith(prefix)]:
+            state_dict[own_name(other)] = state_dict.pop(other)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

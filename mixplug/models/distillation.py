@@ -25,7 +25,7 @@ from mixplug.functional.distill import (
 )
 from mixplug.functional.precision import exact_dtype
 from mixplug.models.average import RunningSum, follow
-from mixplug.models.dino_head import DINOHead, Network
+from mixplug.models.dino_head import DINOHead, Network, own_name
 from mixplug.models.encoder import Encoder, encoder, made_vit
 from mixplug.models.encoder_base import RECOMPUTABLE
 from mixplug.models.views import Views, normalised
@@ -207,9 +207,26 @@ class SelfDistillation(nn.Module, ABC):
             self.steps += 1
         return step
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        self._require_same(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._step, self._seen = None, RunningSum()
+
+    def _require_same(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+        """Refuse what hosts would load in part, or not at all, with a line in their logs."""
+        theirs = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+        theirs = {own_name(n.removeprefix(prefix)): s for n, s in theirs.items() if prefix in n}
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        wrong = [n for n in {**own, **theirs} if own.get(n) != theirs.get(n)]
+        if wrong:
+            few = [f"{n}: {theirs.get(n, 'none')} there, {own.get(n, 'none')} here" for n in wrong]
+            more = f"; and {len(few) - 3} more" if len(few) > 3 else ""
+            raise ValueError(
+                f"The checkpoint is of another architecture than this {type(self).__name__}. "
+                f"{'; '.join(few[:3])}{more}. `mixplug weights` compares and converts backbones."
+            )
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if self.freeze_last_layer:

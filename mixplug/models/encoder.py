@@ -194,9 +194,12 @@ def build_timm_vit(name: str, **keys: Any) -> nn.Module:
     if ":" not in name and not timm.is_model(name):
         nearest = ", ".join(difflib.get_close_matches(name, timm.list_models("vit*"), n=3))
         raise ValueError(f"timm has no model {name!r}. Nearest: {nearest or 'none'}.")
-    model: nn.Module = timm.create_model(
-        name, **{"num_classes": 0, "dynamic_img_size": True, **keys}
-    )
+    try:
+        model: nn.Module = timm.create_model(
+            name, **{"num_classes": 0, "dynamic_img_size": True, **keys}
+        )
+    except TypeError as error:  # of a constructor of another kind, or a key of none
+        raise ValueError(f"{name} is not made as a VisionTransformer is: {error}.") from error
     encoder(model)
     return model
 

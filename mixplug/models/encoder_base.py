@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mixplug.models.recompute import Link, recomputed
@@ -102,7 +103,8 @@ class Encoder(ABC):
             ValueError: see :meth:`grid`.
         """
         self.grid((x.shape[-2], x.shape[-1]))
-        if getattr(self.backbone, "grad_checkpointing", False):  # runs blocks again by itself
+        again = getattr(self.backbone, "grad_checkpointing", False)  # runs blocks by itself
+        if again or torch.compiler.is_compiling():  # or plans by itself what to keep
             return self._tokens(x)[:, 0]
         pairs = [pair for kind in recompute for pair in self._links(kind)]
         with first_token(self._after_attention()), recomputed(pairs):

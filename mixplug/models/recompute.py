@@ -26,8 +26,8 @@ def recomputed(pairs: Iterable[Link]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for producer, consumer in pairs:
-            if getattr(producer, "inplace", False):
-                continue
+            if getattr(producer, "inplace", False) or producer._forward_hooks:
+                continue  # what they do to its output is not known
             link = _Passed(producer)
             for handle in (
                 producer.register_forward_hook(link.made),
@@ -35,6 +35,7 @@ def recomputed(pairs: Iterable[Link]) -> Iterator[None]:
                 consumer.register_forward_hook(link.done, always_call=True),
             ):
                 stack.callback(handle.remove)
+            stack.callback(link.done)  # torch does not call hooks after Ctrl-C
         yield
 
 

@@ -15,6 +15,7 @@ from mixplug.models.encoder import encoder
 from mixplug.video import open_reader
 from mixplug.viz.tracks import film, overlay, strip
 from mixplug.weights import vit_of
+from mixplug.weights.position import Grid
 
 # How objects are tracked in a row of the picture. The joint plan, the letter of (6.4), does not
 # depend on the number of patches, which in a picture is another one than in training.
@@ -37,6 +38,7 @@ def draw_tracks(
     part: str | None = None,
     head_count: int | None = None,
     fps: float | None = None,
+    grid: Grid | None = None,
     tick: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Path], str]:
     """Discover objects in a frame of a video, track them over the following, and draw them.
@@ -53,6 +55,7 @@ def draw_tracks(
         part: of the checkpoint.
         head_count: h, where the checkpoint's shapes do not tell.
         fps: of a folder of frames.
+        grid: (rows, columns) of patches that the checkpoint was trained on, if no square.
         tick: called with what is being done.
 
     Returns:
@@ -63,7 +66,7 @@ def draw_tracks(
             :func:`mixplug.weights.vit_of` and :func:`mixplug.video.open_reader`.
     """
     tick("loading")
-    vit, report = vit_of(checkpoint, part, head_count)
+    vit, report = vit_of(checkpoint, part, head_count, grid)
     tick("decoding")
     times = [start + interval * number for number in range(frames)]
     with open_reader(video, fps=fps) as reader:

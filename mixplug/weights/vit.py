@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mixplug.models.encoder import encoder
 from mixplug.optional import optional
 from mixplug.weights.load import MIN_LOADED, load
 from mixplug.weights.names import UNNEEDED, layout_of, translate
@@ -50,7 +51,9 @@ def vit_of(
             timm has no such model, or cannot get its weights.
     """
     if str(source).startswith(TIMM):
-        return timm_model(str(source).removeprefix(TIMM), pretrained=True, **keys).eval(), None
+        name = str(source).removeprefix(TIMM)
+        encoder(timm_model(name, **keys))  # refused before it is downloaded
+        return timm_model(name, pretrained=True, **keys).eval(), None
     chosen = part_of(read(source), part)
     layout = layout_of(chosen.backbone)
     if layout is None:
@@ -120,13 +123,13 @@ def keys_of(
     }
 
 
-def described(backbone: Mapping[str, Tensor]) -> str:
-    """In words what network tensors are of, as far as their shapes say."""
+def described(backbone: Mapping[str, Tensor], grid: Grid | None = None) -> str:
+    """In words what network tensors are of, as far as their shapes and ``grid`` say."""
     layout = layout_of(backbone)
     if layout is None:
         return "no vision transformer of timm, mmpretrain or DINO"
     try:
-        keys = keys_of(translate(backbone, layout, "timm")[0])
+        keys = keys_of(translate(backbone, layout, "timm")[0], grid=grid)
     except ValueError as error:
         return f"a vision transformer named as in {layout}. {error}"
     rows, columns = (s // p for s, p in zip(keys["img_size"], keys["patch_size"], strict=True))
@@ -151,7 +154,7 @@ def _grid(positions: int, prefix: int, grid: Grid | None) -> tuple[Grid, bool]:
     """The grid of the patches, and whether the prefix tokens have no positions."""
     if grid is not None:
         return grid, positions == grid[0] * grid[1] and prefix > 0
-    if prefix and math.isqrt(positions) ** 2 == positions:
+    if prefix and math.isqrt(positions) ** 2 == positions:  # or, rarely, the other and no square
         return square_grid(positions), True
     return square_grid(positions - prefix), False
 
