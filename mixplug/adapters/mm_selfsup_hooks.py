@@ -81,7 +81,7 @@ class DistillationHook(Hook):
         """
         self._written = runner.message_hub.get_info("last_ckpt")
         terms = {key: value for key, value in (outputs or {}).items() if "loss" in key}
-        self._require_finite(runner, terms)
+        self._require_finite(terms, runner.iter + 1)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Write none that is not finite: a gradient can be so where the loss is not.
@@ -89,7 +89,7 @@ class DistillationHook(Hook):
         Raises:
             FloatingPointError: with the tensor, the iteration and the last checkpoint.
         """
-        self._require_finite(runner, checkpoint["state_dict"])
+        self._require_finite(checkpoint["state_dict"], checkpoint["meta"]["iter"])
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Warn where the teacher says the same of everything."""
@@ -104,12 +104,12 @@ class DistillationHook(Hook):
                 f"or a faster centre against a single one."
             )
 
-    def _require_finite(self, runner: Runner, tensors: Mapping[str, Any]) -> None:
+    def _require_finite(self, tensors: Mapping[str, Any], step: int) -> None:
         bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
         if bad:
             more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
             raise FloatingPointError(
-                f"{', '.join(bad[:3])}{more} not finite at iteration {runner.iter + 1}. Last good "
+                f"{', '.join(bad[:3])}{more} not finite at iteration {step}. Last good "
                 f"checkpoint: {self._written or 'none was written yet'}."
             )
 

@@ -71,7 +71,10 @@ def tracks(
     frames: Annotated[int, typer.Option(min=1, help="how many")] = 8,
     interval: Annotated[float, typer.Option(min=0.001, help="seconds between frames")] = 1.0,
     head: Annotated[
-        list[int] | None, typer.Option(min=0, help="an attention head per object; repeatable")
+        list[int] | None,
+        typer.Option(
+            min=0, help="an attention head per object; repeatable [three that overlap least]"
+        ),
     ] = None,
     side: Annotated[
         int | None, typer.Option(min=1, help="height in pixels to which frames are resized")
@@ -95,8 +98,8 @@ def tracks(
 
         task = bar.add_task("loading", total=None)
         files, said = draw_tracks(
-            video, checkpoint, out, start, frames, interval, tuple(head or (0, 1, 2)), side, part,
-            heads, fps, read_grid(grid), lambda text: bar.update(task, description=text),
+            video, checkpoint, out, start, frames, interval, head or None, side, part, heads,
+            fps, read_grid(grid), lambda text: bar.update(task, description=text),
         )  # fmt: skip
         bar.update(task, description="done")
     _say(files, said)

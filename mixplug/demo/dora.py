@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mixplug.data.clip_samplers import ClipSampler
 from mixplug.data.clips import VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.functional.track import patch_masks
 from mixplug.models.distillation import Views, normalised
 from mixplug.models.dora import DoRA, object_tracks
 from mixplug.models.encoder import build_timm_vit, encoder
 from mixplug.models.schedules import cosine
 from mixplug.optional import optional
 from mixplug.video import VideoIndex, open_reader
-from mixplug.viz.track_video import WAYS, draw_clip, fitted
+from mixplug.viz.track_video import WAYS, distinct_heads, draw_clip, fitted, overlaps
 
 SIZE = {
     "img_size": 64,
@@ -155,7 +153,8 @@ def tracks(
     """The teacher's objects over the longest scene of the video.
 
     Returns:
-        PNG and MP4; and for each way of tracking in them how much objects overlap, from 0 to 1.
+        PNG and MP4; and for each way of tracking in them the intersection over union of the masks
+        of two objects, in the mean over pairs and frames.
     """
     start, end = max(index.spans(), key=lambda span: span[1] - span[0])
     times = [
@@ -163,29 +162,18 @@ def tracks(
     ]
     with open_reader(video) as reader:
         clip = reader.read(times)
-    vit, heads = method.teacher.backbone, tuple(range(OBJECTS))
+    vit = method.teacher.backbone
+    heads = distinct_heads(vit, clip[0], SIDE)
     title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
     files = draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
     view = encoder(vit)
     images = normalised(fitted(clip, view.patch, SIDE))
-    return files, {
-        name: overlap(object_tracks(view, images, heads=heads, tracker=tracker))
+    pairs = torch.ones(len(heads), len(heads)).triu(1).bool()
+    shares = {
+        name: overlaps(object_tracks(view, images, heads=heads, tracker=tracker))[:, pairs]
         for name, tracker in WAYS.items()
     }
-
-
-def overlap(attention: Tensor) -> float:
-    """Intersection over union of the masks of two objects, in the mean over pairs and frames.
-
-    Args:
-        attention: T or T', (T, k, N).
-    """
-    masks = patch_masks(attention)
-    both = masks @ masks.mT  # (T, k, k): patches that two masks share
-    own = both.diagonal(dim1=-2, dim2=-1)
-    shares = both / (own[:, :, None] + own[:, None] - both)
-    pairs = torch.ones_like(shares[0]).triu(1).bool()
-    return float(shares[:, pairs].mean())
+    return files, {name: float(share.mean()) for name, share in shares.items()}
 
 
 def figure(result: Result, path: Path) -> None:

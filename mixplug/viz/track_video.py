@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixplug.functional.track import cls_attention, patch_masks
 from mixplug.models.distillation import normalised
 from mixplug.models.dora import Tracker, object_tracks
 from mixplug.models.encoder import encoder
@@ -33,7 +35,7 @@ def draw_tracks(
     start: float = 0.0,
     frames: int = 8,
     interval: float = 1.0,
-    heads: Sequence[int] = (0, 1, 2),
+    heads: Sequence[int] | None = None,
     side: int | None = None,
     part: str | None = None,
     head_count: int | None = None,
@@ -50,7 +52,8 @@ def draw_tracks(
         start: of the first frame, in seconds.
         frames: T.
         interval: Δ, seconds from one to the next.
-        heads: which heads the objects are discovered with.
+        heads: which heads the objects are discovered with; None is three, see
+            :func:`distinct_heads`.
         side: height in pixels to which frames are resized; None leaves them.
         part: of the checkpoint.
         head_count: h, where the checkpoint's shapes do not tell.
@@ -71,8 +74,11 @@ def draw_tracks(
     times = [start + interval * number for number in range(frames)]
     with open_reader(video, fps=fps) as reader:
         clip = reader.read(times)
+    heads = heads or distinct_heads(vit, clip[0], side)
     files = draw_clip(vit, clip, times, interval, out, heads, side, Path(video).name, tick)
-    said = f"{len(heads)} objects over {frames} frames of {Path(video).name}"
+    said = (
+        f"{len(heads)} objects, of heads {list(heads)}, over {frames} frames of {Path(video).name}"
+    )
     return files, f"{said}; {report.line()}" if report else said
 
 
@@ -82,7 +88,7 @@ def draw_clip(
     times: Sequence[float],
     interval: float,
     out: Path,
-    heads: Sequence[int] = (0, 1, 2),
+    heads: Sequence[int],
     side: int | None = None,
     title: str = "",
     tick: Callable[[str], None] = lambda _: None,
@@ -115,6 +121,45 @@ def draw_clip(
     strip({INPUT: clip, **rows}, times, files[0], title)
     film({INPUT: clip, **rows}, 1 / interval, files[1])
     return files
+
+
+@torch.no_grad()
+def distinct_heads(
+    vit: nn.Module, frame: Tensor, side: int | None = None, objects: int = 3
+) -> tuple[int, ...]:
+    """The heads whose class token attends (6.1) to places that overlap least in a frame.
+
+    Training draws heads at random; a picture is of one draw, and of heads that look at the same
+    place there is little to see.
+
+    Args:
+        vit: a vision transformer in evaluation mode.
+        frame: (3, H, W) uint8, in which objects are discovered.
+        side: height in pixels, None leaves it.
+        objects: k; all heads where there are no more.
+    """
+    view = encoder(vit)
+    tokens = view.tokens(normalised(fitted(frame[None], view.patch, side)))
+    shares = overlaps(cls_attention(tokens.queries, tokens.keys, tokens.prefix))[0]
+    choices = combinations(range(view.heads), min(objects, view.heads))
+    return min(
+        choices, key=lambda heads: float(sum(shares[a, b] for a, b in combinations(heads, 2)))
+    )
+
+
+def overlaps(attention: Tensor) -> Tensor:
+    """Intersection over union of the masks (6.7) of every two objects.
+
+    Args:
+        attention: (T, k, N).
+
+    Returns:
+        (T, k, k).
+    """
+    masks = patch_masks(attention)
+    both = masks @ masks.mT
+    own = both.diagonal(dim1=-2, dim2=-1)
+    return both / (own[:, :, None] + own[:, None] - both)
 
 
 def fitted(clip: Tensor, patch: tuple[int, int], side: int | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def test_the_command_writes_what_it_says(tmp_path: Path) -> None:
         assert name in run.output
     numbers = json.loads((tmp_path / "dora.json").read_text())
     assert len(numbers["loss"]) == 2 and "teacher_entropy" in run.output
+    assert re.search(r"overlap by \d+ % without Sinkhorn-Knopp .*, \d+ % with", run.output)
     vit, report = vit_of(tmp_path / "dora.pth", "teacher", heads=6)
     assert report.share == 1
     assert vit(torch.rand(1, 3, 64, 64)).shape == (1, 96)

@@ -220,6 +220,46 @@ def test_a_loss_that_is_not_finite_names_term_step_and_checkpoint(
     assert not (tmp_path / "run" / "epoch_2.pth").exists()
 
 
+def test_no_checkpoint_is_written_that_is_not_finite(video: Path, tmp_path: Path) -> None:
+    """A gradient that is not, where the loss is: at the last step of the second epoch."""
+    runner = Runner.from_cfg(config_of(video, tmp_path / "run"))
+    weight = method(runner).student.backbone.norm.weight
+    weight.register_hook(lambda g: g * math.nan if runner.iter == 5 else g)
+    message = (
+        r"method.student.backbone.cls_token, .* more not finite at iteration 6\. "
+        r"Last good checkpoint: .*epoch_1\.pth"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        runner.train()
+    assert not (tmp_path / "run" / "epoch_2.pth").exists()
+    state = torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=False)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize(("temperature", "said"), [(9.0, "to all outputs alike"), (0.04, None)])
+def test_a_collapse_is_said(
+    video: Path, tmp_path: Path, temperature: float, said: str | None
+) -> None:
+    work = tmp_path / f"at_{temperature}"  # loggers of one name and second are one in mmengine
+    config = config_of(video, work, epochs=1)
+    config.model.schedule = {"teacher_temperature": (temperature, temperature)}
+    Runner.from_cfg(config).train()
+    (log,) = work.rglob("*.log")
+    assert ("The teacher has collapsed" in log.read_text()) == (said is not None)
+    assert said is None or said in log.read_text()
+
+
+def test_weights_of_another_architecture_are_not_loaded_in_part(
+    video: Path, tmp_path: Path
+) -> None:
+    runner = Runner.from_cfg(config_of(video, tmp_path / "run", epochs=1))
+    runner.train()
+    config = config_of(video, tmp_path / "other", epochs=1)
+    config.model.backbone.depth, config.load_from = 3, str(tmp_path / "run" / "epoch_1.pth")
+    with pytest.raises(ValueError, match=r"of another architecture.*blocks.2.*none there"):
+        Runner.from_cfg(config).train()
+
+
 def test_the_stock_tool_trains_it(video: Path, tmp_path: Path) -> None:
     config = config_of(video, tmp_path / "work", epochs=1)
     config.dump(tmp_path / "dora.py")

@@ -397,6 +397,30 @@ def test_settings_that_are_not_allowed(key: str) -> None:
         DINO(vit(), HEAD, **{key: value})
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_checkpoint_of_another_architecture(strict: bool) -> None:
+    """Hosts load what fits and go on; here nothing is loaded."""
+    method, more = dino(), {"head.last_layer.weight_v": torch.ones(2, 2)}
+    before = copy.deepcopy(method.state_dict())
+    deeper, wider = DINO(vit(depth=3), HEAD), DINO(vit(), {**HEAD, "hidden": 9})
+    for state, message in (
+        (wider.state_dict(), r"student.head.mlp.0.weight: \(9, 12\) there, \(\d+, 12\) here"),
+        (deeper.state_dict(), r"blocks.2.norm1.weight: \(12,\) there, none here.*and \d+ more"),
+        ({k: v for k, v in before.items() if k != "centre"}, r"centre: none there, \(\d+,\) here"),
+        ({**before, **more}, "`mixplug weights` compares"),
+    ):
+        with pytest.raises(ValueError, match="of another architecture than this DINO.*" + message):
+            method.load_state_dict(state, strict=strict)
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+    names = {"weight_g": "parametrizations.weight.original0",
+             "weight_v": "parametrizations.weight.original1"}  # fmt: skip
+    theirs = {k: v + 1 for k, v in before.items()}
+    for ours, other in names.items():
+        theirs = {k.replace(ours, other): v for k, v in theirs.items()}
+    method.load_state_dict(theirs)
+    assert all(torch.equal(v, before[k] + 1) for k, v in method.state_dict().items())
+
+
 def test_views_that_do_not_fit() -> None:
     clips, method = views(), dino()
     message = (

@@ -351,6 +351,8 @@ def test_timm_by_name() -> None:
     assert not build_timm_vit(**TINY, dynamic_img_size=False).dynamic_img_size
     with pytest.raises(ValueError, match=r"no model 'vit_tinny_patch16_224'\. Nearest: vit"):
         build_timm_vit("vit_tinny_patch16_224")
+    with pytest.raises(ValueError, match="resnet18 is not made as a VisionTransformer is"):
+        build_timm_vit("resnet18")
     with pytest.raises(ValueError, match="needs a class token"):
         build_timm_vit("vit_medium_patch16_gap_240", depth=1, embed_dim=64, num_heads=1)
 

@@ -105,6 +105,26 @@ def test_nothing_is_left_behind_by_an_error() -> None:
     (x * x).sum().backward()
 
 
+def test_a_hook_on_the_output_counts() -> None:
+    """It would not run again, so the layer is left alone."""
+    model, x = Pair(), torch.randn(2, 5, 6)
+    model.norm.register_forward_hook(lambda _module, _inputs, out: out * 2)
+    plain, lean = step(model, x, []), step(model, x, model.pairs)
+    assert all(torch.equal(a, b) for a, b in zip(plain, lean, strict=True))
+
+
+def test_nothing_is_left_behind_by_ctrl_c() -> None:
+    class Stopped(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    model, x = Pair(), torch.randn(2, 5, 6, requires_grad=True)
+    model.first = Stopped(6, 8)
+    with pytest.raises(KeyboardInterrupt), recomputed(model.pairs):
+        model(x)
+    (x * x).sum().backward()  # would ask what was kept of a layer that is gone
+
+
 def test_without_gradients() -> None:
     model, x = Pair(), torch.randn(2, 5, 6)
     expected = model(x)

@@ -10,7 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mixplug.viz.track_video import fitted
+from mixplug.functional.track import cls_attention
+from mixplug.models.distillation import normalised
+from mixplug.models.dora import object_tracks
+from mixplug.models.encoder import build_timm_vit, encoder
+from mixplug.viz.track_video import distinct_heads, fitted, overlaps
 from mixplug.viz.tracks import colors, film, overlay, strip
 
 
@@ -93,3 +97,38 @@ def test_frames_are_cut_to_whole_patches() -> None:
     assert fitted(clip, (8, 8), 25).shape == (2, 3, 24, 32)
     with pytest.raises(ValueError, match="50 x 70 pixels are smaller than a patch of 64 x 64"):
         fitted(clip, (64, 64), None)
+
+
+def test_overlaps_by_hand() -> None:
+    """Masks {0, 1}, {1, 2} and {3} of four patches."""
+    attention = torch.tensor([[[0.4, 0.4, 0.1, 0.1], [0.0, 0.5, 0.5, 0.0], [0.1, 0.1, 0.1, 0.7]]])
+    expected = torch.tensor([[[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 1]]])
+    torch.testing.assert_close(overlaps(attention), expected)
+
+
+def test_heads_are_those_that_overlap_least() -> None:
+    """Of six of which two look at the left, two at the right, and two everywhere else."""
+    torch.manual_seed(1)
+    keys = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 6}
+    vit = build_timm_vit("vit_tiny_patch16_224", **keys).eval()
+    frame = torch.randint(256, (3, 32, 48), dtype=torch.uint8)
+    with torch.no_grad():
+        vit.blocks[0].attn.qkv.weight.mul_(4)
+        found = distinct_heads(vit, frame)
+        tokens = encoder(vit).tokens(normalised(frame[None]))
+    attention = cls_attention(tokens.queries, tokens.keys)[0]
+    masks = [
+        {n for n, a in enumerate(row) if a > sum(row) / len(row)} for row in attention.tolist()
+    ]
+    shares = {}
+    for a in range(6):
+        for b in range(a + 1, 6):
+            for c in range(b + 1, 6):
+                pairs = ((a, b), (a, c), (b, c))
+                shares[a, b, c] = sum(
+                    len(masks[i] & masks[j]) / len(masks[i] | masks[j]) for i, j in pairs
+                )
+    assert found == min(shares, key=shares.__getitem__) != (0, 1, 2)
+    assert len(set(shares.values())) > 5
+    assert distinct_heads(vit, frame, objects=9) == tuple(range(6))
+    assert object_tracks(encoder(vit), normalised(frame[None]), heads=found).shape == (1, 3, 24)

@@ -57,6 +57,17 @@ def test_convert(saved: Path, tmp_path: Path) -> None:
     assert "from: teacher ('teacher.backbone.*')" in run.output
 
 
+def test_a_grid_that_no_file_tells(saved: Path, tmp_path: Path) -> None:
+    """10 x 12 patches and a class token are 121 positions, as 11 x 11 without one are."""
+    out = tmp_path / "out.safetensors"
+    run = invoke("convert", saved, out, "--to", "timm", "--grid", "10x12")
+    assert run.exit_code == 0 and "grid: 10x12, which no file tells" in run.output
+    run = invoke("check", out, "--grid", "10x12")
+    assert run.exit_code == 0 and "in a grid of 10 x 12" in run.output
+    run = invoke("check", out, "--model", "vit_base_patch16_224", "--grid", "10")
+    assert run.exit_code != 0 and "needs ROWSxCOLUMNS" in run.output
+
+
 def test_check_says_what_is_in(saved: Path, tmp_path: Path) -> None:
     run = invoke("check", saved)
     assert run.exit_code == 0, run.output
