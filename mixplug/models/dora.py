@@ -34,8 +34,8 @@ class DoRA(SelfDistillation):
             both views.
         tracking: whether objects are those of the first frame; without, every frame has its own
             (DoRA* on images).
-        mask: 'object'; or 'random', what k random block-wise masks leave (Table 6.7c), which need no
-            objects, so that nothing of the tracker matters.
+        mask: 'object'; or 'random', what k random block-wise masks leave (Table 6.7c). There are no
+            objects then, and nothing of the tracker matters.
         mask_kind: 'binary', or 'soft', the letter of (6.7).
         mask_ratio: share, or range of shares, that random masks hide.
         refine: whether Sinkhorn-Knopp makes objects distinct.
