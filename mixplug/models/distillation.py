@@ -216,8 +216,11 @@ class SelfDistillation(nn.Module, ABC):
 
     def _require_same(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
         """Refuse what hosts would load in part, or not at all, with a line in their logs."""
-        theirs = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-        theirs = {own_name(n.removeprefix(prefix)): s for n, s in theirs.items() if prefix in n}
+        theirs = {
+            own_name(name.removeprefix(prefix)): tuple(tensor.shape)
+            for name, tensor in state_dict.items()
+            if name.startswith(prefix)
+        }
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         wrong = [n for n in {**own, **theirs} if own.get(n) != theirs.get(n)]
         if wrong:
