@@ -122,7 +122,8 @@ def test_nothing_is_left_behind_by_ctrl_c() -> None:
     model.first = Stopped(6, 8)
     with pytest.raises(KeyboardInterrupt), recomputed(model.pairs):
         model(x)
-    (x * x).sum().backward()  # would ask what was kept of a layer that is gone
+    y = x * x
+    y.grad_fn._raw_saved_self.register_hooks(lambda t: t, lambda t: t)  # raises where there are any
 
 
 def test_without_gradients() -> None:
