@@ -95,7 +95,7 @@ def resident() -> int:
     """Bytes of memory that this process holds and shares with no other."""
     lines = HELD.read_text().splitlines()[1:]
     parts = {name: int(value.split()[0]) for name, _, value in (x.partition(":") for x in lines)}
-    return 1024 * (parts["Private_Clean"] + parts["Private_Dirty"])
+    return 1024 * sum(parts[name] for name in ("Private_Clean", "Private_Dirty", "Swap"))
 
 
 def clips_of(path: Path, group: int = 1, **settings: Any) -> VideoClips:
