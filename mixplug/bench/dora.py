@@ -118,7 +118,7 @@ def eager_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     yield Row(
         "  matrices alone", ratio(seconds["matrices"], seconds["fused"]), NO_BOUND, False, "x", note
     )
-    peaks = {name: _peak(call, device) for name, call in calls.items()}
+    peaks = {name: _peak(calls[name], device) for name in ("fused", "eager")}
     less = 100 * (1 - peaks["fused"] / peaks["eager"])
     note = f"{peaks['fused'] / 1e9:.2f} GB against {peaks['eager'] / 1e9:.2f} GB"
     yield Row("  our peak memory is less by", less, 30.0, True, "%", note)

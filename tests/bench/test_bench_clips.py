@@ -70,8 +70,6 @@ def test_a_worker_that_keeps_what_it_reads_is_seen(
 ) -> None:
     """The bound is on what is held, whatever the process has held before it made workers."""
     of, kept = bench.clips_of, []
-    before = torch.ones(100 << 20, dtype=torch.uint8)
-    del before
     monkeypatch.setattr(bench, "clips_of", lambda path, group=1: of(path, group, **SETTINGS))
     monkeypatch.setattr(
         bench.VideoClips, "read", lambda *_: kept.append(torch.ones(1 << 21, dtype=torch.uint8))
