@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -15,6 +17,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mixplug import sampling
 from mixplug.adapters.retype import retype, retyped
 from mixplug.registry import HOOKS
+
+
+_OWN_STEP = -4  # so that no draw here is one of a mixer, which counts steps from 0
 
 
 class Seeded:
@@ -29,14 +34,25 @@ class Seeded:
             return self.plain.__getitem__(self, index)
 
 
+class Resumed:
+    """A batch sampler that leaves out, once, the batches which an epoch had before it stopped."""
+
+    skip: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        done, self.skip = self.skip, 0
+        return itertools.islice(self.plain.__iter__(self), done, None)
+
+
 @HOOKS.register_module()
 class MixupHook(Hook):
-    """Tells the model's mixer seed, step and epoch, and keys the data's augmentations likewise.
+    """Tells the model's mixer seed, step and epoch, and keys all other draws likewise.
 
-    mmengine restores the seed and the counters on resume. It does not restore the state of the
-    random generators that transforms draw from, so epochs are keyed instead: the augmentation of
-    an item depends on seed, epoch and index alone. Loops by iteration have no epochs to key and
-    keep mmengine's own order of draws.
+    mmengine restores the seed and the counters on resume. It does not restore the state of random
+    generators, so they are seeded by what it restores: dropout and stochastic depth depend on
+    seed, step and rank alone, the augmentation of an item on seed, epoch and index. Of an epoch
+    that was left in the middle, batches that were done are not drawn again. Loops by iteration have
+    no epochs to key, and keep mmengine's own order of data.
     """
 
     priority = "VERY_HIGH"
@@ -59,17 +75,24 @@ class MixupHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Open an epoch of augmentations."""
-        dataset = runner.train_loop.dataloader.dataset
-        if retyped(dataset, Seeded):
-            dataset.epoch.fill_(runner.epoch)
+        loader = runner.train_loop.dataloader
+        if not retyped(loader.dataset, Seeded):
+            return
+        loader.dataset.epoch.fill_(runner.epoch)
+        done = runner.iter - runner.epoch * len(loader)
+        if 0 < done <= len(loader):
+            retype(loader.batch_sampler, Resumed)
+            loader.batch_sampler.skip = done
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
     ) -> None:
-        """Set the mixer's clock."""
+        """Set the mixer's clock, and torch's generators."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         clock = model.clock
         clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
+        own = sampling.key(sampling.generators(runner.seed, _OWN_STEP).synced)
+        torch.manual_seed(sampling.key(sampling.generators(own, runner.iter, get_rank()).local))
 
 
 @contextmanager

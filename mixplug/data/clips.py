@@ -53,8 +53,9 @@ class VideoClips(Dataset[dict[str, Tensor]]):
     A clip that cannot be decoded is drawn anew, and counted.
 
     Args:
-        video: a file; a folder of videos, or of the frames of one; or several of these. The chance
-            of a video is in the ratio of the number of its clips.
+        video: a file; a folder of videos, or of the frames of one; 'shipped:bikes', ten seconds of
+            a street; or several of these. The chance of a video is in the ratio of the number of
+            its clips.
         frames: T, of a clip.
         interval: Δ, seconds from one frame to the next.
         crop: side of the square in pixels, None for whole frames.

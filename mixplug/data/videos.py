@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixplug.data.listings import IMAGE_SUFFIXES
+from mixplug.data.shipped import shipped_clip
 from mixplug.video import VideoIndex, open_reader
 from mixplug.video.spans import Span
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
 INDEX_MODES = ("require", "build", "ignore")
+_SHIPPED = "shipped:"
 _MARGIN = 1e-6  # seconds before a cut that no frame is taken from: readers round times
 
 Videos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -22,21 +24,24 @@ def find_videos(video: Videos) -> list[Path]:
     """The videos that are meant.
 
     Args:
-        video: a file; a folder of videos, also in folders of its own; a folder of frames; or
-            several of these.
+        video: a file; a folder of videos, also in folders of its own; a folder of frames;
+            'shipped:NAME', see :func:`mixplug.data.shipped.shipped_clip`; or several of these.
 
     Raises:
         ValueError: something that is not there, or a folder with neither videos nor images.
     """
     if isinstance(video, (str, os.PathLike)):
-        return _found(Path(video))
-    found = [path for one in video for path in _found(Path(one))]
+        return _found(video)
+    found = [path for one in video for path in _found(one)]
     if not found:
         raise ValueError("VideoClips needs one video at least, got none.")
     return found
 
 
-def _found(path: Path) -> list[Path]:
+def _found(video: str | os.PathLike[str]) -> list[Path]:
+    if isinstance(video, str) and video.startswith(_SHIPPED):
+        return [shipped_clip(video.removeprefix(_SHIPPED))]
+    path = Path(video)
     if not path.exists():
         raise ValueError(f"There is no video {path}.")
     if path.is_file():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +34,21 @@ from mixplug.models.views import Views, normalised
 __all__ = ["DINO", "SelfDistillation", "Views", "normalised"]
 
 REDUCTIONS = ("mean", "sum")
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What comes of the teacher's pass over large views.
+
+    Attributes:
+        tokens: class tokens, (2 B T, D).
+        images: what the student sees instead, (2 B T, S, 3, H, W).
+        monitors: scalars to log.
+    """
+
+    tokens: Tensor
+    images: Tensor
+    monitors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class SelfDistillation(nn.Module, ABC):
@@ -105,6 +121,9 @@ class SelfDistillation(nn.Module, ABC):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._step: int | None = 0  # of ``steps`` on the host: reading that would wait for a GPU
         self._seen = RunningSum()  # teacher's logits since the last step
+        for parameter in self.student.head.last_layer.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(self._unless_frozen)
         self.train()
 
     @property
@@ -141,13 +160,13 @@ class SelfDistillation(nn.Module, ABC):
         self._check(views)
         draws = sampling.generators(self.seed, self._next_step(), rank())
         with torch.no_grad():
-            tokens, images = self._teach(views.large, draws.local)
-            logits = self.teacher.head(tokens)
+            taught = self._teach(views.large, draws.local)
+            logits = self.teacher.head(taught.tokens)
             target = teacher_probabilities(logits, self.centre, self.teacher_temperature)
             target = target.unflatten(0, (2, -1))  # (2, B T, K)
             if self.training:
                 self._seen.add(logits.to(exact_dtype(logits)))
-        return self._losses(target, images, views.small)
+        return {**self._losses(target, taught.images, views.small), **taught.monitors}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Let every step of an optimizer move teacher and centre; doing so twice is once.
@@ -163,15 +182,12 @@ class SelfDistillation(nn.Module, ABC):
         optimizer._moves_teacher_of = self  # type: ignore[attr-defined]
 
     @abstractmethod
-    def _teach(self, large: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
         """The teacher's one pass.
 
         Args:
             large: (2, B, T, 3, H, W).
             source: of this rank's draws.
-
-        Returns:
-            Class tokens (2 B T, D), and what the student sees instead, (2 B T, S, 3, H, W).
         """
 
     def _losses(self, target: Tensor, images: Tensor, small: Tensor | None) -> dict[str, Tensor]:
@@ -231,6 +247,10 @@ class SelfDistillation(nn.Module, ABC):
                 f"{'; '.join(few[:3])}{more}. `mixplug weights` compares and converts backbones."
             )
 
+    def _unless_frozen(self, gradient: Tensor) -> Tensor:
+        """Nothing of a frozen layer, so that it does not count in a norm that hosts clip."""
+        return torch.zeros_like(gradient) if self.freeze_last_layer else gradient
+
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if self.freeze_last_layer:
             for parameter in self.student.head.last_layer.parameters():
@@ -264,9 +284,9 @@ class DINO(SelfDistillation):
 
     views_key = "loss_global"
 
-    def _teach(self, large: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
         frames = large.flatten(0, 2)
-        return self.teacher_encoder.cls(frames), frames[:, None]
+        return Taught(self.teacher_encoder.cls(frames), frames[:, None])
 
 
 KINDS["selfsup"] = SelfDistillation

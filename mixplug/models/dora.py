@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.track import MASKS, masked_frames, patch_masks
-from mixplug.models.distillation import SelfDistillation
+from mixplug.models.distillation import SelfDistillation, Taught
 from mixplug.models.encoder_base import RECOMPUTABLE, Tokens
 from mixplug.models.tracker import Tracker, object_tracks
 
@@ -26,7 +26,7 @@ class DoRA(SelfDistillation):
 
     The student sees k masked versions of every large view. A view's masks come from the teacher's
     tokens of that same view, the target from the other view (6.8). Losses are ``loss_object`` and
-    ``loss_local``.
+    ``loss_local``; ``mask_share`` is the share of a view that a mask keeps, in the mean.
 
     Args:
         backbone: see :class:`mixplug.models.distillation.SelfDistillation`.
@@ -106,18 +106,22 @@ class DoRA(SelfDistillation):
             attention_scale=attention_scale, track_scale=track_scale,
         )  # fmt: skip
 
-    def _teach(self, large: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
         frames, view = large.flatten(0, 2), self.teacher_encoder
         if self.mask == "random":
             grid = view.grid((large.shape[-2], large.shape[-1]))
             count = len(frames) * self.objects
             hidden = sampling.block_masks(count, grid, self.mask_ratio, source)
             kept = (~hidden).unflatten(0, (-1, self.objects)).to(frames.device)
-            return view.cls(frames), masked_frames(frames, kept, grid)
+            return self._taught(view.cls(frames), frames, kept.float(), grid)
         tokens = view.tokens(frames)
         attention = self.attention(tokens, large.shape[1], large.shape[2], source)
         masks = patch_masks(attention, self.mask_kind)
-        return tokens.cls, masked_frames(frames, masks, tokens.grid)
+        return self._taught(tokens.cls, frames, masks, tokens.grid)
+
+    @staticmethod
+    def _taught(cls: Tensor, frames: Tensor, masks: Tensor, grid: tuple[int, int]) -> Taught:
+        return Taught(cls, masked_frames(frames, masks, grid), {"mask_share": masks.mean()})
 
     def attention(self, tokens: Tokens, clips: int, frames: int, source: torch.Generator) -> Tensor:
         """T' of both large views, (2 B T, k, N), with k heads drawn for every clip.

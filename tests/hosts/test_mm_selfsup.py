@@ -135,7 +135,7 @@ def test_a_run_moves_teacher_centre_and_numbers(video: Path, tmp_path: Path) -> 
         assert torch.equal(row["old"][last], row["new"][last]) == (step < 3)
         assert not torch.equal(row["old"]["centre"], row["new"]["centre"])
         assert {"loss", "loss_object", "loss_local", "teacher_entropy", "teacher_kl",
-                "centre_norm"} <= row["outputs"].keys()  # fmt: skip
+                "centre_norm", "mask_share"} <= row["outputs"].keys()  # fmt: skip
     decays = [row["weight_decay"] for row in rows]
     # half a cosine from 0.04 to 0.4, seen after the scheduler's step, of which the last has none
     wanted = [0.4 - 0.36 * 0.5 * (1 + math.cos(math.pi * step / 6)) for step in (1, 2, 3, 4, 5, 5)]
@@ -167,6 +167,33 @@ def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
     )
     assert a.keys() == b.keys()
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("done", [2, 3, 4])
+def test_resumed_within_an_epoch_it_goes_on_bit_for_bit(
+    done: int, video: Path, tmp_path: Path
+) -> None:
+    """Clips that were seen are not seen again, and stochastic depth draws what it would have."""
+
+    def config(name: str) -> Config:
+        made = config_of(video, tmp_path / name, epochs=2)
+        made.model.backbone.drop_path_rate = 0.5
+        made.train_dataloader.num_workers = 1
+        made.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": 1, "by_epoch": False}
+        return made
+
+    whole = Runner.from_cfg(config("whole"))
+    rows = watched(whole)
+    whole.train()
+    rest = config("rest")
+    rest.resume, rest.load_from = True, str(tmp_path / "whole" / f"iter_{done}.pth")
+    resumed = Runner.from_cfg(rest)
+    more = watched(resumed)
+    torch.manual_seed(done)  # whatever was drawn before
+    resumed.train()
+    assert [row["outputs"] for row in more] == [row["outputs"] for row in rows[done:]]
+    wanted, state = whole.model.state_dict(), resumed.model.state_dict()
+    assert [name for name in wanted if not torch.equal(wanted[name], state[name])] == []
 
 
 def stop_after(runner: Runner, epochs: int) -> None:
