@@ -18,7 +18,6 @@ from mixplug import sampling
 from mixplug.adapters.retype import retype, retyped
 from mixplug.registry import HOOKS
 
-
 _OWN_STEP = -4  # so that no draw here is one of a mixer, which counts steps from 0
 
 
@@ -40,8 +39,9 @@ class Resumed:
     skip: int
 
     def __iter__(self) -> Iterator[list[int]]:
+        # at the first batch and not before: a loader with workers makes two iterators, uses one
         done, self.skip = self.skip, 0
-        return itertools.islice(self.plain.__iter__(self), done, None)
+        yield from itertools.islice(self.plain.__iter__(self), done, None)
 
 
 @HOOKS.register_module()

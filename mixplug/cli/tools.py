@@ -11,6 +11,9 @@ import typer
 
 from mixplug.cli.screen import one_line
 
+Grid = Annotated[
+    str | None, typer.Option(help="ROWSxCOLUMNS of the patches it was trained on, if no square")
+]
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # settings of these commands
 
 
@@ -55,6 +58,16 @@ def find_config(name: str) -> Path:
         f"{name} is neither a file nor the name of a config in mm_configs. "
         f"Nearest: {', '.join(nearest) or 'none'}."
     )
+
+
+def read_grid(text: str | None) -> tuple[int, int] | None:
+    """(rows, columns) of ROWSxCOLUMNS."""
+    if text is None:
+        return None
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise typer.BadParameter(f"--grid needs ROWSxCOLUMNS, such as 14x14, got {text!r}.")
+    return int(rows), int(columns)
 
 
 def _mm_tool(name: str, config: str, arguments: list[str]) -> None:

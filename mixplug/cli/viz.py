@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.screen import one_line, progress
-from mixplug.cli.tools import find_config
-from mixplug.cli.weights import Grid, read_grid
+from mixplug.cli.tools import Grid, find_config, read_grid
 
 app = typer.Typer(no_args_is_help=True, help="Figures of a metric model, and of tracked objects.")
 

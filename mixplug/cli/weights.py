@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from mixplug.cli.screen import console, one_line
-from mixplug.cli.tools import find_config
+from mixplug.cli.tools import Grid, find_config, read_grid
 
 if TYPE_CHECKING:
     from mixplug.weights.report import Report
@@ -20,9 +20,6 @@ app = typer.Typer(no_args_is_help=True, help="Weights between timm, mmpretrain a
 Checkpoint = Annotated[Path, typer.Argument(help=".pth or .safetensors, of any of these")]
 Part = Annotated[
     str | None, typer.Option(help="teacher, ema, model or student; the first there is if not named")
-]
-Grid = Annotated[
-    str | None, typer.Option(help="ROWSxCOLUMNS of the patches it was trained on, if no square")
 ]
 _COLORS = {"loaded": "green", "resized": "cyan", "unexpected": "yellow"} | dict.fromkeys(
     ("missing", "mismatched"), "red"
@@ -123,13 +120,3 @@ def _show(rows: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
         color = _COLORS.get(what)
         table.add_row(f"[{color}]{what}[/]" if color else what, *cells)
     console.print(table)
-
-
-def read_grid(text: str | None) -> tuple[int, int] | None:
-    """(rows, columns) of ROWSxCOLUMNS."""
-    if text is None:
-        return None
-    rows, _, columns = text.partition("x")
-    if not (rows.isdecimal() and columns.isdecimal()):
-        raise typer.BadParameter(f"--grid needs ROWSxCOLUMNS, such as 14x14, got {text!r}.")
-    return int(rows), int(columns)

@@ -26,6 +26,7 @@ from mixplug.data.clip_samplers import ClipSampler, generators
 from mixplug.data.clips import Place, VideoClips
 from mixplug.data.multicrop import MultiCrop
 from mixplug.data.open_readers import OpenReaders, Request, _overlapping
+from mixplug.data.shipped import shipped_clip
 from mixplug.data.videos import find_videos
 from mixplug.video import VideoIndex
 
@@ -230,8 +231,10 @@ def test_videos_are_found(tmp_path: Path) -> None:
     assert find_videos([tmp_path / "one.mkv", str(tmp_path / "b")]) == both[::-1]
     frames = frames_folder(tmp_path / "frames", 2)
     assert find_videos(str(frames)) == [frames]
+    assert find_videos("shipped:bikes") == [shipped_clip("bikes")]
     (tmp_path / "empty").mkdir()
     for wrong, text in (
+        ("shipped:cars", r"There is no clip 'cars', only bikes"),
         (tmp_path / "none.mp4", r"There is no video \S+none\.mp4\."),
         (tmp_path / "empty", r"empty has no videos \(\.mp4, .*\), and no frames"),
         ([], r"VideoClips needs one video at least"),

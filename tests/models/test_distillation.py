@@ -257,16 +257,21 @@ def test_the_last_layer_is_frozen_while_it_is_said() -> None:
     assert not torch.allclose(weight, before)
 
 
-def test_clipping_sees_the_frozen_gradient() -> None:
-    """As DINO does: it is dropped after the norm is taken."""
-    method = dino()
+def test_a_norm_that_is_clipped_has_nothing_of_the_frozen_layer() -> None:
+    method, clips = dino(), views()
+    layer = method.student.head.last_layer.weight_v
+    rest = [p for p in method.student.parameters() if p.requires_grad and p is not layer]
+    total(method(clips)).backward()
+    without = torch.stack([p.grad.norm() for p in rest]).norm()
+    assert float(layer.grad.norm()) > 0
+    method.zero_grad()
     method.freeze_last_layer = True
     optimizer = torch.optim.SGD(method.student.parameters(), lr=0.0)
     method.attach(optimizer)
-    total(method(views())).backward()
-    assert method.student.head.last_layer.weight_v.grad is not None
+    total(method(clips)).backward()
+    assert_close(torch.nn.utils.clip_grad_norm_(method.student.parameters(), 3.0), without)
     optimizer.step()
-    assert method.student.head.last_layer.weight_v.grad is None
+    assert layer.grad is None  # which a zero is not: it would be decayed
 
 
 def test_temperature_and_decay_may_change_at_any_time() -> None:

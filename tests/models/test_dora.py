@@ -73,7 +73,7 @@ def test_losses_by_hand(tracking: bool, refine: bool, dtype: torch.dtype) -> Non
     heads = sampling.subsets(B, HEADS, 2, sampling.generators(7, 0).local).tolist()
     losses = method(clips)
     assert set(losses) == {
-        "loss_object", "loss_local", "teacher_entropy", "teacher_kl", "centre_norm"
+        "loss_object", "loss_local", "teacher_entropy", "teacher_kl", "centre_norm", "mask_share"
     }  # fmt: skip
     objects, local = torch.zeros(2, dtype=torch.float64).unbind(0)
     for b in range(B):
@@ -103,7 +103,7 @@ def seen(method: DoRA, clips: Any) -> Tensor:
     """What the student sees, (2, B, T, k, 3, H, W), of the step that comes next."""
     source = sampling.generators(method.seed, method._next_step()).local
     with torch.no_grad():
-        return method._teach(clips.large, source)[1].unflatten(0, clips.large.shape[:3])
+        return method._teach(clips.large, source).images.unflatten(0, clips.large.shape[:3])
 
 
 @pytest.mark.parametrize("refine", [True, False])
@@ -189,6 +189,15 @@ def test_the_student_sees_a_view_through_the_masks_of_that_view(kind: str) -> No
             )  # fmt: skip
             masks = object_masks(maps, GRID, (16, 12), kind)
             assert_close(found[v, b], clips.large[v, b][:, None] * masks[:, :, None])
+
+
+@pytest.mark.parametrize("mask", ["object", "random"])
+def test_the_share_that_masks_keep_is_told(mask: str) -> None:
+    method, clips = dora(mask=mask), views()
+    share = method(clips)["mask_share"]
+    method.load_state_dict(method.state_dict() | {"steps": torch.tensor(0)})  # the draws of before
+    assert_close((seen(method, clips) != 0).float().mean(), share)
+    assert 0 < float(share) < 1
 
 
 def test_random_masks_need_no_tracker_and_hide_blocks() -> None:
