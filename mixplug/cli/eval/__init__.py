@@ -1,0 +1,7 @@
+"""``mixplug eval``: what frozen features are worth, one command for each evaluation."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Evaluate frozen features on official data sets.")

@@ -1,0 +1,1 @@
+"""Evaluations of frozen features; each is a job that commands and configs call."""
