@@ -1,0 +1,57 @@
+"""``mixplug eval discovery``: Tables 6.5b and 6.6."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixplug.cli.eval import app
+from mixplug.cli.eval.options import Checkpoint, Device, Heads, Part, bar, say
+from mixplug.cli.tools import Grid, read_grid
+
+
+@app.command()
+def discovery(
+    root: Annotated[Path, typer.Argument(help="of VOC 2012: VOCdevkit/VOC2012")],
+    checkpoint: Checkpoint,
+    part: Part = None,
+    boxes: Annotated[
+        str, typer.Option(help="attention: around its largest component; lost: LOST's, of keys")
+    ] = "attention",
+    mass: Annotated[float, typer.Option(help="share of the attention that a mask keeps")] = 0.8,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="shorter side in pixels [of the image]")
+    ] = None,
+    save: Annotated[int, typer.Option(min=0, help="draw so many images, PNG")] = 0,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="take a list of other than 1449 images as it is")
+    ] = False,
+    heads: Heads = None,
+    grid: Grid = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="folder for discovery.json and pictures")] = Path(
+        "output/eval/discovery"
+    ),
+) -> None:
+    """Find objects without labels on VOC 2012 val: Jaccard similarity and CorLoc."""
+    from mixplug.optional import optional
+
+    with bar() as tick:
+        for module in ("timm", "torchvision"):
+            optional(module, "timm", "mixplug eval discovery")
+        optional("scipy", "metric", "mixplug eval discovery")
+        from mixplug.data.voc import voc2012
+        from mixplug.evaluation.discovery import discover
+        from mixplug.evaluation.frozen import Frozen, write_results
+
+        images = voc2012(root, check=not subset)  # before the network, which takes longer
+        frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
+        results = discover(frozen, images, boxes, mass, size, save, out / "pictures", tick)
+        file = write_results(out, "discovery", {"network": frozen.source, **results})
+    print(frozen.source)
+    print(f"{len(images):,} images, boxes of {boxes}")
+    say({"Jaccard": results["jaccard"], "CorLoc": results["corloc"]}, file)
+    if save:
+        print(f"pictures: {(out / 'pictures').resolve()}")

@@ -1,0 +1,48 @@
+"""``mixplug eval knn``: Tables 6.5a and 6.6."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixplug.cli.eval import app
+from mixplug.cli.eval.options import Checkpoint, Device, Folders, Heads, Part, Workers, bar, say
+from mixplug.cli.tools import Grid, read_grid
+
+_KS = [20]
+
+
+@app.command()
+def knn(
+    root: Folders,
+    checkpoint: Checkpoint,
+    part: Part = None,
+    k: Annotated[list[int], typer.Option("-k", min=1, help="neighbours; repeatable")] = _KS,
+    temperature: Annotated[float, typer.Option(help="of their votes")] = 0.07,
+    size: Annotated[int, typer.Option(min=1, help="side of the centre crop in pixels")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="images that are seen at once")] = 256,
+    workers: Workers = 4,
+    heads: Heads = None,
+    grid: Grid = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="folder for knn.json")] = Path("output/eval/knn"),
+) -> None:
+    """Classify the images of val by their nearest neighbours in train."""
+    from mixplug.optional import optional
+
+    with bar() as tick:
+        for module in ("timm", "torchvision"):
+            optional(module, "timm", "mixplug eval knn")
+        from mixplug.data.image_folders import image_folders
+        from mixplug.evaluation.frozen import Frozen, write_results
+        from mixplug.evaluation.knn import knn as job
+
+        train, val = image_folders(root)  # before the network, which takes longer
+        frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
+        results = job(frozen, train, val, k, temperature, size, batch_size, workers, tick)
+        file = write_results(out, "knn", {"network": frozen.source, **results})
+    print(frozen.source)
+    print(f"{len(val):,} images of {len(val.classes):,} classes by {len(train):,} neighbours")
+    say({name: value for name, value in results.items() if name.startswith("knn@")}, file)

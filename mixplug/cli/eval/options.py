@@ -1,0 +1,45 @@
+"""Options that commands of ``mixplug eval`` share, and what they print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixplug.cli.screen import one_line, progress
+
+if TYPE_CHECKING:
+    from mixplug.evaluation.frozen import Tick
+
+Checkpoint = Annotated[
+    str, typer.Argument(help="of mixplug, timm, mmpretrain, DINO or DoRA; or timm:NAME")
+]
+Part = Annotated[str | None, typer.Option(help="of the checkpoint: teacher, student or model")]
+Heads = Annotated[
+    int | None, typer.Option(min=1, help="heads of the network, if not one per 64 channels")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps [a GPU if there is one]")]
+Workers = Annotated[int, typer.Option(min=0, help="processes that read images")]
+Folders = Annotated[Path, typer.Argument(help="folder with train/CLASS/ and val/CLASS/ of images")]
+
+
+@contextmanager
+def bar() -> Iterator[Tick]:
+    """A bar with the time that is left; what a user can mend is printed in one line."""
+    with one_line(), progress() as shown:
+        task = shown.add_task("loading", total=None)
+
+        def tick(done: int, total: int, what: str) -> None:
+            shown.update(task, completed=done, total=total, description=what)
+
+        yield tick
+
+
+def say(results: Mapping[str, float], file: Path) -> None:
+    """A line for each result in percent, and where they are."""
+    for name, value in results.items():
+        print(f"{name}: {value:.2f} %")
+    print(f"{file.suffix[1:]}: {file.resolve()}")

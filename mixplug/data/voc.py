@@ -1,0 +1,147 @@
+"""PASCAL VOC 2012 as its authors publish it: images with masks and boxes of all objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+
+from mixplug.optional import optional
+
+IMAGES = {"train": 1464, "val": 1449, "trainval": 2913}  # with masks
+VOID = 255  # the border of objects in a mask, and what is hard to tell
+_LAYOUT = (
+    "Unpack VOCtrainval_11-May-2012.tar into root, so that there are "
+    "VOCdevkit/VOC2012/JPEGImages/, Annotations/, SegmentationClass/ and "
+    "ImageSets/Segmentation/val.txt."
+)
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True)
+class VOCImage:
+    """One image, of which nothing is read before it is asked for.
+
+    Attributes:
+        name: such as '2007_000033'.
+        image: its JPEG.
+        annotation: its XML, of boxes.
+        mask: its PNG, of classes or of objects.
+    """
+
+    name: str
+    image: Path
+    annotation: Path
+    mask: Path
+
+    def pixels(self) -> Tensor:
+        """(3, H, W) uint8, RGB.
+
+        Raises:
+            ValueError: a damaged file.
+        """
+        from mixplug.data.image_views import as_tensor
+
+        try:
+            return as_tensor(self.image)
+        except OSError as error:  # PIL's as well
+            raise ValueError(f"{self.image} cannot be read: {error}") from error
+
+    def boxes(self) -> Tensor:
+        """Boxes of all objects, difficult and truncated ones too, (n, 4) float64 in pixels.
+
+        A box is (left, top, right, bottom) from 0 on, of which right and bottom are the first that
+        are outside; in the file pixels count from 1, and the last is inside.
+
+        Raises:
+            ValueError: a file that is no annotation, or without an object.
+        """
+        try:
+            objects = ElementTree.parse(self.annotation).getroot().findall("object")
+            found = [_box(one) for one in objects]
+        except (ElementTree.ParseError, ValueError) as error:
+            raise ValueError(f"{self.annotation} is no annotation of VOC: {error}") from error
+        if not found:
+            raise ValueError(f"{self.annotation} has no object.")
+        return torch.tensor(found, dtype=torch.float64)
+
+    def objects(self) -> tuple[Tensor, Tensor]:
+        """Which pixels are of any object, and which are void: both (H, W) bool.
+
+        Raises:
+            ValueError: a damaged file, or a PNG that is not of numbers.
+        """
+        pil, numpy = optional("PIL.Image", "timm", "VOC 2012"), optional("numpy", "timm", "VOC")
+        try:
+            with pil.open(self.mask) as file:
+                if file.mode not in ("P", "L"):
+                    raise ValueError(f"needs a number per pixel, got mode {file.mode}")
+                numbers = torch.from_numpy(numpy.array(file))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.mask} is no mask of VOC: {error}") from error
+        void = numbers == VOID
+        return (numbers > 0) & ~void, void
+
+
+def voc2012(root: str | Path, split: str = "val", check: bool = True) -> list[VOCImage]:
+    """The images of VOC 2012 that have masks.
+
+    Args:
+        root: of the data set, VOCdevkit/VOC2012, or a folder in which VOCdevkit or VOC2012 is.
+        split: 'train', 'val' or 'trainval', of ImageSets/Segmentation.
+        check: whether there must be as many as in the official list, 1449 of 'val'.
+
+    Raises:
+        ValueError: an unknown split, another layout, files that are missing, or another number.
+    """
+    if split not in IMAGES:
+        raise ValueError(f"VOC 2012 has the splits {', '.join(IMAGES)}, got {split!r}.")
+    listed = Path("ImageSets", "Segmentation", f"{split}.txt")
+    home = _home(Path(root), listed)
+    names = (home / listed).read_text("utf-8").split()
+    if not names or (check and len(names) != IMAGES[split]):
+        raise ValueError(
+            f"{home}: {split}.txt lists {len(names):,} images, but there are {IMAGES[split]:,}. "
+            f"{_LAYOUT}"
+        )
+    classes = home / "SegmentationClass"
+    masks = classes if classes.is_dir() else home / "SegmentationObject"
+    found = [
+        VOCImage(
+            name,
+            home / "JPEGImages" / f"{name}.jpg",
+            home / "Annotations" / f"{name}.xml",
+            masks / f"{name}.png",
+        )
+        for name in names
+    ]
+    files = [file for one in found for file in (one.image, one.annotation, one.mask)]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(
+            f"{home}: {len(missing):,} of {len(files):,} files of {split}.txt are not there, the "
+            f"first is {missing[0].relative_to(home)}. {_LAYOUT}"
+        )
+    return found
+
+
+def _home(root: Path, listed: Path) -> Path:
+    """VOC2012 itself."""
+    for inner in (".", "VOC2012", "VOCdevkit/VOC2012"):
+        if (root / inner / listed).is_file():
+            return root / inner
+    raise ValueError(f"{root} is not VOC 2012: it has no {listed.as_posix()}. {_LAYOUT}")
+
+
+def _box(one: ElementTree.Element) -> tuple[float, float, float, float]:
+    """Of an object, not of its parts, which have boxes of their own."""
+    texts = [one.findtext(f"bndbox/{side}") for side in _SIDES]
+    if None in texts:
+        raise ValueError(f"an object without {' '.join(_SIDES)}")
+    left, top, right, bottom = (float(text) for text in texts if text is not None)
+    if right < left or bottom < top:
+        raise ValueError(f"an empty box, {left:g} {top:g} {right:g} {bottom:g}")
+    return left - 1, top - 1, right, bottom

@@ -1,0 +1,156 @@
+"""A frozen vision transformer as evaluations use it, and where their results go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixplug.models.encoder import Encoder, encoder
+from mixplug.models.views import IMAGENET
+from mixplug.weights import vit_of
+from mixplug.weights.position import Grid
+
+Tick = Callable[[int, int, str], None]  # how much is done, of how much, and what
+
+
+def unseen(done: int, total: int, what: str) -> None:
+    """Nobody looks at the progress."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A network whose weights stay as they are.
+
+    Attributes:
+        encoder: the view onto it.
+        source: of its weights, and what of them was loaded.
+        mean: of the colours that it was trained on, of 0 to 255.
+        std: their deviation.
+    """
+
+    encoder: Encoder
+    source: str
+    mean: tuple[float, ...] = IMAGENET[0]
+    std: tuple[float, ...] = IMAGENET[1]
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: str | Path,
+        part: str | None = None,
+        heads: int | None = None,
+        grid: Grid | None = None,
+        device: str | torch.device | None = None,
+    ) -> Frozen:
+        """The network of a checkpoint, in evaluation mode.
+
+        Args:
+            checkpoint: see :func:`mixplug.weights.vit_of`; a 'timm:NAME' has colours of its own.
+            part: of the checkpoint.
+            heads: of the attention, if there is not one per 64 channels.
+            grid: (rows, columns) of patches that it was trained on, if no square.
+            device: None is a GPU if there is one.
+
+        Raises:
+            ValueError: no such device; or see :func:`mixplug.weights.vit_of`.
+        """
+        vit, report = vit_of(checkpoint, part, heads, grid)
+        try:
+            vit = vit.requires_grad_(False).to(device or best_device())
+        except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
+            raise ValueError(f"The network cannot be put on {device}: {error}") from error
+        if report is not None:
+            return cls(encoder(vit), report.line())
+        own: Any = getattr(vit, "pretrained_cfg", {})
+        colors = [tuple(255 * value for value in own[key]) for key in ("mean", "std") if key in own]
+        return cls(encoder(vit), str(checkpoint), *colors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self._backbone.parameters()).device
+
+    @property
+    def _backbone(self) -> nn.Module:
+        backbone: nn.Module = self.encoder.backbone
+        return backbone
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) uint8 as the network takes them, on its device."""
+        images = images.to(self.device)
+        mean, std = (
+            images.new_tensor(c, dtype=torch.float32)[:, None, None] for c in (self.mean, self.std)
+        )
+        return (images.float() - mean).div_(std)
+
+    @torch.no_grad()
+    def class_tokens(self, images: Tensor, blocks: int = 1) -> Tensor:
+        """Class tokens of the last blocks side by side, each after the last norm, as DINO has them.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            blocks: how many of the last ones; the first of them comes first.
+
+        Returns:
+            (B, blocks D).
+
+        Raises:
+            ValueError: fewer blocks, or see :meth:`mixplug.models.encoder.Encoder.grid`.
+        """
+        if not 1 <= blocks <= self.encoder.depth:
+            raise ValueError(
+                f"class_tokens needs blocks in [1, {self.encoder.depth}], which the network has, "
+                f"got {blocks}."
+            )
+        if blocks == 1:
+            return self.encoder.cls(self.normalised(images))
+        vit: Any = self._backbone
+        norm = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
+        earlier: list[Tensor] = []
+        handles = [
+            block.register_forward_hook(lambda _m, _i, out: earlier.append(norm(out[:, 0])))
+            for block in vit.blocks[-blocks:-1]
+        ]
+        try:
+            last = self.encoder.cls(self.normalised(images))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat([*earlier, last], -1)
+
+    def fingerprint(self) -> str:
+        """Of all weights: two networks with the same one give the same features."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._backbone.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def best_device() -> str:
+    """A GPU if torch has one, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def write_results(out: Path, name: str, results: Mapping[str, Any]) -> Path:
+    """Write results as OUT/NAME.json.
+
+    Raises:
+        ValueError: the folder cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{name}.json"
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"Results cannot be written to {out}: {error}") from error
+    return path
