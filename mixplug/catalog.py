@@ -18,7 +18,12 @@ T = TypeVar("T", bound=Target)
 REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
 _SCANNED = ("mixers", "losses", "metrics")
-_NAMED = ("models.distillation", "models.dora")  # the others of this folder register nothing
+_NAMED = (  # the others of this folder register nothing
+    "models.distillation",
+    "models.dora",
+    "models.pyramid",
+    "models.timm_vit",
+)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ import mixplug.adapters.mm_clips
 import mixplug.adapters.mm_data
 import mixplug.adapters.mm_knn
 import mixplug.adapters.mm_metric
+import mixplug.adapters.mm_pretrained
 import mixplug.adapters.mm_samplers
-import mixplug.adapters.mm_selfsup  # noqa: F401  registers
+import mixplug.adapters.mm_selfsup
+import mixplug.adapters.mm_vit  # noqa: F401  registers
 from mixplug.adapters.mm_classifier import train_with
 from mixplug.adapters.mm_metrics import LOWER_IS_BETTER
 from mixplug.adapters.mm_resume import MixupHook

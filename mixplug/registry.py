@@ -33,6 +33,18 @@ METRICS = root.Registry(
     locations=["mixplug.adapters.mm_metrics", "mixplug.adapters.mm_knn"],
     **_SCOPE,
 )
+OPTIM_WRAPPER_CONSTRUCTORS = root.Registry(
+    "optimizer wrapper constructor",
+    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
+    locations=["mixplug.adapters.mm_vit"],
+    **_SCOPE,
+)
+WEIGHT_INITIALIZERS = root.Registry(
+    "weight initializer",
+    parent=root.WEIGHT_INITIALIZERS,
+    locations=["mixplug.adapters.mm_pretrained"],
+    **_SCOPE,
+)
 # All of mixplug.mm, so that the Runner which is building such a model has its hook too.
 MODELS = root.Registry("model", parent=root.MODELS, locations=["mixplug.mm"], **_SCOPE)
 TRANSFORMS = root.Registry(

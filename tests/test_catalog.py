@@ -37,7 +37,11 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, catalog.Entry]]
 BACKBONE = {"name": "vit_tiny_patch16_224", "embed_dim": 12, "depth": 1}
 # for keys without a default
 GIVEN = {"num_classes": 3, "dim": 5, "loss": "Contrastive", "backbone": BACKBONE}
-SMALLER = {"selfsup": {"head": {"out_dim": 16, "hidden": 8, "bottleneck": 4}}}
+SMALLER = {
+    "selfsup": {"head": {"out_dim": 16, "hidden": 8, "bottleneck": 4}},
+    "backbone": {"embed_dim": 12, "num_heads": 2},
+    "neck": {"embed_dim": 12},
+}
 OF_ITS_OWN = {
     "PML": {"loss": "TripletMarginLoss"},
     "ProxySynthesis": {"loss": {"type": "ProxyAnchor", "num_classes": 3, "dim": 5}},
@@ -71,7 +75,24 @@ def selfsup_step(method: torch.nn.Module, step: int) -> list[torch.Tensor]:
     return [p.grad for p in method.student.parameters() if p.requires_grad]
 
 
-GRADIENTS = {"mixer": mixer_step, "loss": loss_step, "selfsup": selfsup_step}
+def backbone_step(backbone: torch.nn.Module, step: int) -> list[torch.Tensor]:
+    sum(level.square().mean() for level in backbone(torch.randn(1, 3, 32, 48))).backward()
+    return [p.grad for p in backbone.parameters()]
+
+
+def neck_step(neck: torch.nn.Module, step: int) -> list[torch.Tensor]:
+    maps = [torch.randn(2, 12, 2, 3, requires_grad=True) for _ in range(4)]
+    sum(level.square().mean() for level in neck(maps)).backward()
+    return [x.grad for x in maps] + [p.grad for p in neck.parameters()]
+
+
+GRADIENTS = {
+    "mixer": mixer_step,
+    "loss": loss_step,
+    "selfsup": selfsup_step,
+    "backbone": backbone_step,
+    "neck": neck_step,
+}
 
 
 @pytest.mark.filterwarnings("ignore:.* at level '.*' was given no ")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from mixplug.cli import bench, demo, overview, tools, video, viz, weights
+from mixplug.cli import bench, demo, eval, overview, tools, video, viz, weights
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(demo.app, name="demo")
@@ -15,6 +15,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(viz.app, name="viz")
 app.add_typer(weights.app, name="weights")
 app.add_typer(video.app, name="video")
+app.add_typer(eval.app, name="eval")
 app.command("list")(overview.list_)
 app.command()(overview.doctor)
 app.command(context_settings=tools.PASS_ON)(tools.train)
