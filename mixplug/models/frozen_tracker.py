@@ -84,7 +84,8 @@ class FrozenTracker(nn.Module):
             )
         self.view = encoder(backbone)
         rows, columns = self.view.grid((size, size))
-        self.backbone = backbone.requires_grad_(False).eval()
+        self.backbone = backbone.requires_grad_(False)
+        backbone.eval()  # not chained: that of mmpretrain gives nothing back
         self.decoder = BoxDecoder(self.view.width, rows * columns, **decoder)
         self.size, self.templates = size, templates
         self.template_factor, self.search_factor = template_factor, search_factor
