@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplug.models.encoder import Encoder, encoder
+from mixplug.models.encoder_base import caught
 from mixplug.models.views import IMAGENET
 from mixplug.weights import vit_of
 from mixplug.weights.position import Grid
@@ -112,18 +114,11 @@ class Frozen:
         if blocks == 1:
             return self.encoder.cls(self.normalised(images))
         vit: Any = self._backbone
-        norm = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
-        earlier: list[Tensor] = []
-        handles = [
-            block.register_forward_hook(lambda _m, _i, out: earlier.append(norm(out[:, 0])))
-            for block in vit.blocks[-blocks:-1]
-        ]
-        try:
+        with ExitStack() as stack:
+            earlier = [stack.enter_context(caught(block)) for block in vit.blocks[-blocks:-1]]
             last = self.encoder.cls(self.normalised(images))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return torch.cat([*earlier, last], -1)
+        norm = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
+        return torch.cat([*(norm(tokens[:, 0]) for (tokens,) in earlier), last], -1)
 
     def fingerprint(self) -> str:
         """Of all weights: two networks with the same one give the same features."""
