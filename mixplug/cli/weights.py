@@ -15,7 +15,7 @@ from mixplug.cli.tools import Grid, find_config, read_grid
 if TYPE_CHECKING:
     from mixplug.weights.report import Report
 
-app = typer.Typer(no_args_is_help=True, help="Weights between timm, mmpretrain and DINO.")
+app = typer.Typer(no_args_is_help=True, help="Weights between timm, mmpretrain, mmseg and DINO.")
 
 Checkpoint = Annotated[Path, typer.Argument(help=".pth or .safetensors, of any of these")]
 Part = Annotated[
@@ -30,7 +30,7 @@ _COLORS = {"loaded": "green", "resized": "cyan", "unexpected": "yellow"} | dict.
 def convert(
     checkpoint: Checkpoint,
     out: Annotated[Path, typer.Argument(help=".safetensors or .pth")],
-    to: Annotated[str, typer.Option(help="timm, mmpretrain or dino")],
+    to: Annotated[str, typer.Option(help="timm, mmpretrain, mmseg or dino")],
     part: Part = None,
     grid: Annotated[
         str | None, typer.Option(help="ROWSxCOLUMNS of patches, to resize positions to")

@@ -4,7 +4,7 @@ from mixplug.weights.convert import Converted, convert
 from mixplug.weights.load import load, load_file
 from mixplug.weights.names import LAYOUTS, layout_of, translate
 from mixplug.weights.parts import PARTS, Part, part, parts
-from mixplug.weights.position import resize_positions, square_grid
+from mixplug.weights.position import resize_biases, resize_positions, square_grid
 from mixplug.weights.read import read
 from mixplug.weights.report import Report
 from mixplug.weights.vit import keys_of, timm_model, vit_of
@@ -23,6 +23,7 @@ __all__ = [
     "part",
     "parts",
     "read",
+    "resize_biases",
     "resize_positions",
     "square_grid",
     "timm_model",

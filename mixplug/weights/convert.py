@@ -10,10 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.weights.names import LAYOUTS, head_to_dino, layout_of, translate
+from mixplug.weights.names import LAYOUTS, head_to_dino, layout_of, only_beit, translate
 from mixplug.weights.parts import Part
 from mixplug.weights.parts import part as part_of
-from mixplug.weights.position import Grid, prefix_tokens, resize_positions, square_grid
+from mixplug.weights.position import (
+    Grid,
+    prefix_tokens,
+    resize_biases,
+    resize_positions,
+    square_grid,
+)
 from mixplug.weights.read import read
 
 _POSITIONS = "pos_embed"
@@ -27,7 +33,7 @@ class Converted:
 
     Attributes:
         source: the part that was taken, with its prefix in the file.
-        layout: 'timm' or 'mmpretrain', of the names it had.
+        layout: 'timm', 'mmpretrain' or 'mmseg', of the names it had.
         state: what was written, flat.
         left_out: the rest of the part: names of classifiers, and heads where the host has none.
     """
@@ -47,8 +53,8 @@ def convert(
 ) -> Converted:
     """Write one network of a checkpoint under the names of another host.
 
-    A .pth for 'timm' and 'mmpretrain' is ``{'state_dict': {...}}`` of the backbone, as both load it
-    (and of timm's own classifier, from timm to timm); for 'dino' it is
+    A .pth for 'timm', 'mmpretrain' and 'mmseg' is ``{'state_dict': {...}}`` of the backbone, as
+    they load it (and of timm's own classifier, from timm to timm); for 'dino' it is
     ``{'teacher': {'backbone.…', 'head.…'}}``, as DINO's evaluation reads it, with 'student' where
     that is the part. A .safetensors has the same names joined by dots, without 'state_dict'. The
     way back gives equal tensors.
@@ -57,8 +63,9 @@ def convert(
         path: of the checkpoint.
         out: .safetensors, .pth or .pt.
         part: which of its networks, see :func:`mixplug.weights.part`.
-        to: 'timm', 'mmpretrain' or 'dino'.
-        grid: (rows, columns) of patches to resize the position embeddings to; from a square.
+        to: 'timm', 'mmpretrain', 'mmseg' or 'dino'. A ViT stays one, and a BEiT, too.
+        grid: (rows, columns) of patches to resize position embeddings to, and a BEiT's biases;
+            from a square.
 
     Raises:
         ValueError: another ending or host, ``out`` is the checkpoint itself, a part without a
@@ -77,7 +84,7 @@ def convert(
         raise ValueError(f"{path} has no vision transformer in its part {chosen}.")
     backbone, left_out = translate(chosen.backbone, layout, to)
     if grid is not None:
-        backbone[_POSITIONS] = _resized(backbone, grid)
+        backbone |= _resized(backbone, grid)
     with_head = to == "dino" and chosen.name in _OWNERS
     state = _dino(chosen, backbone, with_head) if to == "dino" else backbone
     left_out += [f"head.{name}" for name in chosen.head if not with_head]
@@ -85,10 +92,17 @@ def convert(
     return Converted(str(chosen), layout, state, left_out)
 
 
-def _resized(backbone: Mapping[str, Tensor], grid: Grid) -> Tensor:
-    positions = backbone[_POSITIONS]
-    source = square_grid(positions.shape[1] - prefix_tokens(backbone))
-    return resize_positions(positions, source, grid)
+def _resized(backbone: Mapping[str, Tensor], grid: Grid) -> dict[str, Tensor]:
+    found = {
+        name: resize_biases(table, None, grid)
+        for name, table in backbone.items()
+        if only_beit([name]) and table.dim() == 2
+    }
+    if _POSITIONS in backbone:
+        positions = backbone[_POSITIONS]
+        source = square_grid(positions.shape[1] - prefix_tokens(backbone))
+        found[_POSITIONS] = resize_positions(positions, source, grid)
+    return found
 
 
 def _dino(chosen: Part, backbone: Mapping[str, Tensor], with_head: bool) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mixplug.weights.names import layout_of, translate
+from mixplug.weights.names import is_derived, kind_of, layout_of, only_beit, translate
 from mixplug.weights.parts import part as part_of
-from mixplug.weights.position import Grid, resize_positions, square_grid
+from mixplug.weights.position import Grid, resize_biases, resize_positions, square_grid
 from mixplug.weights.read import read
 from mixplug.weights.report import Pair, Report
 
@@ -28,7 +28,8 @@ def load(
 ) -> Report:
     """Load tensors by the model's own names; all that fit, or none.
 
-    Position embeddings of another grid are resized, see :func:`resize_positions`.
+    Position embeddings and a BEiT's biases of another grid are resized, see
+    :func:`resize_positions` and :func:`resize_biases`.
 
     Args:
         model: any network.
@@ -45,7 +46,8 @@ def load(
     if not 0 <= min_loaded <= 1:
         raise ValueError(f"min_loaded needs to be in [0, 1], got {min_loaded}.")
     given, resized = _with_positions(model, state, grid)
-    report = _compare(model.state_dict(), given, resized, source)
+    wanted = {n: value for n, value in model.state_dict().items() if not is_derived(n)}
+    report = _compare(wanted, given, resized, source)
     if not report.share >= min_loaded:
         problems = report.text(("missing", "mismatched", "unexpected"))
         raise ValueError(
@@ -67,8 +69,8 @@ def load_file(
 ) -> Report:
     """Load the backbone of a checkpoint, whatever host has written it.
 
-    The names of vision transformers are translated between timm, mmpretrain and DINO; those of
-    other networks need to be the model's.
+    The names of vision transformers are translated between timm, mmpretrain, mmseg and DINO; those
+    of other networks need to be the model's.
 
     Args:
         model: the backbone itself, or a wrapper that has nothing besides it.
@@ -79,18 +81,32 @@ def load_file(
 
     Raises:
         ValueError: see :func:`mixplug.weights.read`, :func:`mixplug.weights.part`,
-            :func:`mixplug.weights.translate` and :func:`load`.
+            :func:`mixplug.weights.translate` and :func:`load`; or one of the two is a BEiT, and the
+            other a ViT.
     """
     chosen = part_of(read(path), part)
     core = _unwrapped(model)
     state: Mapping[str, Tensor] = chosen.backbone
     layouts = layout_of(state), layout_of(core.state_dict())
     source = f"{chosen} of {Path(path).name}"
+    _same_kind(core, state, source)
     if None in layouts or layouts[0] == layouts[1]:
         return load(core, state, min_loaded, grid, source)
     translated, dropped = translate(state, str(layouts[0]), str(layouts[1]))
     translated |= {name: state[name] for name in dropped}  # the report says that it has them
     return load(core, translated, min_loaded, grid, f"{source}, named as in {layouts[0]}")
+
+
+def _same_kind(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a BEiT for a ViT, and the other way: nearly all of it would fit, and mean nothing."""
+    names = model.state_dict()
+    if layout_of(state) is None or layout_of(names) is None or kind_of(state) == kind_of(names):
+        return
+    marks = only_beit(state) or only_beit(names)
+    raise ValueError(
+        f"{source} is of a {kind_of(state)}, and {type(model).__name__} is a {kind_of(names)}: "
+        f"what one has learned is of no use without the BEiT's {', '.join(marks)}."
+    )
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -106,29 +122,40 @@ def _with_positions(
     model: nn.Module, state: Mapping[str, Tensor], grid: Grid | None
 ) -> tuple[dict[str, Tensor], dict[str, Pair]]:
     """The tensors with positions of the model's grid, and the shapes of those that were resized."""
-    found, resized = dict(state), {}
+    found = {name: tensor for name, tensor in state.items() if not is_derived(name)}
+    resized: dict[str, Pair] = {}
     for name, has in model.state_dict().items():
         given = state.get(name)
-        if not name.endswith(_POSITIONS) or given is None or has.dim() != 3 or given.dim() != 3:
+        if given is None or given.dim() not in (2, 3) or given.dim() != has.dim():
             continue
         if given.shape[-1] != has.shape[-1] or (grid is None and given.shape == has.shape):
             continue
-        target = _grid_of(model, has.shape[1])
-        prefix = has.shape[1] - target[0] * target[1]
-        found[name] = resize_positions(given, grid or square_grid(given.shape[1] - prefix), target)
+        if name.endswith(_POSITIONS) and given.dim() == 3:
+            target = _grid_of(model, has.shape[1])
+            prefix = has.shape[1] - target[0] * target[1]
+            source = grid or square_grid(given.shape[1] - prefix)
+            found[name] = resize_positions(given, source, target)
+        elif only_beit([name]) and given.dim() == 2:
+            found[name] = resize_biases(given, grid, _grid_of(model, len(has)))
+        else:
+            continue
         if found[name] is not given:
             resized[name] = (tuple(given.shape), tuple(found[name].shape))
     return found, resized
 
 
 def _grid_of(model: Any, positions: int) -> Grid:
-    """Rows and columns of the patches that a timm or mmpretrain model has positions for."""
+    """Rows and columns of the patches that a model of timm, mmpretrain or mmseg is made for."""
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     grid = grid or getattr(model, "patch_resolution", None)
+    image, patch = getattr(model, "img_size", None), getattr(model, "patch_size", None)
+    if grid is None and isinstance(image, tuple) and isinstance(patch, int):
+        grid = image[0] // patch, image[1] // patch
     if grid is None:
         raise ValueError(
             f"{type(model).__name__} does not say the grid of its {positions} position embeddings; "
-            f"it needs patch_embed.grid_size or patch_resolution, as in timm and mmpretrain."
+            f"it needs patch_embed.grid_size, patch_resolution, or img_size and patch_size, as in "
+            f"timm, mmpretrain and mmseg."
         )
     return int(grid[0]), int(grid[1])
 

@@ -1,4 +1,4 @@
-"""Position embeddings of another grid."""
+"""Position embeddings and biases of another grid."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.optional import optional
 
 Grid = tuple[int, int]
+_TOKENS = 3  # rows of a table that are no offset: of, to and from the class token
 
 
 def resize_positions(
@@ -50,6 +52,41 @@ def resize_positions(
     )  # (1, D, rows, columns)
     image = F.interpolate(image, target, mode="bicubic", antialias=antialias)
     return torch.cat([first, image.flatten(2).mT.to(positions.dtype)], dim=1)
+
+
+def resize_biases(table: Tensor, source: Grid | None, target: Grid) -> Tensor:
+    """Biases of relative positions of a BEiT for another grid, by timm.
+
+    The nearer an offset, the finer it is resolved: offsets of the old grid lie in a geometric
+    sequence on the new one, and cubic splines go through them, as in BEiT's fine-tuning.
+
+    Args:
+        table: (N, h), N = (2 rows - 1)(2 columns - 1) + 3, the last 3 of the class token.
+        source: (rows, columns) of the patches; None is a square.
+        target: (rows, columns) wanted.
+
+    Returns:
+        (N', h) in the dtype of ``table``, which is returned itself for an equal grid.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: ``table`` is not of this grid, or of no square.
+    """
+    offsets = len(table) - _TOKENS
+    if source is None:
+        side = (math.isqrt(max(0, offsets)) + 1) // 2
+        source = (side, side)
+    if (2 * source[0] - 1) * (2 * source[1] - 1) != offsets:
+        raise ValueError(
+            f"A table of {len(table)} biases is not of a grid of {source[0]} x {source[1]} "
+            f"patches: say which, as (rows, columns)."
+        )
+    if tuple(source) == tuple(target):
+        return table
+    size = ((2 * target[0] - 1) * (2 * target[1] - 1) + _TOKENS, table.shape[1])
+    layers = optional("timm.layers", "timm", "Resizing biases of relative positions")
+    resized: Tensor = layers.resize_rel_pos_bias_table(table, target, size, source)
+    return resized
 
 
 def square_grid(patches: int) -> Grid:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mixplug.models.encoder import encoder
 from mixplug.optional import optional
 from mixplug.weights.load import MIN_LOADED, load
-from mixplug.weights.names import UNNEEDED, layout_of, translate
+from mixplug.weights.names import BEIT, UNNEEDED, kind_of, layout_of, only_beit, translate
 from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import Grid, prefix_tokens, square_grid
 from mixplug.weights.read import read
@@ -35,8 +35,8 @@ def vit_of(
     """The vision transformer of a checkpoint, in evaluation mode, for images of any size.
 
     Args:
-        source: of a checkpoint of ours, of timm, mmpretrain, DINO or DoRA; or 'timm:NAME' for a
-            model of timm with timm's own weights, which it downloads unless it has them.
+        source: of a checkpoint of ours, of timm, mmpretrain, mmseg, DINO or DoRA; or 'timm:NAME'
+            for a model of timm with timm's own weights, which it downloads unless it has them.
         part: which of the checkpoint's networks, see :func:`mixplug.weights.part`.
         heads: of the attention, which no shape tells; None takes one per 64 channels.
         grid: (rows, columns) of the patches it was trained on; None is a square.
@@ -58,8 +58,13 @@ def vit_of(
     layout = layout_of(chosen.backbone)
     if layout is None:
         raise ValueError(
-            f"{source} has no vision transformer of timm, mmpretrain or DINO in its part "
+            f"{source} has no vision transformer of timm, mmpretrain, mmseg or DINO in its part "
             f"{chosen}, but {', '.join(list(chosen.backbone)[:4])}, ..."
+        )
+    if kind_of(chosen.backbone) == BEIT:
+        raise ValueError(
+            f"{source} is of a BEiT, which is no VisionTransformer: it has "
+            f"{', '.join(only_beit(chosen.backbone))}."
         )
     state, _ = translate(chosen.backbone, layout, "timm")
     state = {name: tensor for name, tensor in state.items() if not name.startswith(UNNEEDED)}
@@ -127,7 +132,9 @@ def described(backbone: Mapping[str, Tensor], grid: Grid | None = None) -> str:
     """In words what network tensors are of, as far as their shapes and ``grid`` say."""
     layout = layout_of(backbone)
     if layout is None:
-        return "no vision transformer of timm, mmpretrain or DINO"
+        return "no vision transformer of timm, mmpretrain, mmseg or DINO"
+    if kind_of(backbone) == BEIT:
+        return f"a BEiT named as in {layout}"
     try:
         keys = keys_of(translate(backbone, layout, "timm")[0], grid=grid)
     except ValueError as error:

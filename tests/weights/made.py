@@ -39,6 +39,53 @@ def mm_vit(**keys: Any) -> nn.Module:
     return shaken(MMVisionTransformer(**{"arch": arch, "img_size": 32, "patch_size": 8, **keys}))
 
 
+def mmseg_vit(**keys: Any) -> nn.Module:
+    """The same of mmseg, whose defaults are another epsilon and no bias of patches."""
+    from mmseg.models.backbones import VisionTransformer as MMSegVisionTransformer
+
+    return shaken(MMSegVisionTransformer(**{**_MMSEG, "patch_bias": True, **keys}))
+
+
+_MMSEG = {"img_size": 32, "patch_size": 8, "embed_dims": 128, "num_layers": 2, "num_heads": 2}
+_MMSEG |= {"mlp_ratio": 2, "final_norm": True, "norm_cfg": {"type": "LN", "eps": 1e-6}}
+
+
+def timm_beit(**keys: Any) -> nn.Module:
+    """Like :func:`timm_vit`, with a hidden layer of 256 channels."""
+    from timm.models.beit import Beit
+
+    plain = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
+    plain |= {"mlp_ratio": 2, "num_classes": 0, "init_values": 0.1, "global_pool": "token"}
+    plain |= {"use_abs_pos_emb": False, "use_rel_pos_bias": True}
+    return shaken(Beit(**{**plain, **keys}))
+
+
+def mmseg_beit(**keys: Any) -> nn.Module:
+    from mmseg.models.backbones import BEiT
+
+    return shaken(BEiT(**{**_MMSEG, **keys}))
+
+
+def mm_beit(**keys: Any) -> nn.Module:
+    """The same of mmpretrain."""
+    from mmpretrain.models.backbones import BEiTViT
+
+    arch = {"embed_dims": 128, "num_layers": 2, "num_heads": 2, "feedforward_channels": 256}
+    plain = {"arch": arch, "img_size": 32, "patch_size": 8, "final_norm": True}
+    return shaken(BEiTViT(**{**plain, "out_type": "featmap", **keys}))
+
+
+def map_of(model: nn.Module, size: tuple[int, ...] = IMAGES) -> Tensor:
+    """The last map of patches, after the norm: of the same images as :func:`output`."""
+    images = torch.randn(size, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        if hasattr(model, "forward_intermediates"):
+            return model.forward_intermediates(
+                images, indices=1, norm=True, intermediates_only=True
+            )[0]
+        return _last(model(images))
+
+
 def output(model: nn.Module, size: tuple[int, ...] = IMAGES) -> Tensor:
     """The class token of images that are always the same."""
     images = torch.randn(size, generator=torch.Generator().manual_seed(7))

@@ -82,7 +82,7 @@ def test_check_says_what_is_in(saved: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"backbone.conv1.weight": torch.ones(2, 3)}}, tmp_path / "b.pth")
     run = invoke("check", tmp_path / "b.pth")
     assert run.exit_code == 0
-    assert "model: no vision transformer of timm, mmpretrain or DINO" in run.output
+    assert "model: no vision transformer of timm, mmpretrain, mmseg or DINO" in run.output
     torch.save(made.timm_vit(embed_dim=96).state_dict(), tmp_path / "c.pth")
     run = invoke("check", tmp_path / "c.pth")
     assert run.exit_code == 0 and "say how many heads" in run.output

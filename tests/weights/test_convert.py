@@ -123,7 +123,7 @@ def test_refusals(tmp_path: Path) -> None:
         (
             "b.pth",
             {"to": "jax"},
-            r"converted to one of \('timm', 'mmpretrain', 'dino'\), got 'jax'",
+            r"converted to one of \('timm', 'mmpretrain', 'dino', 'mmseg'\), got 'jax'",
         ),
         ("a.pth", {}, "is the checkpoint itself"),
         ("b.pth", {"to": "mmpretrain"}, "between the VisionTransformers of timm and mmpretrain"),

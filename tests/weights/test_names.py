@@ -40,8 +40,9 @@ def test_timm_and_mmpretrain_see_the_same(ours: str) -> None:
 
 
 def test_tables_lose_nothing() -> None:
-    for layout, table in _TABLES.items():
-        assert len(set(table.values())) == len(table), layout
+    for kind, tables in _TABLES.items():
+        for layout, table in tables.items():
+            assert len(set(table.values())) == len(table), (kind, layout)
 
 
 def test_dino_has_timms_names() -> None:
@@ -84,7 +85,9 @@ def test_layouts() -> None:
     assert layout_of(made.mm_vit().state_dict()) == "mmpretrain"
     assert layout_of(["conv1.weight", "layer1.0.conv1.weight"]) is None
     assert layout_of(["patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight"]) is None  # Swin
-    with pytest.raises(ValueError, match=r"one of \('timm', 'mmpretrain', 'dino'\), got 'jax'"):
+    with pytest.raises(
+        ValueError, match=r"one of \('timm', 'mmpretrain', 'dino', 'mmseg'\), got 'jax'"
+    ):
         translate({}, "timm", "jax")
 
 
