@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mixplug.criterion import as_criterion
 from mixplug.functional.hull import hull_cross_entropy
+from mixplug.functional.hull_labels import hull_label_cross_entropy
 from mixplug.functional.precision import exact_dtype
 from mixplug.functional.targets import smooth, soft_targets
 
@@ -80,7 +81,7 @@ class HullMixed:
 
     Attributes:
         clean_logits: L, (B, K), or (N, B, K) at N positions.
-        clean_target: Y, (B, K).
+        clean_target: Y, (B, K); or class indices (N, B), where positions have labels of their own.
         weights: Λ or M̂, (M, B) or (N, M, B).
         weight: what each term weighs in the sum, (M,) or (N, M); None is the mean.
         extra: as in :class:`Mixed`.
@@ -102,16 +103,32 @@ class HullMixed:
     @property
     def target(self) -> Tensor:
         """Mixed targets, same shape as ``logits``; made when asked for."""
-        return _product(self.weights, self.clean_target)
+        return _product(self.weights, soft_targets(self.clean_target, self.clean_logits.shape[-1]))
+
+    @property
+    def _indexed(self) -> bool:
+        return not self.clean_target.is_floating_point()
 
     def loss(self, criterion: object = None) -> Tensor:
         """Scalar loss as in :meth:`Mixed.loss`, by the fused form where the criterion allows it."""
         fn = as_criterion(criterion)
-        if not fn.is_cross_entropy:
+        if not fn.is_cross_entropy or (self._indexed and fn.smoothing):
             return Mixed(self.logits, self.target, self.weight, self.extra).loss(fn)
-        target = smooth(self.clean_target, fn.smoothing)
-        loss = hull_cross_entropy(self.clean_logits, target, self.weights, self.weight)
+        loss = self._indexed_loss() if self._indexed else self._fused_loss(fn.smoothing)
         return loss * fn.scale + sum(self.extra.values())
+
+    def _fused_loss(self, smoothing: float) -> Tensor:
+        target = smooth(self.clean_target, smoothing)
+        return hull_cross_entropy(self.clean_logits, target, self.weights, self.weight)
+
+    def _indexed_loss(self) -> Tensor:
+        weight = None if self.weight is None else self.weight.T
+        return hull_label_cross_entropy(
+            self.clean_logits.permute(1, 2, 0),
+            self.clean_target.T,
+            self.weights.permute(1, 2, 0),
+            weight,
+        )
 
 
 def clean(logits: Tensor, y: Tensor) -> Mixed:

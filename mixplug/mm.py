@@ -23,9 +23,10 @@ import mixplug.adapters.mm_metric
 import mixplug.adapters.mm_pretrained
 import mixplug.adapters.mm_samplers
 import mixplug.adapters.mm_selfsup
+import mixplug.adapters.mm_tracker
 import mixplug.adapters.mm_vit  # noqa: F401  registers
-from mixplug.adapters.mm_classifier import train_with
 from mixplug.adapters.mm_metrics import LOWER_IS_BETTER
+from mixplug.adapters.mm_mixup import train_with
 from mixplug.adapters.mm_resume import MixupHook
 from mixplug.mixers.metric import build_mixer
 from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 
 import torch
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
@@ -13,21 +12,14 @@ from torch import Tensor, nn
 
 from mixplug import sampling
 from mixplug.adapters import ranks
+from mixplug.adapters.clock import Clock
+from mixplug.adapters.mm_criterion import Terms
 from mixplug.adapters.retype import retype
 from mixplug.blocks import before_last_block
 from mixplug.criterion import Criterion, as_criterion, cross_entropy
 from mixplug.layouts import Layout
 from mixplug.mixers.base import Mixer
 from mixplug.stages import Stages
-
-
-@dataclass
-class Clock:
-    """Where the run stands; a hook sets it before every iteration."""
-
-    seed: int = 0
-    step: int = 0
-    epoch: int = 0
 
 
 class MixedLoss:
@@ -144,16 +136,7 @@ def criterion_of(loss: nn.Module) -> Criterion:
     """
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
-    return _fused(loss) or Criterion(_Terms(loss))
-
-
-@dataclass(frozen=True)
-class _Terms:
-    loss: nn.Module
-
-    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        terms = self.loss(logits, target, reduction_override="none")
-        return terms.sum(-1) if terms.dim() == 2 else terms
+    return _fused(loss) or Criterion(Terms(loss))
 
 
 def _fused(loss: nn.Module) -> Criterion | None:

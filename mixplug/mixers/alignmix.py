@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,11 @@ class AlignMixup(PairMixer):
     decoder: str | None = None
     image_shape: tuple[int, int, int] | None = None
     reconstruction_weight: float = 1.0
+    unfit: ClassVar = {
+        **PairMixer.unfit,
+        "mix_positions": "Its plan has N x N entries for maps of N positions: 49 x 49 in a "
+        "classifier, 16384 x 16384 in a segmentor whose features have stride 4 on 512 x 512.",
+    }
 
     def __post_init__(self) -> None:
         """Check the settings."""

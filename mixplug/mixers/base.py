@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mixplug import sampling
-from mixplug.catalog import KINDS
+from mixplug.catalog import KINDS, entries
 from mixplug.functional.aligned import mix
 from mixplug.mixed import HullMixed, Mixed, clean
 from mixplug.stages import Stages
 
 CLEAN = "clean"
 
+
+# What a host can ask of a mixer that mixes within the host's own model, and what it is called.
+WAYS = {
+    "mix_rows": "classified rows with a label each, such as a detector's RoIs",
+    "mix_positions": "classified positions with a label each, such as a segmentor's pixels",
+}
 
 _NOT_DRAWN = torch.empty(0)
 _PLAIN = {"int", "float", "bool", "str"}
@@ -54,11 +61,16 @@ class Mixer:
     A subclass gives :meth:`sample` and :meth:`apply`, and, if it learns or mixes at named layers,
     :meth:`build_module` and :meth:`points`.
 
+    A host whose model classifies many things in an image runs that model itself. It asks the mixer
+    for a plan by :meth:`sample_within` and then, for what it has classified, by :meth:`mix_rows`
+    or :meth:`mix_positions`. A mixer that has one of these works in such hosts, too.
+
     Attributes:
         off_epoch: the epoch (from 0) from which on batches are left clean; None is never.
     """
 
     off_epoch: int | None = None
+    unfit: ClassVar[Mapping[str, str]] = {}  # why it has none of some way, for the message
 
     def __post_init__(self) -> None:
         """Turn lists into tuples, as config files have no tuples, and check what is common."""
@@ -83,6 +95,54 @@ class Mixer:
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Run the model on ``x``, mixed as planned; ``y`` as in :func:`soft_targets`."""
         raise NotImplementedError
+
+    def sample_within(self, generators: sampling.Generators) -> Plan:
+        """Draw a plan for :meth:`mix_rows` or :meth:`mix_positions`; ``CLEAN`` is not to mix."""
+        raise NotImplementedError
+
+    def mix_rows(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
+        """Mix rows that a linear classifier has classified, which is to mix its inputs.
+
+        Args:
+            logits: (B, K) of the rows.
+            y: (B,) class indices.
+            plan: of :meth:`sample_within`.
+            weight: (B,) >= 0, what each row weighs in the host's loss.
+        """
+        raise NotImplementedError
+
+    def mix_positions(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
+        """Mix a batch, position by position, that a 1x1 convolution has classified.
+
+        Args:
+            logits: (B, K, N) of the positions.
+            y: (B, N) class indices.
+            plan: of :meth:`sample_within`.
+            weight: (B, N) >= 0, what each position weighs in the host's loss; 0 is to ignore it.
+        """
+        raise NotImplementedError
+
+    def is_off(self, epoch: int) -> bool:
+        """Whether batches are left clean in this epoch."""
+        return self.off_epoch is not None and epoch >= self.off_epoch
+
+    @classmethod
+    def has(cls, way: str) -> bool:
+        """Whether it mixes in this way, one of :data:`WAYS`."""
+        return getattr(cls, way) is not getattr(Mixer, way)
+
+    def require_way(self, way: str, host: str) -> None:
+        """Raise ValueError if it does not mix as ``host`` needs, naming those mixers that do."""
+        if self.has(way):
+            return
+        able = [
+            e.name for e in entries("mixer") if isinstance(e.target, type) and _has(e.target, way)
+        ]
+        why = self.unfit.get(way, "")
+        raise ValueError(
+            f"{self.name} does not work in {host}: it has no {way}, which mixes {WAYS[way]}."
+            f"{why and ' ' + why} Mixers that have it: {', '.join(able)}."
+        )
 
     @property
     def learns(self) -> bool:
@@ -131,7 +191,7 @@ class Mixer:
             ValueError: what the settings, the model or the batch do not allow, or NaN features.
         """
         self._check_batch(x, y, step)
-        off = self.off_epoch is not None and epoch >= self.off_epoch
+        off = self.is_off(epoch)
         plan = Plan(CLEAN) if off else self.sample(x, generators)
         mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
         stages.check(
@@ -166,6 +226,10 @@ class Mixer:
 
 
 KINDS["mixer"] = Mixer
+
+
+def _has(target: type, way: str) -> bool:
+    return issubclass(target, Mixer) and target.has(way)
 
 
 def _fits(value: object, annotation: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.dense import (
     NORMALIZE,
@@ -19,14 +21,19 @@ from mixplug.functional.dense import (
 from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
 from mixplug.mixed import HullMixed, Mixed, hull_targets
-from mixplug.mixers.base import Plan
+from mixplug.mixers.base import Mixer, Plan
 from mixplug.mixers.multimix import MultiMix
 from mixplug.stages import Edit, Stages
 
 _REDUCTIONS = ("position_mean", "global")
 
 
-@register("DenseMultiMix", alias="dense_multimix", reference="thesis 5.3.3")
+@register(
+    "DenseMultiMix",
+    alias="dense_multimix",
+    reference="thesis 5.3.3",
+    hosts=("timm", "mmpretrain", "mmseg", "torch"),
+)
 @dataclass(frozen=True, kw_only=True)
 class DenseMultiMix(MultiMix):
     r"""Dense MultiMix [0]: MultiMix at every position of the last map, and a dense loss.
@@ -39,6 +46,8 @@ class DenseMultiMix(MultiMix):
 
     The classifier works at each position as a 1x1 convolution. If it is linear, the dense clean
     logits are mixed instead of the dense embeddings, as in MultiMix.
+
+    In a segmentor the positions are pixels with labels of their own; see :meth:`mix_positions`.
 
     Attributes:
         attention: query u of (5.9): 'gap', 'cam' (needs a linear classifier) or 'none' (uniform).
@@ -54,6 +63,8 @@ class DenseMultiMix(MultiMix):
     normalize: str = "l1"
     resolution: int | None = None
     reduction: str = "position_mean"
+    unfit: ClassVar = {"mix_rows": "An RoI has one label and no positions left at its classifier."}
+    mix_rows = Mixer.mix_rows
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -86,6 +97,33 @@ class DenseMultiMix(MultiMix):
             m_hat.permute(2, 0, 1),
             self._coefficient(s).T,
             output=forward.logits.mean(1),
+        )
+
+    def require_way(self, way: str, host: str) -> None:
+        """As the base; and what only labels without positions need must be left out."""
+        super().require_way(way, host)
+        labels = f"in {host}, whose positions have labels of their own"
+        self.require(self.attention != "cam", "attention", f"'gap' or 'none' {labels}")
+        self.require(self.resolution is None, "resolution", f"None {labels}")
+
+    def mix_positions(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
+        """Points of the hull at every position, of examples with dense labels (5.10)-(5.14).
+
+        Attention (5.9) makes up for labels that positions inherit from their example: it says how
+        far to trust them. Where they have labels of their own there is nothing to make up for, so
+        attention is the given weight, and ``attention`` and ``normalize`` have no part.
+
+        There are min(n, B) mixed examples at each position. A few hundred thousand pixels give
+        more terms than n = 1000 at the 49 positions of a classifier.
+        """
+        source = plan.generator(logits.device)
+        size, _, positions = logits.shape
+        m = None if self.m is None else min(self.m, size)
+        n = min(self.n, size)
+        drawn = sampling.hull_weights(n, size, self.alpha, m, source, positions)
+        m_hat, s = dense_weights(drawn.to(logits.device), weight)
+        return HullMixed(
+            logits.permute(2, 0, 1), y.T, m_hat.permute(2, 0, 1), self._coefficient(s).T
         )
 
     def _plain(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan, dense: Edit) -> Mixed:

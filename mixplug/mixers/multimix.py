@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from mixplug import sampling
 from mixplug.catalog import register
+from mixplug.functional.dense import dense_weights
 from mixplug.functional.targets import soft_targets
 from mixplug.mixed import HullMixed, Mixed, hull_targets
-from mixplug.mixers.base import Mixer, Plan, pair
+from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
 from mixplug.stages import Stages
 
 _HULL, _INPUT = "hull", "x"
 
 
-@register("MultiMix", alias="multimix", reference="thesis 5.3.2")
+@register(
+    "MultiMix",
+    alias="multimix",
+    reference="thesis 5.3.2",
+    hosts=("timm", "mmpretrain", "mmdet", "torch"),
+)
 @dataclass(frozen=True, kw_only=True)
 class MultiMix(Mixer):
     r"""MultiMix [0]: ``Z Λ`` and ``Y Λ`` for the batch, n columns of Λ ~ Dir(α) (5.6)-(5.8).
@@ -26,6 +33,12 @@ class MultiMix(Mixer):
 
     With a linear classifier the B clean logits are mixed instead of the B embeddings, which is the
     same and costs M x B x K, not M x D x K. Otherwise the embeddings are.
+
+    In a two-stage detector the examples are the sampled RoIs of a rank's images, and their
+    embeddings what enters ``fc_cls``; see :meth:`mix_rows`. Input mixup has no meaning there, since
+    boxes cannot be mixed: the other batches are clean. With m = B every mixed embedding is an
+    average of hundreds of RoIs, most of them background, so that few mixed examples say anything of
+    objects; a small ``m`` keeps them apart.
 
     Attributes:
         n: mixed examples per batch and per rank, M.
@@ -45,6 +58,9 @@ class MultiMix(Mixer):
     layer: str | None = None
     prob: float = 0.5
     input_alpha: float = 1.0
+    unfit: ClassVar = {
+        "mix_positions": "With a label at every position, examples are mixed position by position."
+    }
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -71,6 +87,33 @@ class MultiMix(Mixer):
             return Plan(_HULL, key=sampling.key(generators.local))
         lam = sampling.beta(self.input_alpha, 1, generators.local).expand(len(x))
         return Plan(_INPUT, sampling.permutation(len(x), generators.local), lam)
+
+    def require_way(self, way: str, host: str) -> None:
+        """As the base; and there is no layer but the classifier at which a host would mix."""
+        super().require_way(way, host)
+        self.require(self.layer is None, "layer", f"None in {host}: it mixes before the classifier")
+
+    def sample_within(self, generators: sampling.Generators) -> Plan:
+        """Draw whether to mix (synced), with probability ``prob``, and a key for Λ (per rank)."""
+        ways = (self.prob, 1 - self.prob)
+        branch = sampling.branch((_HULL, CLEAN), generators.synced, ways)
+        return Plan(branch, key=sampling.key(generators.local))
+
+    def mix_rows(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
+        r"""Points of the hull of B rows (5.6)-(5.7); the loss is that of the host in its scale.
+
+            M = diag(a) Λ,  s = column sums of M,  M̂ = M diag(s)^-1,  loss: mean of s_k H_k
+
+        A row's weight a is to the mix what attention is in (5.10)-(5.14): of no weight, of no part.
+        With all weights 1 that is MultiMix as it is, and with Λ = 1 the weighted mean over rows.
+        Each is mixed from ``m`` rows, or from all where there are fewer.
+        """
+        m = None if self.m is None else min(self.m, len(logits))
+        source = plan.generator(logits.device)
+        drawn = sampling.hull_weights(self.n, len(logits), self.alpha, m, source)
+        m_hat, s = dense_weights(drawn.to(logits.device)[..., None], weight[:, None])
+        target = soft_targets(y, logits.shape[-1])
+        return HullMixed(logits, target, m_hat[..., 0], s[:, 0] / len(s), output=logits)
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Run the model on the clean batch and mix, or on mixed inputs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -33,6 +34,10 @@ class PairMixer(Mixer):
     per_example: bool = False
     dense: bool = False
     resolution: int | None = None
+    unfit: ClassVar = {
+        "mix_rows": "It mixes pairs of images, whose boxes do not come in pairs.",
+        "mix_positions": "It mixes pairs of images that have one label each.",
+    }
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -1,0 +1,40 @@
+"""The cross-entropies of mm's heads, term by term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mixplug.criterion import Criterion, cross_entropy
+
+
+@dataclass(frozen=True)
+class Terms:
+    """An mm loss, one value per term: its classes summed, with its weight."""
+
+    loss: nn.Module
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(T, K) each to (T,)."""
+        terms = self.loss(logits, target, reduction_override="none")
+        return terms.sum(-1) if terms.dim() == 2 else terms
+
+
+def softmax_criterion(loss: nn.Module) -> Criterion:
+    """A CrossEntropyLoss of mmdet or mmseg with softmax; fused if its classes weigh alike."""
+    if loss.class_weight is None:
+        return cross_entropy(scale=loss.loss_weight)
+    return Criterion(Terms(loss))
+
+
+def unfit_loss(loss: object, cross_entropy_loss: type) -> str | None:
+    """What keeps a host's loss from being mixed, None if nothing does."""
+    if getattr(type(loss), "forward", None) is not cross_entropy_loss.forward:
+        return type(loss).__name__
+    settings = {"use_sigmoid": False, "use_mask": False, "reduction": "mean", "ignore_index": None}
+    for key, wanted in settings.items():
+        value = getattr(loss, key, wanted)
+        if value != wanted:
+            return f"{type(loss).__name__} with {key}={value!r}"
+    return None
