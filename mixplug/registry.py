@@ -18,7 +18,11 @@ DATA_SAMPLERS = root.Registry(
 DATASETS = root.Registry(
     "dataset",
     parent=root.DATASETS,
-    locations=["mixplug.adapters.mm_data", "mixplug.adapters.mm_clips"],
+    locations=[
+        "mixplug.adapters.mm_data",
+        "mixplug.adapters.mm_clips",
+        "mixplug.adapters.mm_tracker",
+    ],
     **_SCOPE,
 )
 HOOKS = root.Registry(
@@ -30,7 +34,11 @@ HOOKS = root.Registry(
 METRICS = root.Registry(
     "metric",
     parent=root.METRICS,
-    locations=["mixplug.adapters.mm_metrics", "mixplug.adapters.mm_knn"],
+    locations=[
+        "mixplug.adapters.mm_metrics",
+        "mixplug.adapters.mm_knn",
+        "mixplug.adapters.mm_tracker",
+    ],
     **_SCOPE,
 )
 OPTIM_WRAPPER_CONSTRUCTORS = root.Registry(

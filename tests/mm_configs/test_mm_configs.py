@@ -20,10 +20,9 @@ from mixplug import catalog, sampling
 from mixplug.adapters.mm_classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
+OTHERS = ("_base_", "metrix", "dora", "detection", "segmentation", "tracking")  # in own files
 CONFIGS = sorted(
-    p.relative_to(ROOT).as_posix()
-    for p in ROOT.glob("*/*.py")
-    if p.parts[-2] not in ("_base_", "metrix", "dora")  # the latter two in files of their own
+    p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/*.py") if p.parts[-2] not in OTHERS
 )
 DIGITS = [c for c in CONFIGS if c.endswith("_digits.py")]
 IMAGENET = [c for c in CONFIGS if c.endswith("_in1k.py")]
