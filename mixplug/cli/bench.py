@@ -73,6 +73,20 @@ def dora(
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
 
 
+@app.command()
+def transfer(
+    rounds: Rounds = 5,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    only: Annotated[list[str] | None, typer.Option(help="vit, roi or davis; repeatable")] = None,
+    json_path: RowsFile = None,
+) -> None:
+    """Print what backbone and mixup key cost in detectors, and how fast labels propagate."""
+    from mixplug.bench import transfer as groups
+
+    _run(groups.GROUPS, only, rounds, device, threads, json_path)
+
+
 def _run(
     groups: Mapping[str, Callable[..., Iterator[Row]]],
     only: list[str] | None,

@@ -120,6 +120,45 @@ def dora(
         print(f"objects: {file.resolve()}")
 
 
+@app.command()
+def transfer(
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="of DoRA; that of `mixplug demo dora` if not named")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=8, help="to train on")] = 320,
+    epochs: Annotated[int, typer.Option(min=1, help="of the detector")] = 6,
+    steps: Annotated[int, typer.Option(min=1, help="of the segmentor")] = 240,
+    seed: Annotated[int, typer.Option(help="of scenes, heads and the order of images")] = 0,
+    out: Out = _OUT,
+) -> None:
+    """Fine-tune a tiny Cascade Mask R-CNN and UPerNet from DoRA and from random weights."""
+    from mixplug.optional import optional
+
+    with one_line():
+        for package in ("mmdet", "mmseg"):
+            optional(package, package, "mixplug demo transfer")
+        source = checkpoint or out / "dora.pth"
+        if not source.is_file():
+            raise ValueError(f"There is no checkpoint {source}. Make one: mixplug demo dora")
+    from mixplug.demo import transfer as job
+
+    with _training(job.length(scenes, epochs, steps), out, threads=None) as tick:
+        data = job.write_data(out / f"digit-scenes-{scenes}", scenes, scenes // 4, seed, tick)
+        results = job.run(data, out / "transfer", source, epochs, steps, seed, tick)
+        tick("drawing", 0)
+        job.figure(results, data, out / "transfer.png")
+    job.save(results, out / "transfer.json")
+    table = Table("", *(f"{result.weights} weights" for result in results), box=None)
+    for key, name in job.SCORES.items():
+        table.add_row(name, *(f"{result.scores[key]:.1f}" for result in results))
+    console.print(table)
+    for result in results:
+        if result.loaded:
+            print(f"{result.weights}: {result.loaded}")
+    print(f"In percent, one seed, {scenes} scenes: what is in place, not which is better.")
+    _say_where(out, "transfer")
+
+
 @contextmanager
 def _training(steps: int, out: Path, threads: int | None = 1) -> Iterator[Callable[..., None]]:
     """A bar for a job that writes to a folder; it moves by a step, or as many as it is told."""

@@ -1,4 +1,4 @@
-"""``mixplug train`` and ``mixplug test``: mmpretrain's own tools, and the key mixup understood."""
+"""``mixplug train`` and ``mixplug test``: the hosts' own tools, and the key mixup understood."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # settings
 
 
 def train(context: typer.Context, config: Annotated[str, typer.Argument(help="mm config")]) -> None:
-    """Train an mm config with mmpretrain's own tools/train.py, and the key mixup understood.
+    """Train an mm config with its host's own tools/train.py, and the key mixup understood.
 
-    CONFIG is a path, or the name of a config in mm_configs. Further arguments are the tool's.
+    CONFIG is a path, or the name of a config in mm_configs. Its default_scope says the host:
+    mmpretrain, mmdet or mmseg. Further arguments are the tool's.
     """
     _mm_tool("train.py", config, context.args)
 
@@ -30,7 +31,7 @@ def test(
     config: Annotated[str, typer.Argument(help="mm config")],
     checkpoint: Annotated[str, typer.Argument(help="of a training run")],
 ) -> None:
-    """Test a checkpoint with mmpretrain's own tools/test.py. Further arguments are the tool's."""
+    """Test a checkpoint with the host's own tools/test.py. Further arguments are the tool's."""
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise typer.BadParameter(f"there is no checkpoint {checkpoint}.")
     _mm_tool("test.py", config, [checkpoint, *context.args])
@@ -70,15 +71,41 @@ def read_grid(text: str | None) -> tuple[int, int] | None:
     return int(rows), int(columns)
 
 
+def _refuse_code(arguments: list[str]) -> None:
+    """Refuse checkpoints that hold more than weights and logs: the tool's loader would run it.
+
+    mmengine reads such a file a second time, with ``weights_only=False``.
+
+    Raises:
+        ValueError: see :func:`mixplug.weights.read`.
+    """
+    from mixplug.weights import read
+
+    for argument in arguments:
+        file = Path(argument.rpartition("=")[2])  # --cfg-options load_from=FILE
+        if file.suffix in (".pth", ".pt") and file.is_file():
+            read(file)
+
+
 def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
     from mixplug.optional import optional
 
     path = find_config(config)
     with one_line():
-        mmpretrain = optional("mmpretrain", "mm", f"mixplug {name.removesuffix('.py')}")
+        optional("mmengine", "mm", f"mixplug {name.removesuffix('.py')}")
+        host = _host(path)
+        package = optional(host, "mm" if host == "mmpretrain" else host, f"{path.name}")
         optional("mixplug.mm", "mm", "The mixup key")
-    tool = Path(mmpretrain.__file__).parent / ".mim" / "tools" / name
+    tool = Path(package.__file__).parent / ".mim" / "tools" / name
     if not tool.is_file():  # an editable install keeps its tools at the root of its repository
-        tool = Path(mmpretrain.__file__).parents[1] / "tools" / name
+        tool = Path(package.__file__).parents[1] / "tools" / name
     sys.argv = [str(tool), str(path), *arguments]
     runpy.run_path(str(tool), run_name="__main__")
+
+
+def _host(config: Path) -> str:
+    """Whose tools a config is for: the package of its default scope."""
+    from mmengine.config import Config
+
+    scope = Config.fromfile(config, import_custom_modules=False).get("default_scope")
+    return scope if scope in ("mmdet", "mmseg") else "mmpretrain"

@@ -25,7 +25,8 @@ class TimmViT(nn.Module):
     Args:
         model_name: as for ``timm.create_model``, such as 'vit_small_patch16_224'. Nothing is
             downloaded unless ``pretrained=True`` is one of ``options``.
-        out_indices: blocks whose outputs are the levels, from 0; layers 4, 6, 8 and 12 of 6.5.3.
+        out_indices: blocks whose outputs are the levels, from 0; layers 4, 6, 8 and 12 of 6.5.3. A
+            shallow network may give a block twice.
         final_norm: whether the network's last norm follows each of them.
         window: side in patches of the windows in which blocks attend; 0 attends to all.
         global_blocks: those that attend to all in any case; None is the last of every quarter.
@@ -62,14 +63,15 @@ class TimmViT(nn.Module):
         self.model = _made(model_name, options)
         depth = _depth(self.model, model_name)
         self.out_indices = _within(out_indices, depth, "out_indices")
-        if list(self.out_indices) != sorted(set(self.out_indices)) or not self.out_indices:
-            raise ValueError(f"out_indices needs to ascend, got {tuple(out_indices)}.")
+        if list(self.out_indices) != sorted(self.out_indices) or not self.out_indices:
+            raise ValueError(f"out_indices needs blocks in order, got {tuple(out_indices)}.")
         if window < 0 or not -1 <= frozen_stages <= depth:
             raise ValueError(
                 f"TimmViT needs window >= 0 and frozen_stages in [-1, {depth}], got {window} and "
                 f"{frozen_stages}."
             )
-        self.model.prune_intermediate_layers(list(self.out_indices), prune_norm=not final_norm)
+        self._blocks = sorted(set(self.out_indices))
+        self.model.prune_intermediate_layers(self._blocks, prune_norm=not final_norm)
         self.model.set_grad_checkpointing(with_cp)
         self.model.is_init = True  # else mmengine has timm's init_weights run over loaded weights
         self.final_norm, self.window, self.frozen_stages = final_norm, window, frozen_stages
@@ -97,9 +99,9 @@ class TimmViT(nn.Module):
         """
         self._grid = self._grid_of(x)
         maps = self.model.forward_intermediates(
-            x, list(self.out_indices), norm=self.final_norm, intermediates_only=True
+            x, self._blocks, norm=self.final_norm, intermediates_only=True
         )
-        return tuple(maps)
+        return tuple(maps[self._blocks.index(index)] for index in self.out_indices)
 
     def train(self, mode: bool = True) -> TimmViT:
         """As of any module, but what is frozen has no dropout at any time."""

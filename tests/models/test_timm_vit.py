@@ -50,6 +50,12 @@ def test_maps_are_those_of_timm(final_norm: bool) -> None:
         assert_close(list(vit(x)), wanted, rtol=0, atol=0)
 
 
+def test_a_block_may_be_given_twice() -> None:
+    vit = spread(made(img_size=32, out_indices=(0, 2, 2)))
+    first, second, third = vit(torch.randn(1, 3, 32, 32))
+    assert torch.equal(second, third) and not torch.allclose(first, second)
+
+
 @pytest.mark.parametrize("size", [(96, 160), (32, 32)])
 def test_at_other_sizes_positions_are_interpolated(size: tuple[int, int]) -> None:
     vit = spread(made(img_size=64))
@@ -145,7 +151,7 @@ def test_depths_of_parameters() -> None:
     ("keys", "said"),
     [
         ({"out_indices": (0, 4)}, r"out_indices needs blocks in \[0, 4\), got \(0, 4\): .* has 4"),
-        ({"out_indices": (2, 1)}, r"out_indices needs to ascend, got \(2, 1\)"),
+        ({"out_indices": (2, 1)}, r"out_indices needs blocks in order, got \(2, 1\)"),
         ({"window": 2, "global_blocks": (7,)}, r"global_blocks needs blocks in \[0, 4\)"),
         ({"frozen_stages": 5}, r"frozen_stages in \[-1, 4\], got 0 and 5"),
         ({"window": -1}, r"window >= 0 .*, got -1 and -1"),

@@ -1,0 +1,54 @@
+"""``mixplug bench transfer``: what our parts cost in a detector, and propagation on DAVIS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from mixplug.bench.davis import measure_davis
+from mixplug.bench.measure import NO_BOUND, Row, in_turns, ratio
+from mixplug.models.timm_vit import TimmViT
+from mixplug.weights import timm_model
+
+Tick = Callable[[], None]
+_NAME, _SIDES, _BLOCKS = "vit_small_patch16_224", (320, 480), (3, 5, 7, 11)
+
+
+def vit_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """TimmViT against timm's own model at the same input, there and back."""
+    x = torch.randn(2, 3, *_SIDES, device=device)
+    ours = TimmViT(_NAME, _BLOCKS).to(device).train()
+    timms = timm_model(_NAME).to(device).train()
+
+    def plain() -> None:
+        maps = timms.forward_intermediates(x, list(_BLOCKS), intermediates_only=True)
+        sum(level.mean() for level in maps).backward()
+
+    def backbone() -> None:
+        sum(level.mean() for level in ours(x)).backward()
+
+    seconds = in_turns({"timm": plain, "TimmViT": backbone}, rounds, tick)
+    note = f"{min(seconds['TimmViT']):.2f} s, ViT-S/16, two images of {_SIDES[0]} x {_SIDES[1]}"
+    times = ratio(seconds["TimmViT"], seconds["timm"])
+    yield Row("TimmViT / timm, forward and backward", times, 1.03, False, "x", note)
+
+
+def roi_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """A step of Faster R-CNN with the mixup key against one without."""
+    from mixplug.bench.roi import measure_roi
+
+    times = measure_roi()
+    tick()
+    yield Row("MultiMix at the RoI head / the step without", times, 1.03, False, "x")
+
+
+def davis_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """Label propagation at 480p."""
+    fps, peak = measure_davis()
+    tick()
+    yield Row("DAVIS at 480p, frames a second", fps, NO_BOUND, True, "")
+    yield Row("  its peak memory", peak / 1e9, NO_BOUND, False, "GB")
+
+
+GROUPS = {"vit": vit_rows, "roi": roi_rows, "davis": davis_rows}
