@@ -14,7 +14,7 @@ Letters: B examples, V templates, S side of a crop, N patches of a crop, T frame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -167,8 +167,18 @@ class FrozenTracker(nn.Module):
         """
         was_training = self.training
         self.eval()
-        state = [float(number) for number in box]
-        found: list[list[float]] = []
+        try:
+            found = list(self._boxes(frames, [float(number) for number in box], tick))
+        finally:
+            self.train(was_training)
+        if not found:
+            raise ValueError("FrozenTracker.track needs one frame at least, got none.")
+        return torch.tensor(found, dtype=torch.float64)
+
+    def _boxes(
+        self, frames: Iterable[Tensor], state: list[float], tick: Callable[[], None] | None
+    ) -> Iterator[list[float]]:
+        """The box of every frame, the given one first."""
         shown: list[Tensor] = []
         for number, frame in enumerate(frames):
             if number == 0:
@@ -179,13 +189,9 @@ class FrozenTracker(nn.Module):
                     # the first stays, the oldest of the others goes
                     newest = self._crop(frame, state, self.template_factor)
                     shown = [shown[0], *shown[2:], newest]
-            found.append(state)
+            yield state
             if tick is not None:
                 tick()
-        self.train(was_training)
-        if not found:
-            raise ValueError("FrozenTracker.track needs one frame at least, got none.")
-        return torch.tensor(found, dtype=torch.float64)
 
     def _step(
         self, frame: Tensor, state: list[float], shown: list[Tensor]

@@ -67,4 +67,5 @@ param_scheduler = dict(type='MultiStepLR', by_epoch=True, milestones=[400], gamm
 train_cfg = dict(by_epoch=True, max_epochs=500, val_interval=50)
 auto_scale_lr = dict(base_batch_size=64)
 
-default_hooks = dict(checkpoint=dict(save_best='mAO', rule='greater'))
+default_hooks = dict(
+    logger=dict(interval=50), checkpoint=dict(save_best='mAO', rule='greater'))

@@ -106,6 +106,7 @@ def test_the_decoder_learns_and_the_encoder_stays_what_was_loaded(
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(root: Path, weights: Path, tmp_path: Path) -> None:
+    """Dropout of the decoder and data are drawn by key."""
     trained(config_of(root, weights, tmp_path / "whole"))
     trained(config_of(root, weights, tmp_path / "half", epochs=1))
     again = config_of(root, weights, tmp_path / "rest")

@@ -294,6 +294,8 @@ def test_only_the_decoder_learns(backbone) -> None:
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     learning = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     model.loss(images(2, 2), images(2), torch.full((2, 4), 0.3)).backward()
+    # asked for none either: distributed training would wait for them
+    assert not any(p.requires_grad for p in model.backbone.parameters())
     assert all(p.grad is None for p in model.backbone.parameters())
     lacking = [name for name, p in model.decoder.named_parameters() if p.grad is None]
     assert not lacking
@@ -323,7 +325,8 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="one frame at least"):
         model.track([], [0, 0, 5, 5])
     with pytest.raises(ValueError, match="width and height > 0"):
-        model.track([torch.zeros(3, 40, 40, dtype=torch.uint8)], [0, 0, 0, 5])
+        model.train().track([torch.zeros(3, 40, 40, dtype=torch.uint8)], [0, 0, 0, 5])
+    assert model.training
 
 
 # ---------------------------------------------------------------- tracking
