@@ -96,6 +96,7 @@ def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
         host = _host(path)
         package = optional(host, "mm" if host == "mmpretrain" else host, f"{path.name}")
         optional("mixplug.mm", "mm", "The mixup key")
+        _refuse_code(arguments)
     tool = Path(package.__file__).parent / ".mim" / "tools" / name
     if not tool.is_file():  # an editable install keeps its tools at the root of its repository
         tool = Path(package.__file__).parents[1] / "tools" / name
