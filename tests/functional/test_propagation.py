@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from reference.compare import assert_near
 from reference.propagation import propagated
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from mixplug.functional.propagation import label_map, propagate
 
@@ -69,14 +69,14 @@ def test_the_neighbourhood_is_a_square(dtype: torch.dtype) -> None:
     assert reached == [0.0, 1.0, 1.0]
 
 
-class Largest(TorchDispatchMode):
-    """The most elements of a tensor that any operation makes; a view makes none."""
+class Largest(TorchFunctionMode):
+    """The most elements of a tensor that any operation gives, or gives a view of."""
 
     def __init__(self) -> None:
         super().__init__()
         self.elements = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, Tensor):

@@ -33,9 +33,9 @@ def test_two_objects_by_hand() -> None:
     assert (one.contour.mean, one.contour.recall, one.contour.decay) == (0.5, 0.5, 1.0)
     assert two.region.mean == pytest.approx(18 / 54)
     assert (two.region.recall, two.region.decay) == (0.0, 0.0)
-    # Both contours have 24 pixels, a ring of 7 x 7. Moved by 3 along, each has 4 pixels of its upper
-    # and of its lower side on the other's, one more beside each of these, and of the upright side
-    # that lies between them the two ends next to these: 12 of 24.
+    # Both contours have 24 pixels, a ring of 7 x 7. Moved by 3 along, each has 4 pixels of its
+    # upper and of its lower side on the other's, one more beside each of these, and of the upright
+    # side that lies between them the two ends next to these: 12 of 24.
     assert two.contour.mean == pytest.approx(12 / 24)
     assert two.both == pytest.approx((18 / 54 + 12 / 24) / 2)
 

@@ -6,4 +6,4 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate frozen features on official data sets.")
 
-from mixplug.cli.eval import discovery, knn, linear  # noqa: E402, F401  registers
+from mixplug.cli.eval import davis, discovery, knn, linear  # noqa: E402, F401  registers
