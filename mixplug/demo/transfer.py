@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,12 +137,14 @@ def run(
     for task, weights, config in configs(scenes, out, checkpoint, epochs, steps, seed):
         said = f"{task}, {weights} weights"
         tick(said, 0)
-        runner = Runner.from_cfg(config)
+        with warnings.catch_warnings(action="ignore"):
+            runner = Runner.from_cfg(config)
         watch = _Watch(lambda said=said: tick(said, 1))
         runner.register_hook(watch)
         if weights == "DoRA":
             results[weights].loaded = load_file(runner.model.backbone, checkpoint, "teacher").line()
-        model = runner.train()
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            model = runner.train()  # the hosts' evaluators print whatever the level of the log
         found = {key: 100 * float(watch.scores[key]) for key in SCORES if key in watch.scores}
         if task == "segmentation":
             found["mIoU"] /= 100  # which mmseg gives in percent
