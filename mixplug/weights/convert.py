@@ -59,6 +59,9 @@ def convert(
     that is the part. A .safetensors has the same names joined by dots, without 'state_dict'. The
     way back gives equal tensors.
 
+    mmseg's models are the same only with ``norm_cfg=dict(type='LN', eps=1e-6)`` and ``final_norm``,
+    and its VisionTransformer only with ``patch_bias=True``; by default it has no bias of patches.
+
     Args:
         path: of the checkpoint.
         out: .safetensors, .pth or .pt.
