@@ -16,8 +16,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import mixplug.adapters.mm_backbones
+import mixplug.adapters.mm_class_tokens
 import mixplug.adapters.mm_clips
 import mixplug.adapters.mm_data
+import mixplug.adapters.mm_image_folders
 import mixplug.adapters.mm_knn
 import mixplug.adapters.mm_metric
 import mixplug.adapters.mm_pretrained

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixplug.models.class_tokens import class_tokens
 from mixplug.models.encoder import Encoder, encoder
-from mixplug.models.encoder_base import caught
 from mixplug.models.views import IMAGENET
 from mixplug.weights import vit_of
 from mixplug.weights.position import Grid
@@ -94,31 +93,8 @@ class Frozen:
 
     @torch.no_grad()
     def class_tokens(self, images: Tensor, blocks: int = 1) -> Tensor:
-        """Class tokens of the last blocks side by side, each after the last norm, as DINO has them.
-
-        Args:
-            images: (B, 3, H, W) uint8.
-            blocks: how many of the last ones; the first of them comes first.
-
-        Returns:
-            (B, blocks D).
-
-        Raises:
-            ValueError: fewer blocks, or see :meth:`mixplug.models.encoder.Encoder.grid`.
-        """
-        if not 1 <= blocks <= self.encoder.depth:
-            raise ValueError(
-                f"class_tokens needs blocks in [1, {self.encoder.depth}], which the network has, "
-                f"got {blocks}."
-            )
-        if blocks == 1:
-            return self.encoder.cls(self.normalised(images))
-        vit: Any = self._backbone
-        with ExitStack() as stack:
-            earlier = [stack.enter_context(caught(block)) for block in vit.blocks[-blocks:-1]]
-            last = self.encoder.cls(self.normalised(images))
-        norm = vit.fc_norm if isinstance(vit.norm, nn.Identity) else vit.norm
-        return torch.cat([*(norm(tokens[:, 0]) for (tokens,) in earlier), last], -1)
+        """(B, blocks D) of images (B, 3, H, W) uint8, see :mod:`mixplug.models.class_tokens`."""
+        return class_tokens(self.encoder, self.normalised(images), blocks)
 
     def fingerprint(self) -> str:
         """Of all weights: two networks with the same one give the same features."""

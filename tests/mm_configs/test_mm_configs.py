@@ -20,7 +20,7 @@ from mixplug import catalog, sampling
 from mixplug.adapters.mm_classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
-OTHERS = ("_base_", "metrix", "dora", "detection", "segmentation", "tracking")  # in own files
+OTHERS = ("_base_", "metrix", "dora", "detection", "segmentation", "tracking", "linear", "knn")
 CONFIGS = sorted(
     p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/*.py") if p.parts[-2] not in OTHERS
 )

@@ -1,0 +1,7 @@
+# Tables 6.5a and 6.6: linear probes. The other configs here say whose weights.
+_base_ = [
+    '../_base_/models/linear_vit-small-p16.py',
+    '../_base_/datasets/imagenet-linear_8xb128.py',
+    '../_base_/schedules/linear_100e_sgd.py',
+    '../_base_/default_runtime.py',
+]
