@@ -70,12 +70,7 @@ def evaluate_davis(
             video has fewer than 3 frames or no object; sizes of frames and annotations differ.
     """
     protocol = protocol or Protocol()
-    for video in videos:
-        if len(video) < 3:
-            raise ValueError(
-                f"{video.name}: at least 3 frames are needed, as the first and the last do not "
-                f"count, got {len(video)}."
-            )
+    _require_frames(videos)
     name = f"davis-{split}"
     settings = {"weights": frozen.fingerprint(), **asdict(protocol)}
     _require_same(out / f"{name}.json", settings)
@@ -97,16 +92,10 @@ def evaluate_davis(
         tick(done, total, video.name)
     scores, peak = overall(objects), meter.peak()
     results = {
-        "network": frozen.source,
-        "settings": settings,
-        "J&F": scores.both,
-        "J": asdict(scores.region),
-        "F": asdict(scores.contour),
-        "frames_per_second": clock.rate,
-        "peak_bytes": peak,
-        "segmented": clock.videos,
-        "objects": [asdict(score) for score in objects],
-    }
+        "network": frozen.source, "settings": settings, "J&F": scores.both,
+        "J": asdict(scores.region), "F": asdict(scores.contour), "frames_per_second": clock.rate,
+        "peak_bytes": peak, "segmented": clock.videos, "objects": [asdict(o) for o in objects],
+    }  # fmt: skip
     file = write_results(out, name, results)
     return DavisResult(tuple(objects), scores, tuple(clock.videos), clock.rate, peak, file)
 
@@ -156,6 +145,15 @@ class _Meter:
             return None
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return used if sys.platform == "darwin" else 1024 * used
+
+
+def _require_frames(videos: Sequence[Video]) -> None:
+    for video in videos:
+        if len(video) < 3:
+            raise ValueError(
+                f"{video.name}: at least 3 frames are needed, as the first and the last do not "
+                f"count, got {len(video)}."
+            )
 
 
 def _require_same(file: Path, settings: dict[str, Any]) -> None:
