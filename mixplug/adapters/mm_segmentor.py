@@ -28,6 +28,11 @@ class MixedPixelLoss:
     plain loss resizes logits. Both are the same: ``conv_seg`` is a 1x1 convolution and bilinear
     weights sum to 1. Hence logits are resized, then mixed. Labels stay as they are: to sample them
     down to the features' grid would be cheaper, and would take thin objects out of the loss.
+
+    The mixer says how terms are averaged. DenseMultiMix with reduction='global' averages over all
+    that are not ignored, as the plain loss with ``avg_non_ignore`` does; by default it does so at
+    each pixel, then over pixels (5.14). ``off_epoch`` counts epochs of the training loop: one by
+    iterations is always in epoch 0.
     """
 
     mixer: Mixer
@@ -90,9 +95,12 @@ def _require(model: nn.Module, head: nn.Module | None) -> None:
     own = kind.loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss)
     if own or kind.loss_by_feat is not BaseDecodeHead.loss_by_feat:
         raise _unfit(f"{name}, whose loss is not BaseDecodeHead's")
-    if kind.cls_seg is not BaseDecodeHead.cls_seg or not _pixelwise(head):
-        classifier = getattr(head, "conv_seg", None)
-        raise _unfit(f"{name} whose conv_seg is {type(classifier).__name__}")
+    if kind.cls_seg is not BaseDecodeHead.cls_seg:
+        raise _unfit(f"{name}, whose cls_seg is not BaseDecodeHead's")
+    conv = getattr(head, "conv_seg", None)
+    if not _pixelwise(conv):
+        size = getattr(conv, "kernel_size", None)
+        raise _unfit(f"{name} whose conv_seg is {type(conv).__name__} with kernel_size={size}")
     if head.out_channels < 2:
         raise _unfit(f"{name} with out_channels={head.out_channels}")
     for loss in _losses(head):
@@ -101,8 +109,7 @@ def _require(model: nn.Module, head: nn.Module | None) -> None:
             raise _unfit(f"{name} whose loss_decode is {why}")
 
 
-def _pixelwise(head: nn.Module) -> bool:
-    conv = getattr(head, "conv_seg", None)
+def _pixelwise(conv: nn.Module | None) -> bool:
     linear = isinstance(conv, nn.Conv2d) and type(conv).forward is nn.Conv2d.forward
     return linear and conv.kernel_size == (1, 1) and conv.groups == 1
 
