@@ -64,7 +64,7 @@ def positivity(
 def tracks(
     video: Annotated[Path, typer.Argument(help="a video, or a folder of frames")],
     checkpoint: Annotated[
-        str, typer.Argument(help="of mixplug, timm, mmpretrain, DINO or DoRA; or timm:NAME")
+        str, typer.Argument(help="of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or timm:NAME")
     ],
     start: Annotated[float, typer.Option(min=0, help="of the first frame, in seconds")] = 0.0,
     frames: Annotated[int, typer.Option(min=1, help="how many")] = 8,

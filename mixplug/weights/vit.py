@@ -153,7 +153,10 @@ def _heads(width: int, channels: int, heads: int | None) -> int:
         return width // channels
     if heads is None or heads < 1 or width % heads:
         said = f"{heads} heads" if heads is not None else f"heads of {channels} channels"
-        raise ValueError(f"A width of {width} cannot be split into {said}: say how many heads.")
+        raise ValueError(
+            f"A width of {width} cannot be split into {said}: say how many heads there are, by "
+            f"heads=... or, in a command, --heads; no shape tells."
+        )
     return heads
 
 

@@ -15,7 +15,10 @@ model = dict(
         num_heads=6,
         dynamic_img_size=True),
     head=dict(out_dim=256, hidden=256, bottleneck=64),
-    schedule=dict(ema_decay=(0.996, 1.0), freeze_last_layer_epochs=1))
+    schedule=dict(
+        ema_decay=(0.996, 1.0),
+        teacher_temperature=(0.02, 0.02),
+        freeze_last_layer_epochs=1))
 train_dataloader = dict(
     batch_size=4,
     num_workers=1,
@@ -30,7 +33,8 @@ train_dataloader = dict(
         interval=0.2,
         crop=224,
         frames_per_epoch=640,
-        views=dict(large=64, small=32, smalls=4)))
+        # of so few scenes nothing would be learned against strong changes of colour
+        views=dict(large=64, small=32, smalls=4, jitter_p=0.0, grey=0.0, solarise=(0.0, 0.0, 0.0))))
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.04), clip_grad=dict(max_norm=3.0))
 param_scheduler = [

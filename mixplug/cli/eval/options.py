@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixplug.evaluation.frozen import Tick
 
 Checkpoint = Annotated[
-    str, typer.Argument(help="of mixplug, timm, mmpretrain, DINO or DoRA; or timm:NAME")
+    str, typer.Argument(help="of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or timm:NAME")
 ]
 Part = Annotated[str | None, typer.Option(help="of the checkpoint: teacher, student or model")]
 Heads = Annotated[
