@@ -29,7 +29,7 @@ def block(path: str, language: str, having: str) -> str:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(blocks("README.md", "python")) == 6
+    assert len(blocks("README.md", "python")) == 8
     assert len(blocks("timm_hooks/README.md", "python")) == 1
 
 
@@ -74,8 +74,8 @@ def test_every_command_is_one() -> None:
     from mixplug.cli import app
 
     text = (ROOT / "README.md").read_text() + (ROOT / "mm_configs" / "README.md").read_text()
-    named = set(re.findall(r"mixplug ((?:video|viz|weights|demo|bench) [a-z]+)", text))
-    assert {"video index", "viz tracks", "weights convert", "weights check", "demo dora"} <= named
+    named = set(re.findall(r"mixplug ((?:video|viz|weights|demo|bench|eval) [a-z]+)", text))
+    assert {"video index", "viz tracks", "weights convert", "demo dora", "eval davis"} <= named
     for command in named:
         run = CliRunner().invoke(app, [*command.split(), "--help"])
         assert run.exit_code == 0, command
@@ -89,7 +89,7 @@ def test_the_mm_config(tmp_path: Path) -> None:
     from mixplug.adapters.mm_classifier import train_with
 
     path = tmp_path / "my_config.py"
-    path.write_text(block("README.md", "python", "_base_"))
+    path.write_text(block("README.md", "python", "mmpretrain::"))
     config = Config.fromfile(path)
     init_default_scope(config.default_scope)
     model = MODELS.build({**config.model, "data_preprocessor": config.data_preprocessor})
@@ -97,6 +97,42 @@ def test_the_mm_config(tmp_path: Path) -> None:
     train_with(model, mixplug.build(config.mixup))
     assert set(model.state_dict()) == names
     assert type(model.mixer) is mixplug.dense_multimix
+
+
+def test_the_detector_of_a_vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, from a checkpoint of a method whose ViT is the one that it names."""
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import MODELS, DefaultScope
+
+    monkeypatch.chdir(tmp_path)
+    head = {"out_dim": 8, "hidden": 8, "bottleneck": 4}
+    method = mixplug.build("DoRA", backbone="vit_small_patch16_224", head=head)
+    torch.save({"state_dict": method.state_dict()}, "dora.pth")
+    Path("my_config.py").write_text(block("README.md", "python", "TimmViT"))
+    config = Config.fromfile("my_config.py")
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(config.model)
+        model.backbone.init_weights()
+        groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
+    teacher = method.teacher.backbone.state_dict()
+    own = model.backbone.model.state_dict()
+    assert [name for name in own if not torch.equal(own[name], teacher[name])] == []
+    assert min(group["lr"] for group in groups) == pytest.approx(1e-4 * 0.75**13)
+    levels = model.extract_feat(torch.randn(1, 3, 64, 96))
+    assert [tuple(level.shape[2:]) for level in levels] == [
+        (16, 24), (8, 12), (4, 6), (2, 3), (1, 2),
+    ]  # fmt: skip
+
+
+def test_the_key_in_a_detector(tmp_path: Path) -> None:
+    from mmengine.config import Config
+
+    path = tmp_path / "my_config.py"
+    path.write_text(block("README.md", "python", 'type="MultiMix"'))
+    config = Config.fromfile(path)
+    assert config.model.type == "FasterRCNN"
+    assert type(mixplug.build(config.mixup)) is mixplug.multimix
 
 
 def test_the_metric_learner() -> None:
