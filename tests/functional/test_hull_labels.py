@@ -14,10 +14,9 @@ from mixplug.functional.hull_labels import hull_label_cross_entropy
 
 
 def drawn(dtype: torch.dtype, m: int, b: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, 4, N), labels (B, N) and weights (M, B, N)."""
+    """Logits (B, 4, N), labels (B, N) and weights (M, B, N) that sum to anything."""
     logits = (torch.randn(b, 4, n, dtype=dtype) * 3).requires_grad_()
-    weights = torch.rand(m, b, n, dtype=dtype)
-    return logits, torch.randint(4, (b, n)), weights / weights.sum(1, keepdim=True)
+    return logits, torch.randint(4, (b, n)), torch.rand(m, b, n, dtype=dtype)
 
 
 def looped(logits: Tensor, labels: Tensor, weights: Tensor, c: Tensor) -> Tensor:
