@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import functools
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.utils import is_installed
 
 import mixplug.adapters.mm_backbones
 import mixplug.adapters.mm_class_tokens
@@ -47,7 +49,8 @@ def enable() -> None:
       its own (MetricLearner, DoRA), and for a model that brings hooks, these.
 
     Any other Runner does what it always did. ``save_best='auto'`` learns which of our scores are
-    better when they are greater.
+    better when they are greater, and bases ``mmseg::`` are found where mmseg is the fork, whose
+    package has another name than mmengine looks for.
     """
     if hasattr(Runner, "_mixplug"):
         return
@@ -77,6 +80,8 @@ def enable() -> None:
 
     Runner.build_model = build_model_with_mixer
     Runner.register_hooks = register_hooks_with_clock
+    if not is_installed("mmsegmentation"):
+        MODULE2PACKAGE["mmseg"] = "mmseg"
     CheckpointHook._default_greater_keys = [*CheckpointHook._default_greater_keys, *_GREATER]
     CheckpointHook._default_less_keys = [*CheckpointHook._default_less_keys, *LOWER_IS_BETTER]
 

@@ -92,10 +92,10 @@ def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
 
     path = find_config(config)
     with one_line():
-        optional("mmengine", "mm", f"mixplug {name.removesuffix('.py')}")
+        optional("mmpretrain", "mm", f"mixplug {name.removesuffix('.py')}")
+        optional("mixplug.mm", "mm", "The mixup key")  # first: it finds bases of mmseg's fork
         host = _host(path)
         package = optional(host, "mm" if host == "mmpretrain" else host, f"{path.name}")
-        optional("mixplug.mm", "mm", "The mixup key")
         _refuse_code(arguments)
     tool = Path(package.__file__).parent / ".mim" / "tools" / name
     if not tool.is_file():  # an editable install keeps its tools at the root of its repository

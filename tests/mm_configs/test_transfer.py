@@ -91,6 +91,13 @@ def test_settings_of_6_5_3() -> None:
     assert found.train_dataloader.batch_size * 4 == 4
 
 
+def test_a_base_of_mmseg_is_found(tmp_path: Path) -> None:
+    """mmengine looks for a package mmsegmentation, which the fork is not."""
+    path = tmp_path / "config.py"
+    path.write_text("_base_ = 'mmseg::_base_/models/upernet_r50.py'\n")
+    assert Config.fromfile(path).model.type == "EncoderDecoder"
+
+
 def test_every_config_is_in_the_readme() -> None:
     suffixes = tuple(suffix for suffix in ROWS if suffix)
     named = [name for name in CONFIGS if not name.endswith(suffixes)]
