@@ -38,8 +38,7 @@ def roi_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     """A step of Faster R-CNN with the mixup key against one without."""
     from mixplug.bench.roi import measure_roi
 
-    times = measure_roi()
-    tick()
+    times = measure_roi(rounds, str(device), tick)
     yield Row("MultiMix at the RoI head / the step without", times, 1.03, False, "x")
 
 
