@@ -20,7 +20,12 @@ model = dict(
         out_indices=(0, 1, 2, 2)),
     neck=dict(type='mixplug.ViTPyramid', embed_dim=96, norm_cfg=dict(type='BN')),
     decode_head=dict(
-        in_channels=[96] * 4, channels=32, num_classes=11, norm_cfg=dict(type='BN')),
+        in_channels=[96] * 4,
+        channels=32,
+        num_classes=11,
+        norm_cfg=dict(type='BN'),
+        # most pixels are background, which else is all that so few steps learn
+        loss_decode=dict(class_weight=[0.2] + [1.0] * 10)),
     auxiliary_head=dict(
         in_channels=96, channels=32, num_classes=11, norm_cfg=dict(type='BN')),
     test_cfg=dict(_delete_=True, mode='whole'))
