@@ -125,9 +125,9 @@ def transfer(
     checkpoint: Annotated[
         Path | None, typer.Option(help="of DoRA; that of `mixplug demo dora` if not named")
     ] = None,
-    scenes: Annotated[int, typer.Option(min=8, help="to train on")] = 200,
-    epochs: Annotated[int, typer.Option(min=1, help="of the detector")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="of the segmentor")] = 120,
+    scenes: Annotated[int, typer.Option(min=8, help="to train on")] = 240,
+    epochs: Annotated[int, typer.Option(min=1, help="of the detector")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="of the segmentor")] = 250,
     seed: Annotated[int, typer.Option(help="of scenes, heads and the order of images")] = 0,
     out: Out = _OUT,
 ) -> None:

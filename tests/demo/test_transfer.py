@@ -30,7 +30,7 @@ def test_the_command_writes_what_it_says(tmp_path: Path) -> None:
     arguments = ["--scenes", "16", "--epochs", "1", "--steps", "2", "--out", str(tmp_path)]
     run = CliRunner().invoke(app, ["demo", "transfer", *arguments], env={"COLUMNS": "100"})
     assert run.exit_code == 0, run.output
-    assert "DoRA: 38 of 38 tensors (100.00 % of" in run.output
+    assert "DoRA: 40 of 40 tensors (100.00 % of" in run.output
     for row in ("box mAP", "mask mAP", "mIoU"):
         assert re.search(rf"{row} +\d+\.\d +\d+\.\d", run.output), run.output
     rows = json.loads((tmp_path / "transfer.json").read_text())

@@ -60,7 +60,7 @@ def run(folder: Path, host: str, name: str, *arguments: str) -> str:
 @pytest.mark.parametrize("host", HOSTS)
 def test_stock_tools_train_resume_and_test(host: str, tmp_path: Path) -> None:
     settings = HOSTS[host]
-    data = write_scenes(tmp_path / "scenes", 4, 2, size=(64, 64), per_image=(1, 2))
+    data = write_scenes(tmp_path / "scenes", 4, 2, size=(64, 64), digits=3, per_image=(1, 2))
     file = str(data / "annotations" / "instances_val.json")
     evaluators = f"val_evaluator = dict(ann_file={file!r})\ntest_evaluator = val_evaluator\n"
 
