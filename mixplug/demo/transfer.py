@@ -193,4 +193,6 @@ def _predicted(model: Any, dataset: Any) -> Tensor:
 
 def write_data(folder: Path, train: int, val: int, seed: int, tick: Tick) -> Path:
     """The data set, unless it is there."""
-    return write_scenes(folder, train, val, seed=seed, digits=DIGITS, tick=lambda count: tick("scenes", 0))
+    return write_scenes(
+        folder, train, val, seed=seed, digits=DIGITS, tick=lambda count: tick("scenes", 0)
+    )
