@@ -19,7 +19,7 @@ from mixplug.functional.track import (
     refine_prototypes,
     track,
 )
-from mixplug.models.distillation import DINO, SelfDistillation, Views
+from mixplug.models.distillation import DINO, SelfDistillation, Taught, Views
 from mixplug.models.dora import DoRA
 from mixplug.models.encoder import build_timm_vit
 
@@ -42,7 +42,7 @@ class EagerDoRA(DoRA):
         eager.__class__ = cls
         return eager
 
-    def _teach(self, large: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
         _, clips, frames = large.shape[:3]
         images, view = large.flatten(0, 2), self.teacher_encoder
         tokens, size = view.tokens(images), (large.shape[-2], large.shape[-1])
@@ -63,7 +63,8 @@ class EagerDoRA(DoRA):
                 masks.append(object_masks(attention, tokens.grid, size)[0])
         pairs = zip(images, masks, strict=True)
         seen = [torch.stack([image * mask for mask in of]) for image, of in pairs]
-        return view.cls(images), torch.stack(seen)
+        monitors = {"mask_share": torch.stack(masks).mean()}
+        return Taught(view.cls(images), torch.stack(seen), monitors)
 
     def _losses(self, target: Tensor, images: Tensor, small: Tensor) -> dict[str, Tensor]:
         versions, view = images.shape[1], self.student_encoder

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from torch import nn
 from weights import made
@@ -123,8 +124,9 @@ def test_mmseg_reads_what_is_written(name: str, tmp_path: Path) -> None:
     }
     if "ViT" in name:
         spec["patch_bias"] = True
-    model = MODELS.build(spec)
-    model.init_weights()
+    with DefaultScope.overwrite_default_scope("mmseg"):  # others have classes of these names, too
+        model = MODELS.build(spec)
+        model.init_weights()
     model.eval()
     torch.testing.assert_close(made.map_of(model), made.map_of(teacher), atol=1e-5, rtol=1e-5)
 
