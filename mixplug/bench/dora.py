@@ -63,8 +63,7 @@ class EagerDoRA(DoRA):
                 masks.append(object_masks(attention, tokens.grid, size)[0])
         pairs = zip(images, masks, strict=True)
         seen = [torch.stack([image * mask for mask in of]) for image, of in pairs]
-        monitors = {"mask_share": torch.stack(masks).mean()}
-        return Taught(view.cls(images), torch.stack(seen), monitors)
+        return Taught(view.cls(images), torch.stack(seen))
 
     def _losses(self, target: Tensor, images: Tensor, small: Tensor) -> dict[str, Tensor]:
         versions, view = images.shape[1], self.student_encoder
