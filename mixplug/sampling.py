@@ -15,6 +15,8 @@ from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _ALL_RANKS = -1
+DATA = -3  # purposes of :func:`apart`: which clips and views there are,
+HOST = -4  # and what a host draws by itself, such as dropout; steps count from 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,16 @@ def generators(seed: int, step: int, rank: int = 0) -> Generators:
         rank: of this process.
     """
     return Generators(_keyed(seed, step, _ALL_RANKS), _keyed(seed, step, rank))
+
+
+def apart(seed: int, purpose: int) -> int:
+    """A seed of its own for draws that are none of a mixer's or a method's, which have ``seed``.
+
+    Args:
+        seed: of the run.
+        purpose: one of :data:`DATA` and :data:`HOST`.
+    """
+    return key(generators(seed, purpose).synced)
 
 
 def generator(key: int, device: torch.device) -> torch.Generator:

@@ -9,16 +9,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mixplug import sampling
+from mixplug.adapters.ranks import rank
 from mixplug.adapters.retype import retype, retyped
 from mixplug.registry import HOOKS
-
-_OWN_STEP = -4  # so that no draw here is one of a mixer, which counts steps from 0
 
 
 class Seeded:
@@ -91,8 +89,8 @@ class MixupHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         clock = model.clock
         clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
-        own = sampling.key(sampling.generators(runner.seed, _OWN_STEP).synced)
-        torch.manual_seed(sampling.key(sampling.generators(own, runner.iter, get_rank()).local))
+        own = sampling.apart(runner.seed, sampling.HOST)
+        torch.manual_seed(sampling.key(sampling.generators(own, runner.iter, rank()).local))
 
 
 @contextmanager

@@ -14,13 +14,10 @@ from torch.utils.data import Sampler
 
 from mixplug import sampling
 
-_OWN_STEP = -3  # so that no draw here is one of a model, which counts its steps from 0
-
 
 def generators(seed: int, epoch: int, index: int = 0) -> sampling.Generators:
     """The sources of data: of an epoch, and of one of its items."""
-    own = sampling.key(sampling.generators(seed, _OWN_STEP).synced)
-    return sampling.generators(own, epoch, index)
+    return sampling.generators(sampling.apart(seed, sampling.DATA), epoch, index)
 
 
 class ClipSampler(Sampler[int]):

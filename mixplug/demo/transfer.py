@@ -146,11 +146,11 @@ def run(
             results[weights].loaded = load_file(runner.model.backbone, checkpoint, "teacher").line()
         with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             model = runner.train()  # the hosts' evaluators print whatever the level of the log
-        found = {key: 100 * float(watch.scores[key]) for key in SCORES if key in watch.scores}
+        for key in (key for key in SCORES if key in watch.scores):
+            percent = 1 if key == "mIoU" else 100  # in which mmseg gives it already
+            results[weights].scores[key] = percent * float(watch.scores[key])
         if task == "segmentation":
-            found["mIoU"] /= 100  # which mmseg gives in percent
             results[weights].maps = _predicted(model, runner.val_dataloader.dataset)
-        results[weights].scores.update(found)
     return list(results.values())
 
 

@@ -93,6 +93,21 @@ def hull_cross_entropy(
     return loss
 
 
+def once(ctx: Any, grad: Tensor, who: str, advice: str) -> Tensor:
+    """The gradient that a forward pass has saved, times that of its loss.
+
+    Raises:
+        RuntimeError: second derivatives are asked for; it says what to do in place of ``who``.
+    """
+    if torch.is_grad_enabled():  # create_graph=True: what follows would come out as zero
+        raise RuntimeError(
+            f"{who} is differentiable once. For second derivatives {advice}, and use "
+            f"soft_cross_entropy."
+        )
+    (gradient,) = ctx.saved_tensors
+    return gradient * grad
+
+
 class _HullCrossEntropy(torch.autograd.Function):
     """Loss and gradient of one sweep; the gradient is a (P, B, K) tensor, P leading items."""
 
@@ -117,10 +132,5 @@ class _HullCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        if torch.is_grad_enabled():  # create_graph=True: what follows would come out as zero
-            raise RuntimeError(
-                "hull_cross_entropy is differentiable once. For second derivatives mix logits and "
-                "targets with multimix, and use soft_cross_entropy."
-            )
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None, None
+        advice = "mix logits and targets with multimix"
+        return once(ctx, grad, "hull_cross_entropy", advice), None, None, None

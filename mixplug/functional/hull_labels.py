@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixplug.functional.hull import once
 from mixplug.functional.precision import exact_dtype
 
 _CHUNK = 1 << 17  # mixed logits in flight: 512 KiB of float32, which stay in a core's cache
@@ -87,13 +88,8 @@ class _HullLabels(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        if torch.is_grad_enabled():  # create_graph=True: what follows would come out as zero
-            raise RuntimeError(
-                "hull_label_cross_entropy is differentiable once. For second derivatives mix "
-                "logits and one-hot targets, and use soft_cross_entropy."
-            )
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None, None
+        advice = "mix logits and one-hot targets"
+        return once(ctx, grad, "hull_label_cross_entropy", advice), None, None, None
 
 
 def _sweep(logits: Tensor, labels: Tensor, weights: Tensor, c: Tensor, out: Tensor) -> Tensor:
