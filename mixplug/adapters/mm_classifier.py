@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import torch
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
@@ -47,10 +48,6 @@ class MixedLoss:
                 row[sample.gt_label.cpu()] = 1
             return rows
         return torch.cat([sample.gt_label for sample in data_samples])
-
-    def run(self, inputs: Tensor) -> Tensor:
-        """Logits (B, K) of the plain forward."""
-        return self.head(self.extract_feat(inputs))
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> None:
@@ -110,7 +107,12 @@ def mm_stages(model: ImageClassifier) -> Stages:
         last = f"backbone.{blocks}.{len(getattr(backbone, blocks)) - 1}"
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
-    return Stages(model, features, classifier, last, layout, model.run)
+    return Stages(model, features, classifier, last, layout, partial(_logits, model))
+
+
+def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
+    """Logits (B, K) of the plain forward."""
+    return model.head(model.extract_feat(inputs))
 
 
 def _classifier(head: nn.Module) -> str:

@@ -24,6 +24,7 @@ from mixplug.weights.read import read
 
 SPLITS = ("train", "val", "test")
 Tick = Callable[[int, int], None]
+_TRAINING = ("loss.", "mixup.")
 _IN_ORDER = {"type": "DefaultSampler", "shuffle": False}
 
 
@@ -144,13 +145,13 @@ def _model(config: Config, checkpoint: str | Path | None) -> nn.Module:
 
 
 def load(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load all but the loss, which embeds nothing.
+    """Load all but what only training needs: the loss, and what a mixer has learned.
 
     Raises:
         ValueError: no such file, more in it than weights, or weights of another model.
     """
-    given = {k: v for k, v in weights(checkpoint).items() if not k.startswith("loss.")}
-    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith("loss.")}
+    given = {k: v for k, v in weights(checkpoint).items() if not k.startswith(_TRAINING)}
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(_TRAINING)}
     complaints = [
         (wanted.keys() - given.keys(), "that the model has are missing"),
         (given.keys() - wanted.keys(), "are unknown to the model"),

@@ -97,12 +97,18 @@ class Frozen:
         return class_tokens(self.encoder, self.normalised(images), blocks)
 
     def fingerprint(self) -> str:
-        """Of all weights: two networks with the same one give the same features."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._backbone.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Of all weights, see :func:`fingerprint`."""
+        return fingerprint(self._backbone)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Of all weights: two networks of one kind with the same one give the same features."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().tobytes())  # by bytes, since numpy has no bfloat16
+    return digest.hexdigest()[:16]
 
 
 def best_device() -> str:

@@ -1,0 +1,198 @@
+"""Make a card: run what is not in the cache yet, and put the numbers together."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug.evaluation.card.parts import Part, parts_of
+from mixplug.evaluation.card.passes import State, kept, key_of, run
+from mixplug.evaluation.card.settings import Settings
+from mixplug.evaluation.card.store import Store
+from mixplug.evaluation.card.subject import Data, Subject
+from mixplug.evaluation.frozen import Tick, unseen
+
+_PACKAGES = ("mixplug", "torch", "timm", "onedl-mmpretrain", "mmpretrain", "scikit-learn", "numpy")
+
+
+@dataclass
+class Card:
+    """Numbers of several networks on the same data.
+
+    Attributes:
+        names: of the networks.
+        results: by network and part.
+        missing: why a part of a network has no numbers, by network and part.
+        facts: of the networks, data, settings and versions, so that it can be made again.
+        sketches: what figures need beside the numbers, by network and part.
+    """
+
+    names: list[str] = field(default_factory=list)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: dict[str, dict[str, str]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    sketches: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
+
+    def of(self, part: str, *path: str) -> list[Any]:
+        """A number of every network, None where there is none."""
+        return [_at(self.results[name], (part, *path)) for name in self.names]
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the sketches."""
+        networks = [
+            {
+                "name": name,
+                **self.facts["networks"][name],
+                "results": self.results[name],
+                "missing": self.missing[name],
+            }
+            for name in self.names
+        ]
+        rest = {key: value for key, value in self.facts.items() if key != "networks"}
+        return {**rest, "networks": networks}
+
+
+def make_card(
+    subjects: Sequence[Subject],
+    data: Data,
+    settings: Settings,
+    out: Path,
+    tick: Tick = unseen,
+) -> Card:
+    """Measure networks on the same data; called again with the same folder, it goes on.
+
+    A part that a network cannot have (no gradients for an attack, say) is left out, with its
+    reason; the others are measured all the same.
+
+    Args:
+        subjects: the networks.
+        data: the images.
+        settings: what is measured, and how.
+        out: folder; results are cached in OUT/cache.
+        tick: called with (done, total, what) as images are done; the unit is a forward pass.
+
+    Raises:
+        ValueError: no network, two of one name, or a network with fewer classes than the data.
+    """
+    _check(subjects, data)
+    store = Store(out / "cache")
+    parts = parts_of(data, settings)
+    card = Card(facts=_facts(subjects, data, settings))
+    ahead = _Ahead(subjects, parts, store, tick)
+    for subject in subjects:
+        card.names.append(subject.name)
+        numbers, missing = card.results[subject.name], card.missing[subject.name] = {}, {}
+        sketches = card.sketches[subject.name] = {}
+        for part in parts:
+            try:
+                states = [
+                    run(one, subject, store, settings.batch_size, settings.workers, ahead.of(one))
+                    for one in part.passes()
+                ]
+                numbers[part.name] = _numbers(part, subject, store, states)
+                sketches[part.name] = part.sketch(subject, states)
+            except ValueError as error:
+                missing[part.name] = str(error)
+    ahead.end()
+    return card
+
+
+class _Ahead:
+    """Counts what is done of what is left, by what it costs."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], parts: Sequence[Part], store: Store, tick: Tick
+    ) -> None:
+        self.tick, self.done, self.total = tick, 0, 0
+        for subject in subjects:
+            left = {}
+            for part in parts:
+                for one in part.passes():
+                    todo = len(one.stream) - kept(one, subject, store)
+                    left[one.name, one.stream.name, str(key_of(one, subject))] = todo * one.cost
+            self.total += sum(left.values())
+
+    def of(self, one: Any) -> Any:
+        def ahead(images: int, what: str) -> None:
+            self.done += images * one.cost
+            self.tick(self.done, self.total, what)
+
+        return ahead
+
+    def end(self) -> None:
+        self.tick(self.total, self.total, "done")
+
+
+def _numbers(
+    part: Part, subject: Subject, store: Store, states: Sequence[State]
+) -> dict[str, Any]:
+    key = {
+        "settings": dict(part.settings),
+        "network": subject.fingerprint,
+        "passes": [key_of(one, subject) for one in part.passes()],
+    }
+    found = store.numbers(part.name, key)
+    if found is None:
+        found = part.numbers(subject, states)
+        store.keep_numbers(part.name, key, found)
+    return found
+
+
+def _check(subjects: Sequence[Subject], data: Data) -> None:
+    names = [subject.name for subject in subjects]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"A card needs networks of different names, got {names}.")
+    for subject in subjects:
+        classes = subject.stages.num_classes
+        if classes < len(data.classes):
+            raise ValueError(
+                f"{subject.name} has {classes:,} classes and the data {len(data.classes):,}: it "
+                f"was trained on others."
+            )
+
+
+def _facts(subjects: Sequence[Subject], data: Data, settings: Settings) -> dict[str, Any]:
+    streams = [data.test, *([] if data.bank is None else [data.bank]), *data.outside]
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "threads": torch.get_num_threads(),
+        "settings": settings.facts(),
+        "data": {
+            one.name: {"images": len(one), "fingerprint": one.fingerprint} for one in streams
+        },
+        "classes": len(data.classes),
+        "warnings": list(data.warnings),
+        "networks": {
+            subject.name: {
+                **subject.facts,
+                "fingerprint": subject.fingerprint,
+                "classes": subject.stages.num_classes,
+            }
+            for subject in subjects
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _at(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
+    for key in path:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree

@@ -1,0 +1,72 @@
+"""What was computed before: by the network's weights and the settings, so never out of date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+Key = Mapping[str, Any]
+
+
+class Store:
+    """A folder of results. A file is there whole or not at all.
+
+    Args:
+        root: the folder; it is made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def tensors(self, name: str, key: Key) -> tuple[dict[str, Tensor], int] | None:
+        """Tensors that were kept under a key, and how many images they are of; None if none."""
+        path = self._path(name, key, "safetensors")
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                found = {one: file.get_tensor(one) for one in file.keys()}  # noqa: SIM118
+                return found, int(file.metadata()["done"])
+        except (SafetensorError, OSError, TypeError, KeyError):
+            return None  # damaged by others: it is made again
+
+    def keep_tensors(self, name: str, key: Key, tensors: Mapping[str, Tensor], done: int) -> None:
+        """Keep tensors of the first ``done`` images in place of what was there."""
+        path = self._path(name, key, "safetensors")
+        ready = {one: tensor.detach().cpu().contiguous() for one, tensor in tensors.items()}
+        self._write(path, lambda to: save_file(ready, to, {"done": str(done)}))
+
+    def numbers(self, name: str, key: Key) -> dict[str, Any] | None:
+        """Numbers that were kept under a key; None if none."""
+        path = self._path(name, key, "json")
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["numbers"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def keep_numbers(self, name: str, key: Key, numbers: Mapping[str, Any]) -> None:
+        """Keep numbers, and the key beside them for those who look."""
+        text = json.dumps({"key": key, "numbers": numbers}, indent=2)
+        path = self._path(name, key, "json")
+        self._write(path, lambda to: to.write_text(text + "\n", encoding="utf-8"))
+
+    def _path(self, name: str, key: Key, suffix: str) -> Path:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        return self.root / f"{name}-{digest}.{suffix}"
+
+    def _write(self, path: Path, write: Any) -> None:
+        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write(beside)
+            os.replace(beside, path)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error}") from error
