@@ -5,7 +5,14 @@ A anchors, P points, Q queries, k objects, h heads, V views.
 λ weighs the first operand, always. Device and dtype follow the input.
 """
 
-from mixplug.functional.aligned import align, mix, squared_distances
+from mixplug.functional.aligned import (
+    align,
+    assignment,
+    correspondences,
+    mix,
+    squared_distances,
+)
+from mixplug.functional.attacks import apgd, fgsm, pgd
 from mixplug.functional.calibration import (
     calibration_bins,
     expected_calibration_error,
@@ -49,15 +56,19 @@ from mixplug.functional.transport import sinkhorn
 __all__ = [
     "align",
     "alignment",
+    "assignment",
+    "apgd",
     "attention_map",
     "calibration_bins",
     "cls_attention",
+    "correspondences",
     "cross_entropy",
     "cross_view_loss",
     "dense_multimix",
     "dense_weights",
     "entropy",
     "expected_calibration_error",
+    "fgsm",
     "hull_cross_entropy",
     "kl_divergence",
     "local_loss",
@@ -73,6 +84,7 @@ __all__ = [
     "overconfidence_error",
     "pair_share",
     "patch_masks",
+    "pgd",
     "positivity_threshold",
     "precision_at_1",
     "r_precision",
