@@ -58,6 +58,13 @@ def in_turns(
     return seconds
 
 
+def seconds_of(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = _now()
+    call()
+    return _now() - start
+
+
 def ratio(of: list[float], to: list[float]) -> float:
     """Ratio of the fastest rounds: what else the machine does can only add to a time."""
     return min(of) / min(to)

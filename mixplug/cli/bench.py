@@ -87,6 +87,21 @@ def transfer(
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
 
 
+@app.command("eval")
+def evaluation(
+    images: Annotated[int, typer.Option(min=512, help="of 32 x 32 pixels")] = 10_000,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    json_path: RowsFile = None,
+) -> None:
+    """Print what a reliability card takes beside the forward and backward passes that it needs."""
+    from functools import partial
+
+    from mixplug.bench.card import card_rows
+
+    _run({"card": partial(card_rows, images)}, None, 1, device, threads, json_path)
+
+
 def _run(
     groups: Mapping[str, Callable[..., Iterator[Row]]],
     only: list[str] | None,

@@ -37,6 +37,7 @@ def classification(seeds: Seeds = 3, epochs: Epochs = 10, out: Out = _OUT) -> No
         rows = {r.method: r.probabilities for r in results}
         figure(rows, results[0].labels, examples, out / "demo.png")
     job.save(results, out / "demo.json")
+    job.save_networks(models, out)
     table = Table("method", "accuracy %", "ECE %", "ms/step, relative", box=None)
     for result in results:
         relative = result.ms_per_step / results[0].ms_per_step
@@ -50,6 +51,27 @@ def classification(seeds: Seeds = 3, epochs: Epochs = 10, out: Out = _OUT) -> No
         f"the thesis trains for 2000 (3.4.3)."
     )
     _say_where(out, "demo")
+
+
+@app.command()
+def card(
+    seed: Annotated[int, typer.Option(help="of noise, halves, pairs and classes")] = 0,
+    out: Out = _OUT,
+) -> None:
+    """Make a reliability card of two networks that `mixplug demo classification` has trained."""
+    from mixplug.cli.eval.card import show
+    from mixplug.cli.eval.options import bar
+    from mixplug.optional import optional
+
+    with bar() as tick:
+        for module in ("sklearn", "matplotlib", "jinja2"):
+            optional(module, "card", "mixplug demo card")
+        from mixplug.demo import card as job
+        from mixplug.evaluation.card.report import write_card
+
+        made, data = job.run(out, out / "card", seed, tick)
+        files = write_card(made, out / "card", list(data.classes))
+    show(made, files)
 
 
 @app.command()

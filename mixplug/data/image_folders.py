@@ -50,18 +50,12 @@ def image_folders(root: str | Path) -> tuple[Labelled, Labelled]:
             only.
         ImportError: torchvision is not installed.
     """
-    folder = optional("torchvision.datasets.folder", "timm", _WHY)
     splits = []
     for name in ("train", "val"):
-        place = Path(root) / name
         try:
-            classes, numbers = folder.find_classes(place)
-            rows = folder.make_dataset(str(place), numbers, IMAGE_SUFFIXES)
-        except OSError as error:  # of a folder, or of a class without an image
-            why = f"there is no {place}" if not place.is_dir() else str(error).rstrip(". ")
-            raise ValueError(f"{root} is no ImageNet-style folder: {why}. {_LAYOUT}") from None
-        labels = torch.tensor([label for _, label in rows])
-        splits.append(Labelled([path for path, _ in rows], labels, classes))
+            splits.append(labelled(Path(root) / name))
+        except ValueError as error:
+            raise ValueError(f"{root} is no ImageNet-style folder: {error} {_LAYOUT}") from None
     train, val = splits
     if train.classes != val.classes:
         alone = sorted(set(train.classes) ^ set(val.classes))
@@ -70,6 +64,23 @@ def image_folders(root: str | Path) -> tuple[Labelled, Labelled]:
             f"{len(alone):,} are in one of them only, such as {alone[0]}. {_LAYOUT}"
         )
     return train, val
+
+
+def labelled(folder: str | Path) -> Labelled:
+    """The images below ``folder``/CLASS/.
+
+    Raises:
+        ValueError: no such folder, no folder in it, or one without images.
+        ImportError: torchvision is not installed.
+    """
+    folders = optional("torchvision.datasets.folder", "timm", _WHY)
+    try:
+        classes, numbers = folders.find_classes(folder)
+        rows = folders.make_dataset(str(folder), numbers, IMAGE_SUFFIXES)
+    except OSError as error:  # of a folder, or of a class without an image
+        why = str(error).rstrip(". ") if Path(folder).is_dir() else f"there is no {folder}"
+        raise ValueError(f"{why}.") from None
+    return Labelled([path for path, _ in rows], torch.tensor([n for _, n in rows]), classes)
 
 
 class Crops(Dataset[tuple[Tensor, int]]):

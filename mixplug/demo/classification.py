@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,6 +156,17 @@ def summarize(method: str, runs: Sequence[Run], x: Tensor, y: Tensor) -> Result:
         torch.cat(predicted),
         y.repeat(len(runs)),
     )
+
+
+def checkpoint_of(folder: Path, method: str) -> Path:
+    """Where the network of a method's first seed is kept."""
+    return folder / f"demo_{method.replace(' ', '-').lower()}.pth"
+
+
+def save_networks(models: Mapping[str, nn.Module], folder: Path) -> None:
+    """Write the weights of the first seed's networks, one file for each method."""
+    for method, model in models.items():
+        torch.save(model.state_dict(), checkpoint_of(folder, method))
 
 
 def save(results: Sequence[Result], path: Path) -> None:

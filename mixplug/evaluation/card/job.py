@@ -94,7 +94,7 @@ def make_card(
             try:
                 states = [
                     run(one, subject, store, settings.batch_size, settings.workers, ahead.of(one))
-                    for one in part.passes()
+                    for one in part.passes
                 ]
                 numbers[part.name] = _numbers(part, subject, store, states)
                 sketches[part.name] = part.sketch(subject, states)
@@ -114,7 +114,7 @@ class _Ahead:
         for subject in subjects:
             left = {}
             for part in parts:
-                for one in part.passes():
+                for one in part.passes:
                     todo = len(one.stream) - kept(one, subject, store)
                     left[one.name, one.stream.name, str(key_of(one, subject))] = todo * one.cost
             self.total += sum(left.values())
@@ -130,13 +130,12 @@ class _Ahead:
         self.tick(self.total, self.total, "done")
 
 
-def _numbers(
-    part: Part, subject: Subject, store: Store, states: Sequence[State]
-) -> dict[str, Any]:
+def _numbers(part: Part, subject: Subject, store: Store, states: Sequence[State]) -> dict[str, Any]:
     key = {
         "settings": dict(part.settings),
         "network": subject.fingerprint,
-        "passes": [key_of(one, subject) for one in part.passes()],
+        "device": str(subject.device),
+        "passes": [key_of(one, subject) for one in part.passes],
     }
     found = store.numbers(part.name, key)
     if found is None:
@@ -164,9 +163,7 @@ def _facts(subjects: Sequence[Subject], data: Data, settings: Settings) -> dict[
         "versions": {"python": platform.python_version(), **_versions()},
         "threads": torch.get_num_threads(),
         "settings": settings.facts(),
-        "data": {
-            one.name: {"images": len(one), "fingerprint": one.fingerprint} for one in streams
-        },
+        "data": {one.name: {"images": len(one), "fingerprint": one.fingerprint} for one in streams},
         "classes": len(data.classes),
         "warnings": list(data.warnings),
         "networks": {

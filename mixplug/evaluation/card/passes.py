@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,124 +22,96 @@ Ahead = Callable[[int, str], None]  # images that were done, and of what
 _EVERY = 30.0  # seconds between two times that a pass is kept
 
 
-class Pass(Protocol):
-    """What is done with every batch.
+@dataclass(frozen=True)
+class Pass:
+    """What is done with every batch of a stream.
 
     Attributes:
         name: of the pass.
         stream: its images.
+        step: adds a batch to a state in place, given the network, pixels (B, C, H, W), labels (B,)
+            and the number of its first image.
         cost: of an image, in forward passes; for the time that is left.
-        settings: on which its result depends, besides images and weights.
+        settings: on which the result depends, besides images and weights.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def stream(self) -> Stream: ...
-    @property
-    def cost(self) -> int: ...
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
-
-    def step(
-        self, subject: Subject, pixels: Tensor, labels: Tensor, first: int, state: State
-    ) -> None:
-        """Add a batch, whose first image has the number ``first``, to the state in place."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Logits (N, K), embeddings (N, D) and labels (N,) of all images."""
-
+    name: str
     stream: Stream
-    name: str = "outputs"
+    step: Callable[[Subject, Tensor, Tensor, int, State], None]
     cost: int = 1
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return {}
-
-    @torch.no_grad()
-    def step(
-        self, subject: Subject, pixels: Tensor, labels: Tensor, first: int, state: State
-    ) -> None:
-        found = subject.outputs(pixels)
-        batch = {"logits": found.logits, "embeddings": found.embedding, "labels": labels}
-        for name, rows in batch.items():
-            rows = rows.float().cpu() if rows.is_floating_point() else rows.cpu()
-            if name not in state:
-                state[name] = rows.new_zeros(len(self.stream), *rows.shape[1:])
-            state[name][first : first + len(rows)] = rows
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Attacked:
+def outputs(stream: Stream) -> Pass:
+    """Logits (N, K), embeddings (N, D) and labels (N,) of all images."""
+    return Pass("outputs", stream, partial(_add_outputs, len(stream)))
+
+
+@torch.no_grad()
+def _add_outputs(
+    total: int, subject: Subject, pixels: Tensor, labels: Tensor, first: int, state: State
+) -> None:
+    found = subject.outputs(pixels)
+    batch = {"logits": found.logits, "embeddings": found.embedding, "labels": labels}
+    for name, rows in batch.items():
+        rows = rows.float().cpu() if rows.is_floating_point() else rows.cpu()
+        if name not in state:
+            state[name] = rows.new_zeros(total, *rows.shape[1:])
+        state[name][first : first + len(rows)] = rows
+
+
+def attacked(
+    stream: Stream, attack: str, keys: Mapping[str, Any], seed: int, batch_size: int
+) -> Pass:
     """How many images are classified right when each is changed so that it should not be.
 
-    Attributes:
+    Args:
         stream: the images.
-        attack: 'fgsm', 'pgd' or 'apgd'.
+        attack: one of :data:`ATTACKS`.
         keys: of the attack.
         seed: of its random start, if it has one.
         batch_size: on which random starts depend.
+
+    Raises:
+        ValueError: another attack.
     """
-
-    stream: Stream
-    attack: str
-    keys: Mapping[str, Any]
-    seed: int
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        if self.attack not in ATTACKS:
-            raise ValueError(f"card.attacks needs attacks among {(*ATTACKS,)}, got {self.attack}.")
-
-    @property
-    def name(self) -> str:
-        return self.attack
-
-    @property
-    def cost(self) -> int:
-        return 1 + 3 * int(self.keys.get("iters", 1))  # a backward pass is two forward ones
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        draws = {"seed": self.seed, "batch_size": self.batch_size} if self._drawn else {}
-        return {**self.keys, **draws}
-
-    @property
-    def _drawn(self) -> bool:
-        return self.attack == "apgd" or bool(self.keys.get("random_start"))
-
-    def step(
-        self, subject: Subject, pixels: Tensor, labels: Tensor, first: int, state: State
-    ) -> None:
-        labels = labels.to(pixels.device)
-        draws = sampling.key(sampling.generators(self.seed, first).local)
-        changed = ATTACKS[self.attack](subject, pixels, labels, self._drawn, draws, self.keys)
-        with torch.no_grad():
-            right = subject(changed).argmax(1) == labels
-        state["right"] = state.get("right", torch.zeros((), dtype=torch.int64)) + right.sum().cpu()
+    if attack not in ATTACKS:
+        raise ValueError(f"card.attacks needs attacks among {(*ATTACKS,)}, got {attack!r}.")
+    drawn = attack == "apgd" or bool(keys.get("random_start"))
+    draws = {"seed": seed, "batch_size": batch_size} if drawn else {}
+    cost = 1 + 3 * int(keys.get("iters", 1))  # a backward pass is two forward ones
+    step = partial(_add_attacked, ATTACKS[attack], keys, seed)
+    return Pass(attack, stream, step, cost, {**keys, **draws})
 
 
-def _fgsm(
-    subject: Subject, x: Tensor, y: Tensor, drawn: bool, key: int, keys: Mapping[str, Any]
-) -> Tensor:
+def _add_attacked(
+    attack: Callable[..., Tensor],
+    keys: Mapping[str, Any],
+    seed: int,
+    subject: Subject,
+    pixels: Tensor,
+    labels: Tensor,
+    first: int,
+    state: State,
+) -> None:
+    labels = labels.to(pixels.device)
+    key = sampling.key(sampling.generators(seed, first).local)
+    changed = attack(subject, pixels, labels, key, keys)
+    with torch.no_grad():
+        right = (subject(changed).argmax(1) == labels).sum().cpu()
+    state["right"] = state["right"] + right if "right" in state else right
+
+
+def _fgsm(subject: Subject, x: Tensor, y: Tensor, key: int, keys: Mapping[str, Any]) -> Tensor:
     return attacks.fgsm(subject, x, y, **keys)
 
 
-def _pgd(
-    subject: Subject, x: Tensor, y: Tensor, drawn: bool, key: int, keys: Mapping[str, Any]
-) -> Tensor:
-    return attacks.pgd(
-        subject, x, y, generator=sampling.generator(key, x.device) if drawn else None, **keys
-    )
+def _pgd(subject: Subject, x: Tensor, y: Tensor, key: int, keys: Mapping[str, Any]) -> Tensor:
+    return attacks.pgd(subject, x, y, generator=sampling.generator(key, x.device), **keys)
 
 
-def _apgd(
-    subject: Subject, x: Tensor, y: Tensor, drawn: bool, key: int, keys: Mapping[str, Any]
-) -> Tensor:
-    return attacks.apgd(subject, x, y, **{"seed": key, **keys})
+def _apgd(subject: Subject, x: Tensor, y: Tensor, key: int, keys: Mapping[str, Any]) -> Tensor:
+    return attacks.apgd(subject, x, y, seed=key % (1 << 31), **keys)
 
 
 ATTACKS = {"fgsm": _fgsm, "pgd": _pgd, "apgd": _apgd}

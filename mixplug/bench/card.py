@@ -1,0 +1,77 @@
+"""``mixplug bench eval``: what a reliability card takes beside the passes that it needs.
+
+Bare passes are a plain loop over the same images in memory: a forward pass for outputs, and for an
+attack of i steps i forward and backward passes and one more forward pass.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import mixplug
+from mixplug.bench.measure import NO_BOUND, Row, seconds_of
+from mixplug.evaluation.card import Data, Settings, Stream, Subject, make_card
+from mixplug.evaluation.card.outside import outside
+from mixplug.evaluation.card.report import write_card
+from mixplug.models import WideResNet
+
+_SIDE, _CLASSES = 32, 10
+_PARTS = ("clean", "robustness", "calibration", "ood", "representation")  # speed would time itself
+Tick = Callable[[], None]
+
+
+def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """The card against its bare passes, half of which are timed before it and half after."""
+    torch.manual_seed(0)
+    network = WideResNet(10, 1, num_classes=_CLASSES).to(device).eval().requires_grad_(False)
+    pixels = torch.randint(256, (images, 3, _SIDE, _SIDE), dtype=torch.uint8)
+    labels = torch.arange(images) % _CLASSES
+    test = Stream("test", TensorDataset(pixels, labels), f"random {images}")
+    settings = Settings(parts=_PARTS)
+    data = Data(test, [str(k) for k in range(_CLASSES)], None, outside(settings, test))
+    stages = mixplug.Stages(network, "stages.2.0", "fc", "act")
+    subject = Subject("WRN-10-1", stages, lambda x: 2 * x - 1, "bench")
+
+    bare = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        bare += seconds_of(lambda: _bare(network, pixels[::2], labels[::2], settings, tick))
+        made = []
+
+        def measure() -> None:
+            made.append(make_card([subject], data, settings, out, lambda *progress: tick()))
+
+        card = seconds_of(measure)
+        bare += seconds_of(lambda: _bare(network, pixels[1::2], labels[1::2], settings, tick))
+        written = seconds_of(lambda: write_card(made[0], out, list(data.classes)))
+    note = f"{card:.0f} s for {images:,} images of {_SIDE} x {_SIDE}, WRN-10-1"
+    yield Row("card / its bare passes", card / bare, 1.2, False, "x", note)
+    yield Row("  its page and figures", written, NO_BOUND, False, "s")
+
+
+def _bare(
+    network: nn.Module, pixels: Tensor, labels: Tensor, settings: Settings, tick: Tick
+) -> None:
+    """The passes that outputs of all sets and the attacks need, on half of the images."""
+    device = next(network.parameters()).device
+    for x, y in zip(
+        pixels.split(settings.batch_size), labels.split(settings.batch_size), strict=True
+    ):
+        x, y = 2 * (x.to(device).float() / 255) - 1, y.to(device)
+        with torch.no_grad():
+            for _ in range(1 + len(settings.noise)):
+                network(x)
+        for keys in settings.attacks.values():
+            for _ in range(int(keys.get("iters", 1))):
+                x.requires_grad_(True)
+                torch.autograd.grad(F.cross_entropy(network(x), y), x)
+            with torch.no_grad():
+                network(x)
+        tick()

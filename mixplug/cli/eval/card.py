@@ -1,0 +1,188 @@
+"""``mixplug eval card``: robustness, calibration, out-of-distribution and embeddings, on a page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mixplug.cli.eval import app
+from mixplug.cli.eval.options import Device, Workers, bar
+from mixplug.cli.screen import console
+from mixplug.cli.tools import find_config
+
+if TYPE_CHECKING:
+    from mixplug.evaluation.card import Card, Data, Settings, Subject
+
+_TIMM = "timm:"
+
+
+@app.command()
+def card(
+    config: Annotated[
+        str, typer.Argument(help="mm config, or its name in mm_configs; or timm:NAME")
+    ],
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(help="one or several; a run's folder means its last and its best one"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="for timm: folder with val/CLASS/ and train/CLASS/")
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="clean, robustness, calibration, ood, representation, attention or speed; "
+            "repeatable [all]"
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="such as pgd:eps=8/255,step=2/255,iters=20; fgsm, pgd or apgd; repeatable "
+            "[fgsm:eps=8/255 and pgd:eps=4/255,step=2/255,iters=10]"
+        ),
+    ] = None,
+    ood: Annotated[
+        list[Path] | None,
+        typer.Option(help="folder of out-of-distribution images, beside the config's; repeatable"),
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="how those get the test images' size: resize or crop")
+    ] = "resize",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="images of a pass [256]")] = None,
+    seed: Annotated[int | None, typer.Option(help="of what is drawn at random [0]")] = None,
+    workers: Workers = 0,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="folder for the card and what is cached")] = Path(
+        "output/card"
+    ),
+) -> None:
+    """Say how reliable checkpoints are, side by side: JSON, Markdown and one web page.
+
+    Stopped and called again with the same --out, it goes on where it was; what was measured before,
+    by the same weights and settings, is not measured again.
+    """
+    from mixplug.optional import optional
+
+    try:
+        with bar() as tick:
+            for module in ("sklearn", "matplotlib", "jinja2"):
+                optional(module, "card", "mixplug eval card")
+            from mixplug.evaluation.card import make_card
+            from mixplug.evaluation.card.report import write_card
+            from mixplug.evaluation.frozen import best_device
+
+            options = {
+                "parts": part, "batch_size": batch_size, "seed": seed, "workers": workers,
+                "attacks": attack and dict(map(_attack, attack)),
+                "ood": [{"root": str(root), "fit": fit} for root in ood or ()],
+            }  # fmt: skip
+            given = {name: value for name, value in options.items() if value not in (None, [])}
+            host = _of_timm if config.startswith(_TIMM) else _of_mm
+            subjects, measured, settings = host(
+                config, checkpoints or [], data, given, device or best_device()
+            )
+            made = make_card(subjects, measured, settings, out, tick)
+            tick(1, 1, "drawing")
+            files = write_card(made, out, list(measured.classes))
+            tick(1, 1, "done")
+    except KeyboardInterrupt:
+        print("Stopped. Call it again to go on where it was.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    show(made, files)
+
+
+def show(made: Card, files: Sequence[Path]) -> None:
+    """The table of a card, what is missing, and where its files are."""
+    from mixplug.evaluation.card.lines import lines_of
+
+    lines = lines_of(made)
+    table = Table("", *made.names, box=None)
+    for line in lines:
+        arrow = {True: " ↑", False: " ↓", None: ""}[line.more]
+        cells = zip(line.cells, line.best, strict=True)
+        table.add_row(line.label + arrow, *(f"[bold]{c}[/]" if best else c for c, best in cells))
+    console.print(table)
+    for text in made.facts["warnings"]:
+        print(f"warning: {text}")
+    for name, parts in made.missing.items():
+        for part, why in parts.items():
+            print(f"{name}: no {part}: {why}")
+    for file in files[:3]:
+        print(f"{file.suffix[1:]}: {file.resolve()}")
+
+
+def _attack(text: str) -> tuple[str, dict[str, Any]]:
+    """An attack and its keys, of 'pgd:eps=8/255,iters=20'.
+
+    Raises:
+        ValueError: written in another way.
+    """
+    name, _, rest = text.partition(":")
+    keys: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, _, value = pair.partition("=")
+        above, _, below = value.partition("/")
+        try:
+            number = float(above) / (float(below) if below else 1)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(
+                f"--attack is written like pgd:eps=8/255,step=2/255,iters=20, got {text!r}."
+            ) from None
+        keys[key] = int(number) if key in ("iters", "random_start") else number
+    return name, keys
+
+
+def _of_mm(
+    config: str, checkpoints: Sequence[Path], data: Path | None, given: dict[str, Any], device: str
+) -> tuple[list[Subject], Data, Settings]:
+    """Networks and data of an mm config."""
+    from mixplug.optional import optional
+
+    optional("mmpretrain", "mm", "mixplug eval card")
+    from mixplug.adapters import mm_card
+    from mixplug.adapters.mm_embed import read_config
+    from mixplug.evaluation.card import Settings
+    from mixplug.evaluation.card.checkpoints import expand, names_of
+
+    try:
+        read = read_config(find_config(config))
+    except typer.BadParameter as error:
+        raise ValueError(error.message) from None
+    if data is not None or not checkpoints:
+        raise ValueError(
+            "With an mm config, --data is its test_dataloader, and a checkpoint is needed."
+        )
+    own = dict(read.get("card") or {})
+    own["ood"] = [*own.get("ood", ()), *given.pop("ood", ())]
+    settings = Settings.of({**own, **given})
+    paths = expand(checkpoints)
+    measured = mm_card.data_of(read, settings)
+    named = zip(paths, names_of(paths), strict=True)
+    return [mm_card.subject_of(read, p, name, device) for p, name in named], measured, settings
+
+
+def _of_timm(
+    config: str, checkpoints: Sequence[Path], data: Path | None, given: dict[str, Any], device: str
+) -> tuple[list[Subject], Data, Settings]:
+    """A network of timm by name, with its own weights or those of checkpoints."""
+    from mixplug.optional import optional
+
+    optional("timm", "timm", "mixplug eval card")
+    from mixplug.adapters import timm_card
+    from mixplug.evaluation.card import Settings
+    from mixplug.evaluation.card.checkpoints import expand, names_of
+
+    if data is None:
+        raise ValueError("With timm:NAME, --data names the folder of images.")
+    settings = Settings.of(given)
+    model = config.removeprefix(_TIMM)
+    paths = expand(checkpoints)
+    wanted = list(zip(paths, names_of(paths), strict=True)) or [(None, model)]
+    subjects = [timm_card.subject_of(model, path, name, device) for path, name in wanted]
+    return subjects, timm_card.data_of(subjects[0], data, settings), settings

@@ -1,0 +1,100 @@
+"""``mixplug demo card``: how reliable two networks of the first demo are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+import mixplug
+from mixplug.data.digits import NUM_CLASSES, digits
+from mixplug.demo.classification import FEATURES, checkpoint_of, network
+from mixplug.evaluation.card import Card, Data, Settings, Stream, Subject, make_card
+from mixplug.evaluation.card.checkpoints import facts_of
+from mixplug.evaluation.card.outside import Unnamed, outside
+from mixplug.evaluation.frozen import Tick, fingerprint
+from mixplug.optional import optional
+from mixplug.weights import load, read
+
+METHODS = ("no mixup", "AlignMixup")
+_SIZE = 8
+
+
+class Patches(Dataset[Tensor]):
+    """Patches (1, 8, 8) in [0, 1] of the two photographs that ship with scikit-learn.
+
+    Args:
+        count: how many, from all over the photographs.
+    """
+
+    def __init__(self, count: int) -> None:
+        datasets = optional("sklearn.datasets", "demo", "The photographs")
+        photographs = [torch.from_numpy(one) for one in datasets.load_sample_images().images]
+        grey = torch.stack(photographs).float().mean(-1) / 255  # (2, H, W)
+        cells = grey.unfold(1, _SIZE, _SIZE).unfold(2, _SIZE, _SIZE).flatten(0, 2)
+        self.patches = cells[:: len(cells) // count][:count, None]
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """A patch."""
+        return self.patches[index]
+
+
+def run(folder: Path, out: Path, seed: int, tick: Tick) -> tuple[Card, Data]:
+    """A card of two checkpoints of ``mixplug demo classification``.
+
+    Args:
+        folder: where they are.
+        out: for the cache.
+        seed: of all draws.
+        tick: of :func:`mixplug.evaluation.card.make_card`.
+
+    Raises:
+        ValueError: they are not there.
+    """
+    settings = Settings(seed=seed, neighbours=10)
+    test = _stream("test")
+    patches = Patches(len(test))
+    photographs = Stream("photographs", Unnamed(patches), f"patches {len(patches)}")
+    data = Data(
+        test,
+        [str(digit) for digit in range(NUM_CLASSES)],
+        _stream("train"),
+        [photographs, *outside(settings, test)],
+    )
+    return make_card(subjects(folder, METHODS), data, settings, out, tick), data
+
+
+def subjects(folder: Path, methods: Sequence[str]) -> list[Subject]:
+    """Networks of the first demo.
+
+    Raises:
+        ValueError: a checkpoint that is not there, or that does not fit.
+    """
+    made = []
+    for method in methods:
+        path = checkpoint_of(folder, method)
+        if not path.is_file():
+            raise ValueError(f"There is no checkpoint {path}. Make it: mixplug demo classification")
+        model, found = network(), read(path)
+        load(model, found, 1.0, source=path.name)
+        stages = mixplug.Stages(
+            model.eval().requires_grad_(False), FEATURES, classifier="fc", last="act"
+        )
+        print_of = fingerprint(model)
+        made.append(Subject(method, stages, _as_it_is, print_of, facts_of(path, found)))
+    return made
+
+
+def _stream(split: str) -> Stream:
+    images, labels = digits(split, size=_SIZE)
+    return Stream(split, TensorDataset(images, labels), f"digits {split} {len(images)} {_SIZE}")
+
+
+def _as_it_is(pixels: Tensor) -> Tensor:
+    return pixels
