@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
 import torch
 from reference import calibration as naive
+from reference.compare import assert_near
 from torch import Tensor
 from torch.testing import assert_close
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from mixplug.functional import (
+from mixplug.functional import calibration
+from mixplug.functional.calibration import (
     calibration_bins,
     expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
     overconfidence_error,
 )
 
@@ -108,6 +114,147 @@ def test_one_bin_compares_the_means() -> None:
     assert float(expected_calibration_error(probabilities, labels, 1)) == pytest.approx(
         0.75 - 1 / 3
     )
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_error_is_that_of_torchmetrics(bins: int) -> None:
+    """Their bins are [a, b), ours (a, b]: the same where no confidence is on an edge."""
+    probabilities = (2 * torch.randn(300, 6)).softmax(-1)
+    labels = torch.randint(6, (300,))
+    wanted = multiclass_calibration_error(probabilities, labels, 6, bins, "l1")
+    found = expected_calibration_error(probabilities, labels, bins)
+    assert float(found) == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_likelihood_equals_the_loop(dtype: torch.dtype) -> None:
+    logits, labels = 5 * torch.randn(30, 4, dtype=dtype), torch.randint(4, (30,))
+    value = negative_log_likelihood(logits, labels)
+    assert value.dtype == dtype
+    wanted = naive.negative_log_likelihood(logits.tolist(), labels.tolist())
+    assert_near(value, torch.tensor(wanted, dtype=torch.float64))
+
+
+def test_likelihood_by_hand() -> None:
+    """Probabilities 1/2 and 1/8: log 4 on average. A guess of 8 classes: log 8. Far off: 2e4."""
+    logits = torch.tensor([[2.0, 1, 1], [6.0, 1, 1]]).log()
+    assert float(negative_log_likelihood(logits, torch.tensor([0, 2]))) == pytest.approx(
+        math.log(4)
+    )
+    guess = negative_log_likelihood(torch.full((3, 8), 7.0), torch.tensor([0, 4, 7]))
+    assert float(guess) == pytest.approx(math.log(8))
+    assert float(negative_log_likelihood(torch.tensor([[0, 2e4]]), torch.tensor([0]))) == 2e4
+
+
+def test_likelihood_of_half_precision_is_in_float32() -> None:
+    logits, labels = torch.randn(6, 5).to(torch.bfloat16), torch.randint(5, (6,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = negative_log_likelihood(logits, labels)
+    assert_close(value, negative_log_likelihood(logits.float(), labels), rtol=0, atol=0)
+
+
+def noisy(n: int, k: int, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Logits of true probabilities, times a scale, and labels drawn of them."""
+    logits = 2 * torch.randn(n, k, dtype=dtype)
+    return scale * logits, logits.softmax(1).multinomial(1)[:, 0]
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 6.0])
+def test_temperature_equals_the_search_on_grids(scale: float, dtype: torch.dtype) -> None:
+    logits, labels = noisy(40, 4, scale, dtype)
+    found = fit_temperature(logits, labels)
+    assert found.dtype == dtype
+    # values of a minimum are flat: a search on them knows half of the digits
+    assert float(found) == pytest.approx(
+        naive.fit_temperature(logits.tolist(), labels.tolist()), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("scale", [0.03, 0.5, 1.0, 7.0, 100.0])
+def test_temperature_of_true_frequencies_is_their_scale(scale: float, dtype: torch.dtype) -> None:
+    """Logits are log-probabilities 1/2, 1/4, 1/8, 1/8 of classes seen 4, 2, 1 and 1 times."""
+    logits = torch.tensor([4.0, 2, 1, 1], dtype=dtype).log().expand(8, 4) * scale
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])
+    assert float(fit_temperature(logits, labels)) == pytest.approx(scale, rel=1e-6)
+
+
+def test_temperature_scales_with_the_logits_and_not_with_their_offset() -> None:
+    logits, labels = noisy(50, 5, 1.0, torch.float64)
+    found = fit_temperature(logits, labels)
+    for scale in (1e-2, 0.3, 17.0):
+        assert_close(fit_temperature(scale * logits, labels), scale * found, rtol=1e-9, atol=0)
+    offset = 100 * torch.randn(50, 1, dtype=torch.float64)
+    assert_close(fit_temperature(logits + offset, labels), found, rtol=1e-9, atol=0)
+    half = fit_temperature(logits / found, labels)
+    assert_close(half, torch.ones_like(half), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_likelihood_is_never_worse_at_the_temperature(seed: int) -> None:
+    """Neither than at 1 nor than nearby, also of labels that have nothing to do with logits."""
+    torch.manual_seed(seed)
+    logits, labels = 10 ** (seed - 4) * torch.randn(9, 3).double(), torch.randint(3, (9,))
+    found = fit_temperature(logits, labels)
+    value = negative_log_likelihood(logits / found, labels)
+    assert value <= negative_log_likelihood(logits, labels) + 1e-12
+    for ratio in (0.9, 1.1):
+        if calibration.TEMPERATURES[0] <= ratio * found <= calibration.TEMPERATURES[1]:
+            assert value <= negative_log_likelihood(logits / (ratio * found), labels) + 1e-12
+
+
+def test_temperature_changes_no_prediction() -> None:
+    logits, labels = noisy(60, 5, 9.0, torch.float32)
+    scaled = logits / fit_temperature(logits, labels)
+    assert (scaled.argmax(1) == logits.argmax(1)).all()
+    before = expected_calibration_error(logits.softmax(1), labels)
+    assert expected_calibration_error(scaled.softmax(1), labels) < before
+
+
+def test_temperature_at_its_bounds(dtype: torch.dtype) -> None:
+    """All right: as sure as can be. All wrong: a guess. Both: by whether more is right."""
+    logits = torch.tensor([[3.0, 0, 0], [0, 2, 0]], dtype=dtype)
+    assert float(fit_temperature(logits, torch.tensor([0, 1]))) == pytest.approx(1e-3)
+    assert float(fit_temperature(logits, torch.tensor([1, 2]))) == pytest.approx(1e3)
+    assert float(fit_temperature(1e4 * logits, torch.tensor([0, 1]))) == pytest.approx(1e-3)
+    assert float(fit_temperature(logits[:1], torch.tensor([0]))) == pytest.approx(1e-3)
+
+
+def test_temperature_of_equal_logits_is_1() -> None:
+    logits = torch.tensor([[5.0, 5], [-2, -2], [0, 0]])
+    assert fit_temperature(logits, torch.tensor([0, 1, 1])) == 1
+    assert fit_temperature(torch.randn(4, 1), torch.zeros(4, dtype=torch.long)) == 1
+
+
+def test_temperature_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = noisy(50, 5, 3.0, torch.float64)
+    whole = fit_temperature(logits, labels)
+    monkeypatch.setattr(calibration, "_BLOCK", 35)
+    assert_close(fit_temperature(logits, labels), whole, rtol=1e-9, atol=0)
+
+
+def test_temperature_leaves_no_gradient_and_its_input_alone() -> None:
+    logits = torch.randn(20, 3, requires_grad=True)
+    copy = logits.detach().clone()
+    assert not fit_temperature(logits, torch.randint(3, (20,))).requires_grad
+    assert (logits == copy).all()
+
+
+L2 = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize("call", [negative_log_likelihood, fit_temperature])
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (L2, [0], r" needs logits \(B, K\) and labels \(B,\) with B >= 1, got \(2, 3\) and \(1,\)"),
+        (L2[:0], [], r"with B >= 1, got \(0, 3\) and \(0,\)\."),
+        (L2, [0, 3], r" needs classes in \[0, 3\), got 0 to 3\."),
+        (L2, [-1, 1], r" needs classes in \[0, 3\), got -1 to 1\."),
+        (L2 / 0, [0, 1], r" needs finite logits, but there are NaN or infinite values\."),
+    ],
+)
+def test_errors_of_logits(call, logits: Tensor, labels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=call.__name__ + f".*{message.lstrip()}"):
+        call(logits, torch.tensor(labels, dtype=torch.long))
 
 
 def test_calibration_errors() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def bins_of(
     probabilities: list[list[float]], labels: list[int], bins: int
@@ -32,3 +34,24 @@ def expected_calibration_error(
 def overconfidence_error(probabilities: list[list[float]], labels: list[int], bins: int) -> float:
     """sum_i |B_i| / n conf(B_i) max(conf(B_i) - acc(B_i), 0) (Thulasidasan et al., 2019)."""
     return sum(s * c * max(c - a, 0.0) for s, a, c in bins_of(probabilities, labels, bins))
+
+
+def negative_log_likelihood(logits: list[list[float]], labels: list[int], t: float = 1.0) -> float:
+    """Mean of -log softmax(z / T)_y, the largest logit taken out before exp."""
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        z = [value / t for value in row]
+        top = max(z)
+        total += top + math.log(math.fsum(math.exp(value - top) for value in z)) - z[label]
+    return total / len(labels)
+
+
+def fit_temperature(logits: list[list[float]], labels: list[int]) -> float:
+    """Grids of T from 1e-3 to 1e3 in equal ratios, each finer around the best of the last."""
+    low, high = math.log(1e-3), math.log(1e3)
+    for _ in range(8):
+        grid = [low + (high - low) * i / 20 for i in range(21)]
+        values = [negative_log_likelihood(logits, labels, math.exp(t)) for t in grid]
+        best = values.index(min(values))
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, 20)]
+    return math.exp((low + high) / 2)

@@ -1,0 +1,111 @@
+"""Calibration batch by batch against all examples at once, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from mixplug.functional.calibration import (
+    calibration_bins,
+    expected_calibration_error,
+    overconfidence_error,
+)
+from mixplug.metrics.calibration import CalibrationMetrics
+
+
+def predictions(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return 3 * torch.randn(n, 4, dtype=dtype), torch.randint(4, (n,))
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 100])
+@pytest.mark.parametrize("bins", [1, 15])
+def test_batches_make_the_numbers_of_all_at_once(size: int, bins: int, dtype: torch.dtype) -> None:
+    logits, labels = predictions(60, dtype)
+    whole, metric = logits.softmax(1), CalibrationMetrics(bins)
+    for rows, y in zip(whole.split(size), labels.split(size), strict=True):
+        metric.update(rows, y)
+    for mine, other in zip(metric.diagram(), calibration_bins(whole, labels, bins), strict=True):
+        assert_close(mine, other, rtol=1e-12, atol=1e-15)
+    confidence, predicted = whole.double().max(1)
+    assert metric.compute() == {
+        "ece": pytest.approx(float(expected_calibration_error(whole, labels, bins)), rel=1e-12),
+        "oe": pytest.approx(float(overconfidence_error(whole, labels, bins)), rel=1e-12),
+        "accuracy": pytest.approx(float((predicted == labels).double().mean())),
+        "confidence": pytest.approx(float(confidence.mean())),
+    }
+
+
+def test_by_hand() -> None:
+    """Two bins: 0.4 is right; 0.75 twice, one of them right. ECE 1/3 3/5 + 2/3 1/4, OE 2/3 3/16."""
+    metric = CalibrationMetrics(2)
+    metric.update(torch.tensor([[0.4, 0.3, 0.3]], dtype=torch.float64), torch.tensor([0]))
+    rows = torch.tensor([[0.75, 0.25, 0], [0, 0.25, 0.75]]).double()
+    metric.update(rows, torch.tensor([0, 1]))
+    assert metric.compute() == {
+        "ece": pytest.approx(1 / 5 + 1 / 6),
+        "oe": pytest.approx(1 / 8),
+        "accuracy": pytest.approx(2 / 3),
+        "confidence": pytest.approx(1.9 / 3),
+    }
+    assert metric.sums.tolist() == [[1, 2], [1, 1], [0.4, 1.5]]
+
+
+def test_logits_are_brought_to_probabilities(dtype: torch.dtype) -> None:
+    logits, labels = predictions(20, dtype)
+    of_logits, of_rows = CalibrationMetrics(), CalibrationMetrics()
+    of_logits.update_logits(logits, labels)
+    of_rows.update(logits.softmax(1), labels)
+    assert of_logits.compute() == of_rows.compute()
+    half = CalibrationMetrics()
+    half.update_logits(logits.to(torch.bfloat16), labels)
+    of_rows.reset()
+    of_rows.update(logits.to(torch.bfloat16).float().softmax(1), labels)
+    assert half.compute() == of_rows.compute()
+
+
+def test_ranks_that_merge_make_one() -> None:
+    logits, labels = predictions(41, torch.float32)
+    one, first, second = CalibrationMetrics(), CalibrationMetrics(), CalibrationMetrics()
+    one.update_logits(logits, labels)
+    first.update_logits(logits[:10], labels[:10])
+    second.update_logits(logits[10:], labels[10:])
+    before = second.sums.clone()
+    first.merge(second)
+    assert_close(first.sums, one.sums, rtol=1e-12, atol=0)
+    assert (second.sums == before).all()
+
+
+def test_reset_forgets() -> None:
+    logits, labels = predictions(9, torch.float32)
+    metric, fresh = CalibrationMetrics(), CalibrationMetrics()
+    metric.update_logits(logits[:4], labels[:4])
+    metric.reset()
+    metric.update_logits(logits[4:], labels[4:])
+    fresh.update_logits(logits[4:], labels[4:])
+    assert metric.compute() == fresh.compute()
+
+
+def test_two_of_them_share_nothing_and_keep_no_graph() -> None:
+    logits, labels = predictions(5, torch.float32)
+    metric, other = CalibrationMetrics(), CalibrationMetrics()
+    metric.update_logits(logits.requires_grad_(), labels)
+    assert not metric.sums.requires_grad and other.sums.sum() == 0
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"CalibrationMetrics needs bins >= 1, got 0\."):
+        CalibrationMetrics(0)
+    metric = CalibrationMetrics()
+    with pytest.raises(ValueError, match=r"calibration needs one example at least, got none\."):
+        metric.compute()
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 2\.5: logits go to update_logits\."):
+        metric.update(torch.tensor([[2.5, 0.1]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got nan"):
+        metric.update_logits(torch.tensor([[float("nan"), 0.1]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"got \(2, 3\) and \(1,\)\."):
+        metric.update(torch.full((2, 3), 0.3), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"merge needs the same bins, got 15 and 10\."):
+        metric.merge(CalibrationMetrics(10))
+    assert metric.sums.sum() == 0
