@@ -24,6 +24,7 @@ import mixplug.adapters.mm_data
 import mixplug.adapters.mm_image_folders
 import mixplug.adapters.mm_knn
 import mixplug.adapters.mm_metric
+import mixplug.adapters.mm_open_domain
 import mixplug.adapters.mm_pretrained
 import mixplug.adapters.mm_samplers
 import mixplug.adapters.mm_selfsup

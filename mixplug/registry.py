@@ -21,6 +21,7 @@ DATASETS = root.Registry(
     locations=[
         "mixplug.adapters.mm_data",
         "mixplug.adapters.mm_image_folders",
+        "mixplug.adapters.mm_open_domain",
         "mixplug.adapters.mm_clips",
         "mixplug.adapters.mm_tracker",
     ],
@@ -38,6 +39,7 @@ METRICS = root.Registry(
     locations=[
         "mixplug.adapters.mm_metrics",
         "mixplug.adapters.mm_knn",
+        "mixplug.adapters.mm_open_domain",
         "mixplug.adapters.mm_tracker",
     ],
     **_SCOPE,

@@ -67,3 +67,18 @@ def noisy(color: Sequence[int], count: int, seed: int, side: int = 40) -> list[n
     """Images of one colour and some noise."""
     drawn = np.random.default_rng(seed).integers(-20, 21, (count, side, side, 3))
     return list((np.asarray(color) + drawn).clip(0, 255).astype(np.uint8))
+
+
+def office_home(root: Path, count: int, classes: Sequence[str]) -> Path:
+    """root/DOMAIN/CLASS/00001.jpg and so on, ``count`` each, all of them the same grey image."""
+    first = root / "grey.jpg"
+    root.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 10), (128, 128, 128)).save(first)
+    for domain in ("Art", "Clipart", "Product", "Real World"):
+        for name in classes:
+            folder = root / domain / name
+            folder.mkdir(parents=True)
+            for number in range(1, count + 1):
+                (folder / f"{number:05}.jpg").write_bytes(first.read_bytes())
+    first.unlink()
+    return root

@@ -38,18 +38,28 @@ class MPerClassSampler(samplers.MPerClassSampler):
 
 @DATA_SAMPLERS.register_module()
 class ClassBalancedSampler(samplers.ClassBalancedSampler):
-    """Examples of uniformly drawn classes.
+    """Examples of uniformly drawn classes, or of uniformly drawn domains.
 
     Args:
         dataset: whose examples have one class each.
         seed: equal on all ranks; None is one that they agree on.
         length: examples of an epoch over all ranks; None is as many as there are.
+        key: of an example's data info, an integer that takes the place of the class, such as
+            'domain' of mixplug.OfficeHome.
+
+    Raises:
+        ValueError: an example without that key.
     """
 
     def __init__(
-        self, dataset: BaseDataset, seed: int | None = None, length: int | None = None
+        self,
+        dataset: BaseDataset,
+        seed: int | None = None,
+        length: int | None = None,
+        key: str | None = None,
     ) -> None:
-        super().__init__(class_labels(dataset), *_place(seed), length)
+        labels = class_labels(dataset) if key is None else _values(dataset, key)
+        super().__init__(labels, *_place(seed), length)
 
 
 def class_labels(dataset: BaseDataset) -> list[int]:
@@ -73,6 +83,16 @@ def _label(dataset: BaseDataset, index: int) -> int:
             f"{type(dataset).__name__} has {found}."
         )
     return int(found[0])
+
+
+def _values(dataset: BaseDataset, key: str) -> list[int]:
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    for info in infos:
+        if key not in info:
+            raise ValueError(
+                f"Examples of {type(dataset).__name__} have no {key!r}, there are {sorted(info)}."
+            )
+    return [int(info[key]) for info in infos]
 
 
 def _place(seed: int | None) -> tuple[int, int, int]:
