@@ -1,6 +1,7 @@
-"""How embeddings lie in their space: alignment, uniformity, utilization.
+"""How embeddings lie in their space: alignment, uniformity, utilization, intrusion distance.
 
-Letters: B examples, D width, Q queries, N gallery items. Nothing of size B x B is ever held.
+Letters: B examples, D width, Q queries, N gallery items, M mixed examples. Nothing of
+size B x B is ever held.
 """
 
 from __future__ import annotations
@@ -126,6 +127,72 @@ def utilization(queries: Tensor, gallery: Tensor) -> Tensor:
     parts = zip(queries.split(_BLOCK), ids[:, 0].split(_BLOCK), strict=True)
     squares = [(q.to(dtype) - gallery[i].to(dtype)).square().sum(1) for q, i in parts]
     return torch.cat(squares).mean()
+
+
+def intrusion_distance(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
+    r"""Intrusion distance (5.4.7): how far mixtures stay from classes that are not in them.
+
+        mean over z~   of   min_z ||z~ - z||^2,   z clean, of a class without any weight in z~
+
+    Higher is better. Mixtures that leave no other class are left out of the mean. With MultiMix as
+    it trains, m = b, every class of the batch is in every mixture, and the measure is empty. To
+    have it, let ``clean`` hold examples of other classes too, with a weight of 0.
+
+    Args:
+        mixed: z~, (M, D), whatever space they were mixed in.
+        weights: of the clean examples in each, (M, B), >= 0; only whether they are 0 matters.
+        clean: z, (B, D). [0] defines no length of embeddings; none is given to them here.
+        labels: classes of the clean ones, (B,).
+
+    Returns:
+        Scalar in float32, or float64 if given; squared units of the embeddings.
+
+    Raises:
+        ValueError: shapes do not fit, an empty set, a value that is not finite, a negative weight,
+            or no mixture that leaves another class.
+
+    - [0]: thesis 5.4.7; the phenomenon: MixUp as Locally Linear Out-Of-Manifold Regularization,
+      2019, https://arxiv.org/abs/1809.02499
+    """
+    _check_mixed(mixed, weights, clean, labels)
+    known, classes = labels.unique(return_inverse=True)
+    dtype, block = exact_dtype(mixed), max(1, _PAIRS // len(clean))
+    with torch.autocast(mixed.device.type, enabled=False):
+        z = clean.to(dtype)
+        centre = z.mean(0)  # distances stay, and cancel less digits
+        total, count = z.new_zeros(()), z.new_zeros(())
+        for part, weight in zip(mixed.split(block), weights.split(block), strict=True):
+            rows = part.to(dtype)
+            inside = weight.new_zeros(len(weight), len(known), dtype=torch.int32)
+            inside.index_add_(1, classes, (weight > 0).int())
+            taken = (inside > 0)[:, classes]  # (rows, B): of a class in the mixture
+            with torch.no_grad():
+                squares = _squared(rows - centre, z - centre).masked_fill(taken, torch.inf)
+                ids = squares.argmin(1)
+            there = ~taken.all(1)
+            distance = (rows - z[ids]).square().sum(1)
+            total, count = total + (distance * there).sum(), count + there.sum()
+    if not count:
+        raise ValueError(
+            f"intrusion_distance needs a clean class without weight in a mixture, but all "
+            f"{len(known)} classes have weight in all {len(mixed)} mixtures (as with m = b)."
+        )
+    return total / count
+
+
+def _check_mixed(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Tensor) -> None:
+    check_embeddings("intrusion_distance", "mixed", mixed)
+    check_embeddings("intrusion_distance", "clean", clean)
+    shape = len(mixed), len(clean)
+    if mixed.shape[1] != clean.shape[1] or weights.shape != shape or labels.shape != shape[1:]:
+        raise ValueError(
+            f"intrusion_distance needs mixed (M, D), weights (M, B), clean (B, D) and labels (B,), "
+            f"got {tuple(mixed.shape)}, {tuple(weights.shape)}, {tuple(clean.shape)} and "
+            f"{tuple(labels.shape)}."
+        )
+    least = float(weights.min())
+    if not least >= 0:  # NaN is not
+        raise ValueError(f"intrusion_distance needs weights >= 0, got one of {least:.4g}.")
 
 
 def _squares_of_pairs(e: Tensor, classes: Tensor, count: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Alignment, uniformity and utilization against loops over pairs, and limits known on paper."""
+"""Alignment, uniformity, utilization and intrusion distance by loops over pairs, and on paper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from torch import Tensor
 
 from mixplug.bench.measure import peak_bytes
 from mixplug.functional import representation
-from mixplug.functional.representation import alignment, uniformity, utilization
+from mixplug.functional.representation import (
+    alignment,
+    intrusion_distance,
+    uniformity,
+    utilization,
+)
 
 
 def wanted(value: float) -> Tensor:
@@ -144,6 +149,93 @@ def test_more_training_examples_utilize_no_less() -> None:
     assert utilization(queries, gallery) < utilization(queries, gallery[:20])
 
 
+def mixtures(m: int, b: int, classes: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Mixed embeddings, weights with many zeros, clean embeddings, labels out of order."""
+    clean = torch.randn(b, 4, dtype=dtype)
+    weights = torch.rand(m, b, dtype=dtype) * (torch.rand(m, b) < 2 / b)
+    weights[torch.arange(m), torch.randint(b, (m,))] = 1
+    weights = weights / weights.sum(1, keepdim=True)
+    return weights @ clean, weights, clean, torch.randint(classes, (b,)) * 5 - 3
+
+
+@pytest.mark.parametrize("pairs", [1 << 22, 60, 1])
+@pytest.mark.parametrize(("m", "b", "classes"), [(30, 12, 6), (9, 20, 2), (40, 5, 3)])
+def test_intrusion_equals_the_loop(
+    m: int, b: int, classes: int, pairs: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some mixtures have all classes of few, which the mean leaves out."""
+    monkeypatch.setattr(representation, "_PAIRS", pairs)
+    given = mixtures(m, b, classes, dtype)
+    value = intrusion_distance(*given)
+    assert value.dtype == dtype
+    expected, counted = naive.intrusion_distance(*(t.tolist() for t in given))
+    assert counted < m or classes > 2
+    assert_near(value, wanted(expected))
+
+
+def test_intrusion_by_hand(dtype: torch.dtype) -> None:
+    """On a line: class 0 at 0 and 2.5, class 1 at 4, class 2 at 10. A mixture of the first and the
+    third, at 3, is nearest to 2.5, which is of a class in it though without weight: 7^2 remains.
+    At 9, a mixture of classes 1 and 2, class 0 is 6.5 away. The last has all classes."""
+    clean = torch.tensor([[0.0], [2.5], [4.0], [10.0]], dtype=dtype)
+    labels = torch.tensor([0, 0, 1, 2])
+    weights = torch.tensor(
+        [[0.25, 0, 0.75, 0], [0, 0, 1 / 6, 5 / 6], [0.25, 0, 0.25, 0.5]], dtype=dtype
+    )
+    value = intrusion_distance(weights @ clean, weights, clean, labels)
+    assert float(value) == pytest.approx((49 + 6.5**2) / 2)
+    assert float(intrusion_distance(clean[2:3], weights[1:2], clean, labels)) == 1.5**2
+
+
+def test_a_mixture_on_another_class_intrudes_by_exactly_0() -> None:
+    """Far from 0, where squares in float32 leave no digit."""
+    clean = torch.tensor([[1000.0, 1], [1002.0, 1], [1001.0, 1]])
+    weights = torch.tensor([[0.5, 0.5, 0]])
+    assert float(intrusion_distance(weights @ clean, weights, clean, torch.arange(3))) == 0
+
+
+def test_only_whether_weights_are_0_matters() -> None:
+    mixed, weights, clean, labels = mixtures(20, 10, 6, torch.float64)
+    value = intrusion_distance(mixed, weights, clean, labels)
+    assert value == intrusion_distance(mixed, (weights > 0).float(), clean, labels)
+    tiny = torch.where(weights > 0, 1e-30, 0.0)
+    assert value == intrusion_distance(mixed, tiny, clean, labels)
+
+
+def test_more_clean_classes_intrude_no_less() -> None:
+    """Also those outside of the batch, where every mixture has all classes of the batch."""
+    clean, batch = torch.randn(30, 3), 6
+    labels = torch.arange(30) % 10
+    weights = torch.rand(8, batch)
+    weights = weights / weights.sum(1, keepdim=True)
+    mixed = weights @ clean[:batch]
+    with pytest.raises(ValueError, match=r"all 6 classes have weight in all 8 mixtures"):
+        intrusion_distance(mixed, weights, clean[:batch], labels[:batch])
+    values = []
+    for known in (10, 20, 30):
+        padded = torch.cat([weights, torch.zeros(8, known - batch)], 1)
+        values.append(float(intrusion_distance(mixed, padded, clean[:known], labels[:known])))
+    assert values == sorted(values, reverse=True) and values[0] > values[2]
+
+
+def test_gradient_of_intrusion_is_that_of_the_nearest() -> None:
+    mixed, weights, clean, labels = mixtures(15, 8, 5, torch.float64)
+    mixed, clean = mixed.detach().requires_grad_(), clean.requires_grad_()
+    others = ((weights > 0).double() @ (labels[:, None] == labels).double()) == 0
+    squares = (mixed[:, None] - clean).square().sum(-1).masked_fill(~others, torch.inf)
+    plain = squares.amin(1)[others.any(1)].mean()
+    value = intrusion_distance(mixed, weights, clean, labels)
+    assert_same_gradients(value, plain, [("mixed", mixed), ("clean", clean)])
+
+
+def test_intrusion_never_holds_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(representation, "_PAIRS", 20_000)
+    mixed, clean = torch.randn(1000, 4), torch.randn(1000, 4)
+    weights, labels = torch.eye(1000), torch.arange(1000) % 20
+    peak = peak_bytes(lambda: intrusion_distance(mixed, weights, clean, labels))
+    assert peak < 1000 * 1000 * 4 / 5
+
+
 E4 = torch.ones(4, 2)
 
 
@@ -164,6 +256,27 @@ E4 = torch.ones(4, 2)
         (lambda: utilization(E4, E4[:0]), r"utilization needs gallery \(B, D\) with B >= 1"),
         (lambda: utilization(E4, torch.ones(3, 5)), r"of one width, got 2 and 5\."),
         (lambda: utilization(E4 * float("nan"), E4), r"utilization needs finite queries"),
+        (
+            lambda: intrusion_distance(E4, E4, E4, torch.arange(4)),
+            r"got \(4, 2\), \(4, 2\), \(4, 2\) and \(4,\)\.",
+        ),
+        (lambda: intrusion_distance(E4, torch.eye(4), E4, torch.arange(3)), r"and \(3,\)\."),
+        (
+            lambda: intrusion_distance(E4[:, :1], torch.eye(4), E4, torch.arange(4)),
+            r"intrusion_distance needs mixed \(M, D\), .* got \(4, 1\)",
+        ),
+        (
+            lambda: intrusion_distance(E4, -torch.eye(4), E4, torch.arange(4)),
+            r"intrusion_distance needs weights >= 0, got one of -1\.",
+        ),
+        (
+            lambda: intrusion_distance(E4, torch.eye(4), E4, torch.zeros(4)),
+            r"but all 1 classes have weight in all 4 mixtures \(as with m = b\)\.",
+        ),
+        (
+            lambda: intrusion_distance(E4 / 0, torch.eye(4), E4, torch.arange(4)),
+            r"intrusion_distance needs finite mixed",
+        ),
     ],
 )
 def test_errors(call, message: str) -> None:

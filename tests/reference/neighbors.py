@@ -104,3 +104,20 @@ def uniformity(embeddings: Rows, t: float) -> float:
 def utilization(queries: Rows, gallery: Rows) -> float:
     """(4.25)."""
     return math.fsum(min(distance("l2", q, x) for x in gallery) for q in queries) / len(queries)
+
+
+def intrusion_distance(
+    mixed: Rows, weights: Rows, clean: Rows, labels: Sequence[int]
+) -> tuple[float, int]:
+    """(5.4.7): the mean over mixtures that leave a class, and how many these are."""
+    found = []
+    for z, row in zip(mixed, weights, strict=True):
+        inside = {label for label, weight in zip(labels, row, strict=True) if weight > 0}
+        others = [
+            distance("l2", z, e)
+            for e, label in zip(clean, labels, strict=True)
+            if label not in inside
+        ]
+        if others:
+            found.append(min(others))
+    return (math.fsum(found) / len(found) if found else math.nan), len(found)
