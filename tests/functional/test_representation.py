@@ -188,10 +188,10 @@ def test_intrusion_by_hand(dtype: torch.dtype) -> None:
 
 
 def test_a_mixture_on_another_class_intrudes_by_exactly_0() -> None:
-    """Far from 0, where squares in float32 leave no digit."""
-    clean = torch.tensor([[1000.0, 1], [1002.0, 1], [1001.0, 1]])
-    weights = torch.tensor([[0.5, 0.5, 0]])
-    assert float(intrusion_distance(weights @ clean, weights, clean, torch.arange(3))) == 0
+    """Far from 0, where squares in float32 would take the third for as near as the fourth."""
+    clean = torch.tensor([[1000.0, 1], [1002.0, 1], [1001.0625, 1], [1001.0, 1]])
+    weights = torch.tensor([[0.5, 0.5, 0, 0]])
+    assert float(intrusion_distance(weights @ clean, weights, clean, torch.arange(4))) == 0
 
 
 def test_only_whether_weights_are_0_matters() -> None:
