@@ -56,8 +56,8 @@ from mixplug.functional.transport import sinkhorn
 __all__ = [
     "align",
     "alignment",
-    "assignment",
     "apgd",
+    "assignment",
     "attention_map",
     "calibration_bins",
     "cls_attention",

@@ -96,19 +96,65 @@ def align(
     Raises:
         ValueError: the maps are not of one 4-D shape, eps <= 0 or iters < 0.
     """
+    rows, columns = assignment(a, b, eps, iters, normalize_cost, tol)
+    columns_a, columns_b = a.flatten(2), b.flatten(2)
+    return _gather(columns_b, rows.mT).view_as(a), _gather(columns_a, columns).view_as(b)
+
+
+@torch.no_grad()
+def assignment(
+    a: Tensor,
+    b: Tensor,
+    eps: float = 0.1,
+    iters: int = 100,
+    normalize_cost: bool = False,
+    tol: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""R = N P*, whose r_ij is the probability that column i of A corresponds to column j of A'.
+
+    Arguments and errors as for :func:`align`, which has the equations.
+
+    Returns:
+        R (B, N, N) twice, whose rows (for A~) and whose columns (for A~') sum to 1; the same one
+        unless ``iters`` is 0. float32, or float64 if given, without gradient.
+    """
     if a.dim() != 4 or a.shape != b.shape:
         raise ValueError(
             f"align needs two (B, C, H, W) maps of one shape, got {a.shape}, {b.shape}."
         )
-    columns_a, columns_b = a.flatten(2), b.flatten(2)
-    with torch.no_grad():
-        cost = squared_distances(columns_a, columns_b)
-        if normalize_cost:
-            cost = cost / cost.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(cost.dtype).tiny)
-        rows = columns = sinkhorn(cost, eps, iters, axis="row", tol=tol) * cost.shape[-1]
-        if iters == 0:
-            columns = sinkhorn(cost, eps, 0, axis="column") * cost.shape[-1]
-    return _gather(columns_b, rows.mT).view_as(a), _gather(columns_a, columns).view_as(b)
+    cost = squared_distances(a.flatten(2), b.flatten(2))
+    if normalize_cost:
+        cost = cost / cost.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(cost.dtype).tiny)
+    rows = columns = sinkhorn(cost, eps, iters, axis="row", tol=tol) * cost.shape[-1]
+    if iters == 0:
+        columns = sinkhorn(cost, eps, 0, axis="column") * cost.shape[-1]
+    return rows, columns
+
+
+def correspondences(assignment: Tensor, top: int = 2, least: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Where each position goes: those that have most of its mass, and how much of it.
+
+    Args:
+        assignment: R (..., N, M), rows that sum to 1, of :func:`assignment`.
+        top: how many positions at most, 1 to M.
+        least: share of the row's largest entry below which a position counts for nothing, [0, 1].
+
+    Returns:
+        Positions (..., N, top) int64, from the strongest, and their entries r_ij (..., N, top),
+        0 where they count for nothing.
+
+    Raises:
+        ValueError: ``top`` or ``least`` out of range, or less than two dimensions.
+    """
+    if assignment.dim() < 2 or not 1 <= top <= assignment.shape[-1]:
+        raise ValueError(
+            f"correspondences needs an assignment (..., N, M) and top in [1, M], got "
+            f"{tuple(assignment.shape)} and top={top}."
+        )
+    if not 0 <= least <= 1:
+        raise ValueError(f"correspondences needs least in [0, 1], got {least}.")
+    share, index = assignment.topk(top, -1)
+    return index, torch.where(share >= least * share[..., :1], share, 0)
 
 
 def _gather(columns: Tensor, assignment: Tensor) -> Tensor:
