@@ -15,6 +15,7 @@ from mixplug.functional.calibration import calibration_bins, expected_calibratio
 from mixplug.models.decoder import ResidualDecoder
 from mixplug.optional import optional
 from mixplug.stages import Stages
+from mixplug.viz.reliability import curves
 
 LAMBDAS = (1.0, 0.75, 0.5, 0.25, 0.0)
 
@@ -42,18 +43,15 @@ def figure(
 def reliability(panel: Any, probabilities: Mapping[str, Tensor], labels: Tensor) -> None:
     """Accuracy against confidence in bins: on the diagonal a network is as right as it is sure."""
     axes = panel.subplots()
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
-    for name, rows in probabilities.items():
-        share, accuracy, confidence = calibration_bins(rows, labels, bins=10)
-        filled = share * len(labels) >= 5  # fewer say nothing about an accuracy
-        ece = 100 * float(expected_calibration_error(rows, labels))
-        label = f"{name}, ECE {ece:.1f} %"
-        axes.plot(confidence[filled], accuracy[filled], marker="o", markersize=4, label=label)
+    bins = {name: calibration_bins(rows, labels, bins=10) for name, rows in probabilities.items()}
+    errors = {
+        name: float(expected_calibration_error(rows, labels))
+        for name, rows in probabilities.items()
+    }
+    curves(axes, bins, errors, least=5 / len(labels))  # fewer say nothing about an accuracy
     axes.set(
         xlabel="confidence",
         ylabel="accuracy",
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
         title="Reliability: above the line is underconfident",
     )
     axes.legend(loc="lower right", frameon=False, title="test images of all seeds together")
