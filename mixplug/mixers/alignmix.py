@@ -20,6 +20,7 @@ from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Plan, pair
 from mixplug.mixers.pairwise import PairMixer
 from mixplug.models.autoencoder import Autoencoder, VariationalAutoencoder
+from mixplug.models.decoder import WIDTH
 from mixplug.stages import Forward, Stages
 
 _LEVELS = ("x", "A", "A'", "e")
@@ -47,7 +48,9 @@ class AlignMixup(PairMixer):
 
     Attributes:
         modes: a subset of 'x', 'A', "A'", 'e'; others are names of further modules whose maps are
-            mixed like A (the tensor E of Table 3.8), or like A' if a prime follows the name.
+            mixed like A (the tensor E of Table 3.8), or like A' if a prime follows the name. With
+            a decoder there may be none: the model is then an autoencoder, trained on clean images
+            only, for pictures of what mixing does (3.3.3).
         alpha: α of Beta(α, α).
         per_example: one λ per example; False is one per batch.
         align: align maps; False mixes them as they are (Table 3.8, "unaligned").
@@ -61,6 +64,7 @@ class AlignMixup(PairMixer):
         resolution: r of the r x r to which A is average-pooled before alignment (Table 3.8).
         decoder: None, 'ae' or 'vae'.
         image_shape: (channels, height, width) of the input, which a decoder must know beforehand.
+        decoder_width: channels of the decoder's inner maps.
         reconstruction_weight: factor of the decoder's losses. The thesis has none (1), but a sum
             over pixels is three orders above a cross-entropy: at its learning rate of 0.1 clip the
             gradient, or weigh less.
@@ -79,6 +83,7 @@ class AlignMixup(PairMixer):
     features: str | None = None
     decoder: str | None = None
     image_shape: tuple[int, int, int] | None = None
+    decoder_width: int = WIDTH
     reconstruction_weight: float = 1.0
     unfit: ClassVar = {
         **PairMixer.unfit,
@@ -90,10 +95,12 @@ class AlignMixup(PairMixer):
         """Check the settings."""
         super().__post_init__()
         names = "a non-empty tuple of 'x', 'A', \"A'\", 'e' and names of modules"
-        self.require(bool(self.modes) and not isinstance(self.modes, str), "modes", names)
+        given = bool(self.modes) or self.decoder is not None
+        self.require(given and not isinstance(self.modes, str), "modes", names)
         self.require(self.eps > 0, "eps", "> 0")
         self.require(self.iters >= 0, "iters", ">= 0")
         self.require(self.decoder in (None, *_DECODERS), "decoder", f"None or in {(*_DECODERS,)}")
+        self.require(self.decoder_width >= 1, "decoder_width", ">= 1")
         self.require(self.reconstruction_weight > 0, "reconstruction_weight", "> 0")
         if self.decoder is not None:
             shape = self.image_shape
@@ -111,7 +118,7 @@ class AlignMixup(PairMixer):
     def build_module(self, embed_dim: int) -> nn.Module:
         """The decoder D, and what a variational one needs beside it."""
         assert self.decoder is not None and self.image_shape is not None  # checked at the start
-        return _DECODERS[self.decoder](embed_dim, self.image_shape)
+        return _DECODERS[self.decoder](embed_dim, self.image_shape, self.decoder_width)
 
     def points(self) -> Sequence[str]:
         """The named modules."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplug.functional.precision import exact_dtype
-from mixplug.models.decoder import GaussianHead, ResidualDecoder
+from mixplug.models.decoder import WIDTH, GaussianHead, ResidualDecoder
 
 
 class Autoencoder(nn.Module):
@@ -17,12 +17,13 @@ class Autoencoder(nn.Module):
     Args:
         embed_dim: width D of the embedding e.
         image_shape: (C, H, W) of the images.
+        width: channels of the decoder's inner maps.
     """
 
-    def __init__(self, embed_dim: int, image_shape: Sequence[int]) -> None:
+    def __init__(self, embed_dim: int, image_shape: Sequence[int], width: int = WIDTH) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
-        self.decoder = ResidualDecoder(embed_dim, self.image_shape)
+        self.decoder = ResidualDecoder(embed_dim, self.image_shape, width)
 
     def losses(self, x: Tensor, e: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """``|x - D(e)|^2``, summed over pixels, averaged over the batch (Algorithm 1, line 7).
@@ -63,10 +64,11 @@ class VariationalAutoencoder(Autoencoder):
     Args:
         embed_dim: width D of μ and σ.
         image_shape: (C, H, W) of the images.
+        width: channels of the decoder's inner maps.
     """
 
-    def __init__(self, embed_dim: int, image_shape: Sequence[int]) -> None:
-        super().__init__(embed_dim, image_shape)
+    def __init__(self, embed_dim: int, image_shape: Sequence[int], width: int = WIDTH) -> None:
+        super().__init__(embed_dim, image_shape, width)
         self.log_variance = GaussianHead(embed_dim)
 
     def losses(self, x: Tensor, e: Tensor, noise: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from mixplug.models.preact import init_conv
 
 # 4 is the side that the CIFAR generator starts from; 7 lets 224 = 7 * 32 in by the same rule.
 MAX_START = 7
+WIDTH = 128  # of the CIFAR generator
 
 
 class ResidualDecoder(nn.Module):
@@ -33,7 +34,7 @@ class ResidualDecoder(nn.Module):
     """
 
     def __init__(
-        self, embed_dim: int, image_shape: Sequence[int] = (3, 32, 32), width: int = 128
+        self, embed_dim: int, image_shape: Sequence[int] = (3, 32, 32), width: int = WIDTH
     ) -> None:
         super().__init__()
         if embed_dim < 1 or width < 1:

@@ -22,7 +22,9 @@ from mixplug.adapters.mm_classifier import train_with
 ROOT = Path(__file__).parents[2] / "mm_configs"
 OTHERS = ("_base_", "metrix", "dora", "detection", "segmentation", "tracking", "linear", "knn")
 CONFIGS = sorted(
-    p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/*.py") if p.parts[-2] not in OTHERS
+    p.relative_to(ROOT).as_posix()
+    for p in ROOT.glob("*/*.py")
+    if p.parts[-2] not in OTHERS and not p.name.startswith("decoder_")
 )
 DIGITS = [c for c in CONFIGS if c.endswith("_digits.py")]
 IMAGENET = [c for c in CONFIGS if c.endswith("_in1k.py")]
