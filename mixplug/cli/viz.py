@@ -1,4 +1,4 @@
-"""``mixplug viz``: figures of a metric model, and of the objects that a transformer tracks."""
+"""``mixplug viz``: figures of a metric model, of tracked objects, and of aligned feature maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from mixplug.cli.screen import one_line, progress
 from mixplug.cli.tools import Grid, find_config, read_grid
 
-app = typer.Typer(no_args_is_help=True, help="Figures of a metric model, and of tracked objects.")
+app = typer.Typer(
+    no_args_is_help=True, help="Figures of models: retrieval, tracked objects, aligned maps."
+)
 
 Config = Annotated[str, typer.Argument(help="mm config, or its name in mm_configs")]
 Checkpoint = Annotated[Path, typer.Argument(help="of a training run")]
@@ -104,6 +106,61 @@ def tracks(
     _say(files, said)
 
 
+@app.command()
+def alignment(
+    first: Annotated[Path, typer.Argument(help="a picture, x")],
+    second: Annotated[Path, typer.Argument(help="another, x'")],
+    ckpt: Annotated[Path, typer.Option(help="of a training run with a decoder")],
+    config: Annotated[
+        str | None,
+        typer.Option(help="mm config, or its name in mm_configs [the one beside the checkpoint]"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="values of λ from 0 to 1")] = 7,
+    eps: Annotated[
+        float | None, typer.Option(help="ε, the entropy weight of the plan [the config's]")
+    ] = None,
+    iters: Annotated[
+        int | None, typer.Option(min=0, help="Sinkhorn iterations [the config's]")
+    ] = None,
+    out: Out = _OUT,
+) -> None:
+    """Decode two pictures' mixed maps, not aligned and aligned, and show what corresponds; PNG."""
+    from mixplug.optional import optional
+
+    with one_line(), progress(counted=False) as bar:
+        optional("mmpretrain", "mm", "mixplug viz alignment")
+        task = bar.add_task("loading", total=None)
+        path = _config(config) if config else _beside(ckpt)
+        jobs = optional("mixplug.viz.alignment_from_config", "mm", "mixplug viz alignment")
+        files, said = jobs.draw_alignment(
+            first, second, ckpt, path, steps, eps, iters, out,
+            lambda text: bar.update(task, description=text),
+        )  # fmt: skip
+        bar.update(task, description="done")
+    _say(files, said)
+
+
+def _beside(checkpoint: Path) -> Path:
+    """The config that mmengine has written into the folder of a run.
+
+    What a checkpoint itself holds of it is not read: to read a config is to run it.
+    """
+    found = sorted(checkpoint.parent.glob("*.py"))
+    if len(found) != 1:
+        raise ValueError(
+            f"The config of {checkpoint} is wanted, and {checkpoint.parent} has {len(found)} "
+            f"configs: say which with --config."
+        )
+    return found[0]
+
+
+def _config(name: str) -> Path:
+    try:
+        return find_config(name)
+    except typer.BadParameter as error:
+        raise ValueError(error.message) from None
+
+
 def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
     """Run a job of mixplug.viz.from_config and print what it says and where its files are."""
     from mixplug.optional import optional
@@ -111,10 +168,7 @@ def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
     with one_line():
         optional("mmpretrain", "mm", "mixplug viz")
         jobs = optional("mixplug.viz.from_config", "mm", "mixplug viz")
-        try:
-            path = find_config(config)
-        except typer.BadParameter as error:
-            raise ValueError(error.message) from None
+        path = _config(config)
         out.mkdir(parents=True, exist_ok=True)
         with progress() as bar:
             task = bar.add_task("embedding", total=None)

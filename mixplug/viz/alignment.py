@@ -1,0 +1,225 @@
+"""Figures 3.1 to 3.3: what mixing feature maps with and without alignment looks like.
+
+Letters: L values of λ, A and A' the maps of two images x and x', N = H W positions of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug.functional.aligned import align, assignment, correspondences, mix
+from mixplug.optional import optional
+from mixplug.stages import Stages
+from mixplug.viz.embedding import COLORS
+
+# Each way of mixing two maps, by name: λ weighs the first operand, which in (3.13) is A'.
+WAYS = {
+    "not aligned": "mix(A, A')",
+    "A aligned to A' (3.12)": "mix(A, Ã)",
+    "not aligned, swapped": "mix(A', A)",
+    "A' aligned to A (3.13)": "mix(A', Ã')",
+}
+_GAP = 0.5  # between the two images of correspondences, in widths
+_LOWER = 0.45  # how much lower the second is, in heights: else lines within a row hide each other
+
+
+@torch.no_grad()
+def interpolations(
+    stages: Stages,
+    decode: Callable[[Tensor], Tensor],
+    pair: Tensor,
+    lam: Tensor,
+    at: str | None = None,
+    prepare: Callable[[Tensor], Tensor] = lambda a: a,
+    **options: Any,
+) -> dict[str, Tensor]:
+    r"""Decoded images of two images' maps, mixed at several λ in the four ways of ``WAYS``.
+
+        D(f(λ A + (1 - λ) A')),   D(f(λ A + (1 - λ) A~)) (3.12),   and both for A', A (3.13)
+
+    Args:
+        stages: the network, in evaluation mode.
+        decode: D, (L, D) embeddings to (L, C, H, W).
+        pair: x and x', (2, C, H, W).
+        lam: (L,) in [0, 1], the weight of the first operand.
+        at: name of the module whose output is A; None is where the stages have it.
+        prepare: what is done to maps before, such as pooling.
+        **options: eps, iters, normalize_cost, tol of :func:`mixplug.functional.align`.
+
+    Returns:
+        (L, C, H, W) for each of ``WAYS``.
+
+    Raises:
+        ValueError: not two images; see :func:`mixplug.functional.align`.
+    """
+    if len(pair) != 2:
+        raise ValueError(f"interpolations needs two images (2, C, H, W), got {tuple(pair.shape)}.")
+
+    def mixed(t: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        shape = (len(lam), *t.shape[1:])
+        return mix(first.expand(shape), second.expand(shape), lam.to(t.device))
+
+    def maps(a: Tensor, swap: bool, aligned: bool) -> Tensor:
+        a = prepare(a)
+        first, second = (a[1:], a[:1]) if swap else (a[:1], a[1:])
+        if aligned:
+            second = align(a[:1], a[1:], **options)[int(swap)]
+        return mixed(a, first, second)
+
+    def prefix(p: Tensor, swap: bool) -> Tensor:
+        return mixed(p, p[1:], p[:1]) if swap else mixed(p, p[:1], p[1:])
+
+    found = {}
+    for name, (swap, aligned) in zip(
+        WAYS, ((False, False), (False, True), (True, False), (True, True)), strict=True
+    ):
+        edit = partial(maps, swap=swap, aligned=aligned)
+        out = stages(pair, features=edit, prefix=partial(prefix, swap=swap), at=at)
+        found[name] = decode(out.embedding)
+    return found
+
+
+@torch.no_grad()
+def transport(
+    stages: Stages,
+    pair: Tensor,
+    at: str | None = None,
+    prepare: Callable[[Tensor], Tensor] = lambda a: a,
+    **options: Any,
+) -> tuple[Tensor, tuple[int, int]]:
+    """R between two images' maps, (N, N), rows sum to 1, and the grid (H, W) of a map.
+
+    Arguments as for :func:`interpolations`.
+    """
+    seen: list[Tensor] = []
+
+    def keep(a: Tensor) -> Tensor:
+        seen.append(prepare(a))
+        return a
+
+    stages(pair, features=keep, at=at)
+    (a,) = seen
+    return assignment(a[:1], a[1:], **options)[0][0], (a.shape[-2], a.shape[-1])
+
+
+def figure(
+    originals: Tensor,
+    rows: Mapping[str, Tensor],
+    lam: Sequence[float],
+    path: Path,
+    title: str = "",
+) -> None:
+    """Draw and save the four ways below each other, λ from left to right, originals at the ends.
+
+    The first operand is at the end of λ = 1: x in the upper two rows, x' in the lower two.
+
+    Args:
+        originals: x and x', (2, H, W, 3) in [0, 1].
+        rows: (L, H, W, 3) in [0, 1] for each of ``WAYS``.
+        lam: L values, ascending.
+        path: of the PNG.
+        title: above it.
+    """
+    plt = optional("matplotlib.pyplot", "demo", "The figure")
+    columns, side = len(lam), 1.15
+    fig = plt.figure(
+        figsize=(side * (columns + 2) + 2.0, side * len(rows) + 1.1), layout="constrained"
+    )
+    grid = fig.add_gridspec(len(rows), columns + 2)
+    names = ("x", "x'")
+    for number, (name, images) in enumerate(rows.items()):
+        for place, image in enumerate(images, 1):
+            cell = _picture(fig.add_subplot(grid[number, place]), image)
+            if number % 2 == 0:
+                cell.set_title(f"λ = {lam[place - 1]:.2g}", fontsize=9)
+            if place == 1:
+                cell.set_ylabel(
+                    f"{name}\n{WAYS[name]}", rotation=0, ha="right", va="center", fontsize=9
+                )
+    for top in range(0, len(rows), 2):
+        first = int(top >= 2)
+        for column, which in ((0, 1 - first), (columns + 1, first)):
+            cell = _picture(fig.add_subplot(grid[top : top + 2, column]), originals[which])
+            cell.set_title(names[which], fontsize=11)
+    fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=140)
+    plt.close(fig)
+
+
+def lines(
+    originals: Tensor,
+    plan: Tensor,
+    grid: tuple[int, int],
+    path: Path,
+    title: str = "",
+    top: int = 2,
+) -> None:
+    """Draw and save which positions of A' those of A correspond to, as lines between images.
+
+    A line is as wide as its share r_ij of the position's mass; of each position the ``top``
+    strongest are drawn that have half of the strongest's at least.
+
+    Args:
+        originals: x and x', (2, H, W, 3) in [0, 1].
+        plan: R, (N, N), rows that sum to 1.
+        grid: (rows, columns) of the N positions.
+        path: of the PNG.
+        title: above it.
+        top: lines from a position, at most.
+    """
+    plt = optional("matplotlib.pyplot", "demo", "The figure")
+    effects = optional("matplotlib.patheffects", "demo", "The figure")
+    height, width = originals.shape[1:3]
+    aspect = width / height
+    wide, high = (2 + _GAP) * aspect, 1 + _LOWER
+    fig, axes = plt.subplots(figsize=(3.6 * wide, 3.6 * high + 0.5), layout="constrained")
+    places = ((0.0, 0.0), ((1 + _GAP) * aspect, _LOWER))
+    for (across, down), image in zip(places, originals, strict=True):
+        extent = (across, across + aspect, down + 1, down)
+        axes.imshow(image.numpy(), extent=extent, interpolation="nearest")
+    axes.text(0, 0, "x ", ha="right", va="top", fontsize=12)
+    axes.text(wide, _LOWER - 0.01, "x'", ha="right", va="bottom", fontsize=12)
+    index, share = correspondences(plan.cpu(), min(top, plan.shape[-1]))
+    for i, (found, parts) in enumerate(zip(index.tolist(), share.tolist(), strict=True)):
+        color = COLORS[(i % grid[1] + 3 * (i // grid[1])) % len(COLORS)]
+        start = _centre(i, grid, aspect, places[0])
+        for j, part in zip(found, parts, strict=True):
+            if part > 0:
+                end = _centre(j, grid, aspect, places[1])
+                thick = 0.6 + 3.4 * part
+                axes.plot(
+                    *zip(start, end, strict=True), color=color, linewidth=thick, marker="o",
+                    markersize=5, markeredgecolor="w", markeredgewidth=0.7,
+                    path_effects=[effects.Stroke(linewidth=thick + 1.4, foreground="w"),
+                                  effects.Normal()],
+                )  # fmt: skip
+    axes.set(xlim=(-0.1, wide), ylim=(high, 0), aspect="equal")
+    axes.axis("off")
+    axes.set_title(title, fontsize=10, wrap=True)
+    fig.savefig(path, dpi=140)
+    plt.close(fig)
+
+
+def _centre(
+    i: int, grid: tuple[int, int], aspect: float, corner: tuple[float, float]
+) -> tuple[float, float]:
+    """Of a position in an image with this corner: across, and down."""
+    across, down = corner
+    return (
+        across + (i % grid[1] + 0.5) / grid[1] * aspect,
+        down + (i // grid[1] + 0.5) / grid[0],
+    )
+
+
+def _picture(cell: Any, image: Tensor) -> Any:
+    cell.imshow(image.numpy(), interpolation="nearest")
+    cell.set(xticks=[], yticks=[])
+    for side in cell.spines.values():
+        side.set_visible(False)
+    return cell
