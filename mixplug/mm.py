@@ -20,6 +20,7 @@ from mmengine.utils import is_installed
 import mixplug.adapters.mm_backbones
 import mixplug.adapters.mm_class_tokens
 import mixplug.adapters.mm_clips
+import mixplug.adapters.mm_cub
 import mixplug.adapters.mm_data
 import mixplug.adapters.mm_image_folders
 import mixplug.adapters.mm_knn
@@ -29,6 +30,7 @@ import mixplug.adapters.mm_pretrained
 import mixplug.adapters.mm_samplers
 import mixplug.adapters.mm_selfsup
 import mixplug.adapters.mm_tracker
+import mixplug.adapters.mm_vgg_gap
 import mixplug.adapters.mm_vit  # noqa: F401  registers
 from mixplug.adapters.mm_metrics import LOWER_IS_BETTER
 from mixplug.adapters.mm_mixup import train_with

@@ -20,6 +20,7 @@ DATASETS = root.Registry(
     parent=root.DATASETS,
     locations=[
         "mixplug.adapters.mm_data",
+        "mixplug.adapters.mm_cub",
         "mixplug.adapters.mm_image_folders",
         "mixplug.adapters.mm_open_domain",
         "mixplug.adapters.mm_clips",

@@ -37,8 +37,12 @@ def _home(root: Path, inner: str, mark: str) -> Path:
     return root / inner if not (root / mark).exists() and (root / inner).is_dir() else root
 
 
-def _rows(path: Path, columns: int, skip: int = 0) -> Iterator[list[str]]:
-    """The lines of a text file, split at blanks."""
+def rows_of(path: Path, columns: int, skip: int = 0) -> Iterator[list[str]]:
+    """The lines of a text file, split at blanks.
+
+    Raises:
+        ValueError: a line that has another number of columns.
+    """
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         row = line.split()
         if number <= skip or not row:
@@ -48,16 +52,22 @@ def _rows(path: Path, columns: int, skip: int = 0) -> Iterator[list[str]]:
         yield row
 
 
-def cub(root: Path, split: str) -> Listing:
-    """CUB200-2011: two lists keyed by image, classes 1 to 100 train."""
+def cub_images(root: Path) -> tuple[Path, dict[str, str], dict[str, int]]:
+    """CUB200-2011: its folder, and the file and the class number of every image by its key."""
     home = _home(root, "CUB_200_2011", "images.txt")
-    files = dict(_rows(home / "images.txt", 2))
-    classes = {key: int(label) for key, label in _rows(home / "image_class_labels.txt", 2)}
+    files = dict(rows_of(home / "images.txt", 2))
+    classes = {key: int(label) for key, label in rows_of(home / "image_class_labels.txt", 2)}
     if files.keys() != classes.keys():
         raise ValueError(
             f"{home}: images.txt lists {len(files):,} images and image_class_labels.txt "
             f"{len(classes):,}, and not the same ones."
         )
+    return home, files, classes
+
+
+def cub(root: Path, split: str) -> Listing:
+    """CUB200-2011: two lists keyed by image, classes 1 to 100 train."""
+    home, files, classes = cub_images(root)
     rows = [
         (file, classes[key])
         for key, file in files.items()
@@ -106,7 +116,7 @@ def _mat(path: Path, variable: str) -> Any:
 def sop(root: Path, split: str) -> Listing:
     """Stanford Online Products: one list per split, of image, class, super class and path."""
     home = _home(root, "Stanford_Online_Products", f"Ebay_{split}.txt")
-    rows = list(_rows(home / f"Ebay_{split}.txt", 4, skip=1))
+    rows = list(rows_of(home / f"Ebay_{split}.txt", 4, skip=1))
     keys = [int(row[1]) for row in rows]
     return Listing([str(home / row[3]) for row in rows], keys, {key: str(key) for key in keys})
 
@@ -118,7 +128,7 @@ def inshop(root: Path, split: str) -> Listing:
     place = home / partition if (home / partition).exists() else home / "Eval" / partition
     images = home / "Img" if (home / "Img" / "img").is_dir() else home
     rows = [
-        row for row in _rows(place, 3, skip=2) if (row[2] == "train") == (split == "train")
+        row for row in rows_of(place, 3, skip=2) if (row[2] == "train") == (split == "train")
     ]  # the images of both test splits, so that they number their classes alike
     own = [row for row in rows if row[2] == split]
     names = {item: item for _, item, _ in rows}

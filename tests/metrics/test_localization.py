@@ -18,9 +18,9 @@ def test_all_scores_by_loops(dtype: torch.dtype) -> None:
     maps = heat_of_map(torch.rand(24, 3, 4, dtype=dtype), (9, 12))
     for one, box in zip(maps, truths, strict=True):
         left, top, end, bottom = box[0].round().int().tolist()
-        one[top:bottom, left:end] += 0.3  # seen, but not well
+        one[top:bottom, left:end] += 0.5  # seen, but not well
     heat = heat_of_map(maps, (9, 12))
-    right = torch.arange(24) % 4 > 0
+    right = torch.arange(24) % 2 > 0
     scores = Localization(threshold=0.6, steps=10)
     located = []
     for part in torch.arange(24).split([14, 1, 9]):
@@ -34,7 +34,7 @@ def test_all_scores_by_loops(dtype: torch.dtype) -> None:
         assert one.iou == pytest.approx(iou)
         assert one.box.tolist() == list(naive.boxes(heat[image], 0.6)[0])
         hits.append(iou >= 0.5)
-    assert found["top1"] == 18 / 24
+    assert found["top1"] == 12 / 24
     assert found["gt_known_localization"] == sum(hits) / 24
     both = [hit and bool(r) for hit, r in zip(hits, right, strict=True)]
     assert found["top1_localization"] == sum(both) / 24

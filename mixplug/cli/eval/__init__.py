@@ -6,4 +6,4 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Evaluate checkpoints.")
 
-from mixplug.cli.eval import card, davis, discovery, knn, linear  # noqa: E402, F401  registers
+from mixplug.cli.eval import card, davis, discovery, knn, linear, wsol  # noqa: E402, F401  registers

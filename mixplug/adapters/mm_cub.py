@@ -1,0 +1,65 @@
+"""mm data set of birds with boxes: ``dataset=dict(type='mixplug.CUBBoxes', ...)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.structures import BaseDataElement
+
+from mixplug.data.cub import birds
+from mixplug.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CUBBoxes(BaseDataset):
+    """CUB200-2011 with a box of each bird, which mmpretrain's CUB has not.
+
+    Labels are those of mmpretrain's CUB. Boxes have no part in training: they are metainfo of data
+    samples, ``true_boxes``, (1, 4) float64 in pixels of the image on disk, for the evaluation of
+    weakly supervised localisation.
+
+    Args:
+        data_root: CUB_200_2011, or the folder in which it is.
+        split: 'train' or 'test'.
+        pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start.
+        check: whether it must be complete; False is for subsets.
+        **options: of mmengine's BaseDataset.
+
+    Raises:
+        ValueError: see :func:`mixplug.data.cub.birds`.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = "train",
+        pipeline: list = (),
+        check: bool = True,
+        **options: object,
+    ) -> None:
+        self.split, self.check = split, check
+        super().__init__(data_root=data_root, pipeline=pipeline, **options)
+
+    def load_data_list(self) -> list[dict]:
+        """One dict per image; the names of the classes go to ``metainfo``."""
+        found = birds(self.data_root, self.split, self.check)
+        self._metainfo.setdefault("classes", found.class_names)
+        return [
+            {"img_path": path, "gt_label": label, "true_boxes": box[None]}
+            for path, label, box in zip(
+                found.paths, found.labels.tolist(), found.boxes, strict=True
+            )
+        ]
+
+    def prepare_data(self, idx: int) -> Any:
+        """What the pipeline makes of an example; a data sample has its box among its metainfo."""
+        item = super().prepare_data(idx)
+        sample = item.get("data_samples") if isinstance(item, dict) else None
+        if isinstance(sample, BaseDataElement):
+            sample.set_metainfo({"true_boxes": self.get_data_info(idx)["true_boxes"]})
+        return item
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of an example, in a list."""
+        return [self.get_data_info(idx)["gt_label"]]

@@ -1,0 +1,84 @@
+"""``mixplug eval wsol``: Table 3.7 and Figure 3.5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixplug.cli.eval import app
+from mixplug.cli.eval.options import Device, bar, say
+from mixplug.cli.tools import find_config
+
+_SCORES = {
+    "top-1": "top1",
+    "top-1 localisation": "top1_localization",
+    "GT-known localisation": "gt_known_localization",
+    "MaxBoxAcc": "max_box_acc",
+    "MaxBoxAccV2": "max_box_acc_v2",
+}
+
+
+@app.command()
+def wsol(
+    config: Annotated[str, typer.Argument(help="mm config, or its name in mm_configs")],
+    checkpoint: Annotated[Path, typer.Argument(help="of a training run")],
+    data_root: Annotated[
+        str | None, typer.Option(help="CUB_200_2011 [what the config says]")
+    ] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(help="cam or attention [attention of a VisionTransformer, else cam]"),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="of top-1 localisation, in [0, 1)")] = 0.15,
+    steps: Annotated[
+        int, typer.Option(min=1, help="thresholds that the best one is sought among")
+    ] = 100,
+    show: Annotated[int, typer.Option(min=0, help="draw so many images, PNG")] = 16,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="take lists of other than 5794 images as they are")
+    ] = False,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="folder for wsol.json and wsol.png")] = Path(
+        "output/eval/wsol"
+    ),
+) -> None:
+    """Localise birds by the maps of a classifier: top-1 localisation, MaxBoxAcc, MaxBoxAccV2."""
+    from mixplug.optional import optional
+
+    with bar() as tick:
+        optional("mmpretrain", "mm", "mixplug eval wsol")
+        for module in ("scipy.ndimage", "matplotlib"):
+            optional(module, "card", "mixplug eval wsol")
+        try:
+            path = find_config(config)
+        except typer.BadParameter as error:
+            raise ValueError(error.message) from None
+        from mixplug.adapters.mm_wsol import wsol_of
+        from mixplug.evaluation.frozen import write_results
+        from mixplug.evaluation.wsol import localise
+        from mixplug.viz.localization import figure
+
+        changed: dict[str, object] = {"test_dataloader.dataset.check": False} if subset else {}
+        if data_root is not None:
+            changed["test_dataloader.dataset.data_root"] = data_root
+        subject = wsol_of(path, checkpoint, maps, device, changed)
+        results, shown = localise(
+            subject.heat_maps, subject.batches(), subject.total, threshold, steps, show, tick
+        )
+        told = {"config": path.name, "checkpoint": str(checkpoint), **subject.facts()}
+        file = write_results(out, "wsol", {**told, **results})
+        if shown:
+            figure(shown, subject.class_names, out / "wsol.png", _title(checkpoint, results))
+    print(f"{results['count']:,} images, {told['maps']}")
+    say({name: results[key] for name, key in _SCORES.items()}, file)
+    if shown:
+        print(f"png: {(out / 'wsol.png').resolve()}")
+
+
+def _title(checkpoint: Path, results: dict[str, float]) -> str:
+    return (
+        f"{checkpoint.name}: top-1 localisation {results['top1_localization']:.1f} % at "
+        f"{results['threshold']:g}, MaxBoxAccV2 {results['max_box_acc_v2']:.1f} %"
+    )
