@@ -63,6 +63,23 @@ def test_alignment_of_tight_classes_keeps_its_digits() -> None:
     assert float(alignment(e, labels, 1)) == pytest.approx(2**-10, rel=1e-5)
 
 
+@pytest.mark.parametrize("alpha", [2, 1])
+def test_what_alignment_and_uniformity_can_be_on_the_sphere(alpha: float) -> None:
+    """docs/definitions.md: alignment <= 2 n / (n - 1), uniformity >= -4 n / (n - 1), and both are
+    reached by a simplex, of which all are as far from each other as can be."""
+    n = 20
+    corners = torch.eye(n, dtype=torch.float64)
+    one = torch.zeros(n, dtype=torch.long)
+    simplex = F.normalize(corners - corners.mean(0))
+    bound = (2 * n / (n - 1)) ** (alpha / 2)
+    assert float(alignment(simplex, one, alpha)) == pytest.approx(bound)
+    assert float(uniformity(simplex)) == pytest.approx(-4 * n / (n - 1))
+    for width in (1, 2, 50):
+        e = F.normalize(torch.randn(n, width, dtype=torch.float64))
+        assert alignment(e, one, alpha) <= bound + 1e-12
+        assert uniformity(e) >= -4 * n / (n - 1) - 1e-12
+
+
 @pytest.mark.parametrize("t", [2, 0.3])
 @pytest.mark.parametrize("block", [2048, 7, 13, 1])
 def test_uniformity_equals_the_loop(
