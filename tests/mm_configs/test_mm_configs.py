@@ -20,7 +20,10 @@ from mixplug import catalog, sampling
 from mixplug.adapters.mm_classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
-OTHERS = ("_base_", "metrix", "dora", "detection", "segmentation", "tracking", "linear", "knn")
+OTHERS = (
+    "_base_", "card", "detection", "dora", "knn", "linear", "metrix", "office_home",
+    "segmentation", "tracking", "wsol",
+)  # fmt: skip
 CONFIGS = sorted(
     p.relative_to(ROOT).as_posix()
     for p in ROOT.glob("*/*.py")
