@@ -16,6 +16,8 @@ from mixplug.functional.attacks import apgd, fgsm, pgd
 from mixplug.functional.calibration import (
     calibration_bins,
     expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
     overconfidence_error,
 )
 from mixplug.functional.dense import attention_map, dense_multimix, dense_weights
@@ -36,9 +38,23 @@ from mixplug.functional.neighbors import (
     r_precision,
     recall_at_k,
 )
+from mixplug.functional.ood import (
+    best_detection_accuracy,
+    detection_accuracy,
+    energy,
+    false_positive_rate,
+    knn_score,
+    max_logit,
+    max_softmax,
+)
 from mixplug.functional.pairwise import pair_share
 from mixplug.functional.positivity import positivity_threshold
-from mixplug.functional.representation import alignment, uniformity, utilization
+from mixplug.functional.representation import (
+    alignment,
+    intrusion_distance,
+    uniformity,
+    utilization,
+)
 from mixplug.functional.similarity import mixed_similarity
 from mixplug.functional.targets import smooth, soft_cross_entropy, soft_targets
 from mixplug.functional.track import (
@@ -59,6 +75,7 @@ __all__ = [
     "apgd",
     "assignment",
     "attention_map",
+    "best_detection_accuracy",
     "calibration_bins",
     "cls_attention",
     "correspondences",
@@ -66,17 +83,26 @@ __all__ = [
     "cross_view_loss",
     "dense_multimix",
     "dense_weights",
+    "detection_accuracy",
+    "energy",
     "entropy",
     "expected_calibration_error",
+    "false_positive_rate",
     "fgsm",
+    "fit_temperature",
     "hull_cross_entropy",
+    "intrusion_distance",
     "kl_divergence",
+    "knn_score",
     "local_loss",
     "map_at_r",
     "masked_frames",
+    "max_logit",
+    "max_softmax",
     "mix",
     "mixed_similarity",
     "multimix",
+    "negative_log_likelihood",
     "nmi",
     "object_masks",
     "object_plan",
