@@ -26,19 +26,24 @@ import mixplug.adapters.mm_image_folders
 import mixplug.adapters.mm_knn
 import mixplug.adapters.mm_metric
 import mixplug.adapters.mm_open_domain
+import mixplug.adapters.mm_outside
 import mixplug.adapters.mm_pretrained
 import mixplug.adapters.mm_samplers
 import mixplug.adapters.mm_selfsup
 import mixplug.adapters.mm_tracker
 import mixplug.adapters.mm_vgg_gap
 import mixplug.adapters.mm_vit  # noqa: F401  registers
-from mixplug.adapters.mm_metrics import LOWER_IS_BETTER
+from mixplug.adapters import mm_metrics, mm_reliability, mm_robust
 from mixplug.adapters.mm_mixup import train_with
 from mixplug.adapters.mm_resume import MixupHook
 from mixplug.mixers.metric import build_mixer
 from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
-_GREATER = ("recall@", "nmi", "knn@")  # precisions and mAP are known to mmengine
+# Precisions and mAP are known to mmengine.
+_GREATER = ("recall@", "nmi", "knn@", *mm_reliability.HIGHER_IS_BETTER)
+_LESS = tuple(
+    name for host in (mm_metrics, mm_reliability, mm_robust) for name in host.LOWER_IS_BETTER
+)
 
 
 def enable() -> None:
@@ -51,14 +56,16 @@ def enable() -> None:
     - has a MixupHook: ``register_hooks`` adds it, as it does for a model that brings a clock of
       its own (MetricLearner, DoRA), and for a model that brings hooks, these.
 
-    Any other Runner does what it always did. ``save_best='auto'`` learns which of our scores are
-    better when they are greater, and bases ``mmseg::`` are found where mmseg is the fork, whose
-    package has another name than mmengine looks for.
+    Any other Runner does what it always did. Evaluators that look into the model, such as those of
+    calibration and robustness, are told which it is. ``save_best='auto'`` learns which of our
+    scores are better when they are greater, and bases ``mmseg::`` are found where mmseg is the
+    fork, whose package has another name than mmengine looks for.
     """
     if hasattr(Runner, "_mixplug"):
         return
     Runner._mixplug = True
     build_model, register_hooks = Runner.build_model, Runner.register_hooks
+    build_evaluator = Runner.build_evaluator
 
     @functools.wraps(build_model)
     def build_model_with_mixer(self, model):
@@ -81,12 +88,21 @@ def enable() -> None:
                 "late. Add custom_imports = dict(imports=['mixplug.mm']) to the config."
             )
 
+    @functools.wraps(build_evaluator)
+    def build_evaluator_with_runner(self, evaluator):
+        built = build_evaluator(self, evaluator)
+        for metric in getattr(built, "metrics", ()):
+            if hasattr(metric, "attach"):
+                metric.attach(self)
+        return built
+
     Runner.build_model = build_model_with_mixer
+    Runner.build_evaluator = build_evaluator_with_runner
     Runner.register_hooks = register_hooks_with_clock
     if not is_installed("mmsegmentation"):
         MODULE2PACKAGE["mmseg"] = "mmseg"
     CheckpointHook._default_greater_keys = [*CheckpointHook._default_greater_keys, *_GREATER]
-    CheckpointHook._default_less_keys = [*CheckpointHook._default_less_keys, *LOWER_IS_BETTER]
+    CheckpointHook._default_less_keys = [*CheckpointHook._default_less_keys, *_LESS]
 
 
 def register_everywhere() -> None:

@@ -22,6 +22,7 @@ DATASETS = root.Registry(
         "mixplug.adapters.mm_data",
         "mixplug.adapters.mm_cub",
         "mixplug.adapters.mm_image_folders",
+        "mixplug.adapters.mm_outside",
         "mixplug.adapters.mm_open_domain",
         "mixplug.adapters.mm_clips",
         "mixplug.adapters.mm_tracker",
@@ -40,6 +41,8 @@ METRICS = root.Registry(
     locations=[
         "mixplug.adapters.mm_metrics",
         "mixplug.adapters.mm_knn",
+        "mixplug.adapters.mm_reliability",
+        "mixplug.adapters.mm_robust",
         "mixplug.adapters.mm_open_domain",
         "mixplug.adapters.mm_tracker",
     ],

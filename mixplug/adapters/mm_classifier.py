@@ -68,7 +68,7 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
             "remove one, for instance with model=dict(train_cfg=None)."
         )
     criterion_of(model.head.loss_module)
-    _classifier(model.head)  # refuses before anything is changed
+    classifier_name(model.head)  # refuses before anything is changed
     retype(model, MixedLoss)
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
@@ -97,7 +97,7 @@ def mm_stages(model: ImageClassifier) -> Stages:
     Raises:
         ValueError: the head has no linear layer for its classes.
     """
-    classifier, last, backbone = _classifier(model.head), "backbone", model.backbone
+    classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
     layout = Layout(prefix=getattr(backbone, "num_extra_tokens", 0), grid=grid and tuple(grid))
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
@@ -115,7 +115,7 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
     return model.head(model.extract_feat(inputs))
 
 
-def _classifier(head: nn.Module) -> str:
+def classifier_name(head: nn.Module) -> str:
     """Name of the last layer of a head that is as wide as the classes."""
     classes = getattr(head, "num_classes", None)
     names = [
