@@ -49,7 +49,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     Raises:
         ValueError: a checkpoint is given twice.
     """
-    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+    for depth in range(1, max((len(path.parts) for path in paths), default=1) + 1):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names

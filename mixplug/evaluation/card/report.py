@@ -120,7 +120,7 @@ def _having(card: Card, part: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _reliability(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure]:
-    from mixplug.viz import reliability
+    from mixplug.viz.reliability import figure
 
     bins = {}
     for name in card.names:
@@ -131,7 +131,7 @@ def _reliability(card: Card, out: Path, class_names: list[str]) -> Iterator[Figu
             )
     if bins:
         path = out / "reliability.png"
-        reliability.figure(bins, path)
+        figure(bins, path)
         yield Figure(
             path,
             "Reliability",
@@ -141,12 +141,12 @@ def _reliability(card: Card, out: Path, class_names: list[str]) -> Iterator[Figu
 
 
 def _ood(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure]:
-    from mixplug.viz import ood
+    from mixplug.viz.ood import figure
 
     found = _having(card, "ood")
     if found:
         path = out / "ood.png"
-        ood.figure(found, path, "maximum of softmax")
+        figure(found, path, "maximum of softmax")
         yield Figure(
             path,
             "Out-of-distribution",
@@ -180,14 +180,14 @@ def _embedding(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure
 
 
 def _attention(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure]:
-    from mixplug.viz import attention
+    from mixplug.viz.attention import figure
 
     found = _having(card, "attention")
     if found:
         path = out / "attention.png"
         images = next(iter(found.values()))["images"]
         shown = (255 * images).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
-        attention.figure(shown, {name: one["maps"] for name, one in found.items()}, path)
+        figure(shown, {name: one["maps"] for name, one in found.items()}, path)
         yield Figure(
             path,
             "Attention",
