@@ -18,6 +18,8 @@ from mixplug.evaluation.frozen import Frozen, Tick, unseen, write_results
 from mixplug.evaluation.label_propagation import Protocol, segment
 from mixplug.metrics.vos import VOID, ObjectScore, Scores, object_count, overall, score_video
 
+_RECORD = "predictions"  # which network and protocol all predictions of a folder are of
+
 
 @dataclass(frozen=True)
 class DavisResult:
@@ -55,7 +57,8 @@ def evaluate_davis(
 
     Predictions are OUT/VIDEO/*.png, in the official layout, so that the official evaluation can
     score them too. A video whose predictions are all there is scored, not segmented: a run that was
-    stopped goes on where it was. OUT/davis-SPLIT.json says of which network and protocol they are.
+    stopped goes on where it was. OUT/predictions.json says of which network and protocol all of
+    them are, whatever their split; results go to OUT/davis-SPLIT.json.
 
     Args:
         frozen: the network.
@@ -66,15 +69,18 @@ def evaluate_davis(
         tick: called after every frame.
 
     Raises:
-        ValueError: the folder has predictions of another network or protocol; a file is damaged; a
-            video has fewer than 3 frames or no object; sizes of frames and annotations differ.
+        ValueError: the folder has predictions of another network or protocol, or such of which it
+            does not say it; a file is damaged; a video has fewer than 3 frames or no object; sizes
+            of frames and annotations differ.
     """
     protocol = protocol or Protocol()
     _require_frames(videos)
-    name = f"davis-{split}"
-    settings = {"weights": frozen.fingerprint(), **asdict(protocol)}
-    _require_same(out / f"{name}.json", settings)
-    write_results(out, name, {"network": frozen.source, "settings": settings})
+    settings = {
+        "weights": frozen.fingerprint(), "heads": frozen.encoder.heads, "mean": list(frozen.mean),
+        "std": list(frozen.std), **asdict(protocol),
+    }  # fmt: skip
+    _require_same(out, settings)
+    write_results(out, _RECORD, {"network": frozen.source, "settings": settings})
     clock, meter = _Clock(), _Meter(frozen.device)
     objects, total, done = [], sum(map(len, videos)), 0
     for video in videos:
@@ -96,7 +102,7 @@ def evaluate_davis(
         "J": asdict(scores.region), "F": asdict(scores.contour), "frames_per_second": clock.rate,
         "peak_bytes": peak, "segmented": clock.videos, "objects": [asdict(o) for o in objects],
     }  # fmt: skip
-    file = write_results(out, name, results)
+    file = write_results(out, f"davis-{split}", results)
     return DavisResult(tuple(objects), scores, tuple(clock.videos), clock.rate, peak, file)
 
 
@@ -156,21 +162,24 @@ def _require_frames(videos: Sequence[Video]) -> None:
             )
 
 
-def _require_same(file: Path, settings: dict[str, Any]) -> None:
+def _require_same(out: Path, settings: dict[str, Any]) -> None:
     """Predictions of two networks in one folder would be scored as those of one."""
-    if not file.is_file():
+    there = next(iter(sorted(out.glob("*/*.png"))), None)
+    if there is None:
         return
+    file = out / f"{_RECORD}.json"
+    way = "Name another folder by --out, or remove that one."
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError):
-        there = {}  # of none that could be told
-    differing = [f"{key} {there.get(key)}, not {settings[key]}" for key in settings
-                 if there.get(key) != settings[key]]  # fmt: skip
-    if differing:
+        known = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        differing = [f"{key} {known[key]}, not {settings[key]}" for key in settings
+                     if known[key] != settings[key]]  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{file.parent} has predictions of another run ({'; '.join(differing)}): name another "
-            f"folder for this one, or remove that."
-        )
+            f"{out} has predictions such as {there.relative_to(out)}, and no {file.name} that says "
+            f"of which network they are. {way}"
+        ) from None
+    if differing:
+        raise ValueError(f"{out} has predictions of another run: {'; '.join(differing)}. {way}")
 
 
 def _first(video: Video) -> tuple[Tensor, int]:

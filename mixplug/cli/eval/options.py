@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,12 +28,18 @@ Folders = Annotated[Path, typer.Argument(help="folder with train/CLASS/ and val/
 
 @contextmanager
 def bar() -> Iterator[Tick]:
-    """A bar with the time that is left; what a user can mend is printed in one line."""
-    with one_line(), progress() as shown:
-        task = shown.add_task("loading", total=None)
+    """A bar with the time that is left; what a user can mend is printed in one line.
+
+    There is no bar before the first tick: most errors come before it.
+    """
+    with one_line(), ExitStack() as stack:
+        shown = progress()
+        task = shown.add_task("", total=None)
 
         def tick(done: int, total: int, what: str) -> None:
             shown.update(task, completed=done, total=total, description=what)
+            if not shown.live.is_started:
+                stack.enter_context(shown)
 
         yield tick
 
