@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -111,6 +112,11 @@ def linear(
             number; more blocks than there are; an image that cannot be read.
     """
     probe = probe or Probe()
+    if probe.blocks > frozen.encoder.depth:
+        raise ValueError(
+            f"A probe needs blocks (of a command, --blocks) in [1, {frozen.encoder.depth}], which "
+            f"the network has, got {probe.blocks}."
+        )
     job = _Job(frozen, train, val, probe, workers, tick)
     path = out / CHECKPOINT
     if path.exists():
@@ -252,5 +258,17 @@ class _Job:
         return {
             **self.facts["probe"],
             **{key: value for key, value in self.facts.items() if key != "probe"},
+            "train_list": _listed(self.train.images),
+            "val_list": _listed(self.val.images),
             "network": self.frozen.fingerprint(),
+            "heads": self.frozen.encoder.heads,
         }
+
+
+def _listed(images: Labelled) -> str:
+    """Of names and labels of all images; the folder that they are in may have moved."""
+    home = os.path.commonpath(images.paths)
+    digest = hashlib.sha256()
+    for path, label in zip(images.paths, images.labels.tolist(), strict=True):
+        digest.update(f"{label} {os.path.relpath(path, home)}\n".encode())
+    return digest.hexdigest()[:16]

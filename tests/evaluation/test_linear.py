@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import folders
@@ -158,6 +160,23 @@ def test_a_checkpoint_of_another_training(frozen: Frozen, root: Path, tmp_path: 
         linear(frozen, *splits, tmp_path, probe, 0)
 
 
+def test_a_checkpoint_of_as_many_other_images(frozen: Frozen, root: Path, tmp_path: Path) -> None:
+    """Names count, and classes; where the folder lies does not."""
+    moved, out = tmp_path / "moved", tmp_path / "out"
+    shutil.copytree(root, moved)
+    probe = Probe(epochs=1, **SMALL)
+    first = linear(frozen, *image_folders(root), out, probe, 0)
+    assert linear(frozen, *image_folders(moved), out, probe, 0, Stop(49)) == first
+    train, val = image_folders(moved)
+    other = dataclasses.replace(train, labels=train.labels.flip(0))
+    with pytest.raises(ValueError, match=r"another training: train_list \w+ there and \w+ here"):
+        linear(frozen, other, val, out, probe, 0)
+    file = Path(val.paths[0])
+    file.rename(file.with_name(f"other{file.suffix}"))
+    with pytest.raises(ValueError, match=r"another training: val_list \w+ there and \w+ here"):
+        linear(frozen, *image_folders(moved), out, probe, 0)
+
+
 def test_settings_and_losses_that_are_not_allowed(
     frozen: Frozen, root: Path, tmp_path: Path
 ) -> None:
@@ -171,8 +190,9 @@ def test_settings_and_losses_that_are_not_allowed(
             frozen, *splits, tmp_path, Probe(epochs=3, lr=1e38, **{**SMALL, "batch_size": 64}), 0
         )
     assert len(torch.load(tmp_path / CHECKPOINT, weights_only=True)["epochs"]) == 1
-    with pytest.raises(ValueError, match=r"blocks in \[1, 2\], .* got 4"):
-        linear(frozen, *splits, tmp_path / "b", Probe(epochs=1, size=32), 0)
+    said = r"blocks \(of a command, --blocks\) in \[1, 2\], .* got 4"
+    with pytest.raises(ValueError, match=said):  # before anything is seen
+        linear(frozen, *splits, tmp_path / "b", Probe(epochs=1, size=32), 0, Stop(-1))
 
 
 def test_the_command(root: Path, tmp_path: Path) -> None:
