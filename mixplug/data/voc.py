@@ -105,7 +105,7 @@ def voc2012(root: str | Path, split: str = "val", check: bool = True) -> list[VO
     if not names or (check and len(names) != IMAGES[split]):
         raise ValueError(
             f"{home}: {split}.txt lists {len(names):,} images, but there are {IMAGES[split]:,}. "
-            f"{_LAYOUT}"
+            f"{_LAYOUT} Or pass --subset (check=False) for a list that is meant to be shorter."
         )
     classes = home / "SegmentationClass"
     masks = classes if classes.is_dir() else home / "SegmentationObject"

@@ -157,14 +157,19 @@ def test_the_command(home: Path, tmp_path: Path) -> None:
     arguments = ["eval", "discovery", str(home), str(tmp_path / "vit.pth"), "--out", str(out)]
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 1 and "lists 2 images, but there are 1,449" in refused.output
+    assert "Or pass --subset" in refused.output
     arguments += ["--subset", "--boxes", "lost", "--size", "64", "--save", "1", "--device", "cpu"]
     run = CliRunner().invoke(app, arguments)
     assert run.exit_code == 0, run.output
-    told = json.loads((out / "discovery.json").read_text())
+    told = json.loads((out / "discovery-lost.json").read_text())
     assert f"Jaccard: {told['jaccard']:.2f} %" in run.output
     assert f"CorLoc: {told['corloc']:.2f} %" in run.output
     assert (told["boxes"], told["mass"], told["size"]) == ("lost", 0.8, 64)
-    assert [file.name for file in (out / "pictures").iterdir()] == ["half.png"]
+    assert [file.name for file in (out / "pictures-lost").iterdir()] == ["half.png"]
     frozen = Frozen.of(tmp_path / "vit.pth", device="cpu")
     again = discover(frozen, voc2012(home, check=False), "lost", size=64)
     assert told == {"network": frozen.source, **again}
+    arguments[arguments.index("lost")] = "attention"
+    run = CliRunner().invoke(app, arguments)  # neither result is lost
+    assert f"json: {out / 'discovery-attention.json'}" in run.output
+    assert json.loads((out / "discovery-lost.json").read_text()) == told

@@ -31,7 +31,7 @@ def discovery(
     heads: Heads = None,
     grid: Grid = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="folder for discovery.json and pictures")] = Path(
+    out: Annotated[Path, typer.Option(help="folder for discovery-BOXES.json, pictures")] = Path(
         "output/eval/discovery"
     ),
 ) -> None:
@@ -46,12 +46,13 @@ def discovery(
         from mixplug.evaluation.discovery import discover
         from mixplug.evaluation.frozen import Frozen, write_results
 
+        pictures = out / f"pictures-{boxes}"
         images = voc2012(root, check=not subset)  # before the network, which takes longer
         frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
-        results = discover(frozen, images, boxes, mass, size, save, out / "pictures", tick)
-        file = write_results(out, "discovery", {"network": frozen.source, **results})
+        results = discover(frozen, images, boxes, mass, size, save, pictures, tick)
+        file = write_results(out, f"discovery-{boxes}", {"network": frozen.source, **results})
     print(frozen.source)
     print(f"{len(images):,} images, boxes of {boxes}")
     say({"Jaccard": results["jaccard"], "CorLoc": results["corloc"]}, file)
     if save:
-        print(f"pictures: {(out / 'pictures').resolve()}")
+        print(f"pictures: {pictures.resolve()}")
