@@ -208,9 +208,15 @@ def made_vit(backbone: nn.Module | Mapping[str, Any] | str, heads: int | None = 
     """A backbone from itself, from the name of one of timm's, or from keys of the function above.
 
     Args:
-        backbone: the same object comes back if it is a module.
+        backbone: the same object comes back if it is a module; of a TimmViT, timm's model in it.
         heads: of the last block, see :func:`set_heads`; None leaves it.
+
+    Raises:
+        ValueError: a TimmViT of which parts are not there, or that attends in windows.
     """
+    whole = getattr(backbone, "whole", None)  # of a TimmViT, whose module imports this one
+    if callable(whole):
+        backbone = whole()
     if not isinstance(backbone, nn.Module):
         backbone = build_timm_vit(**({"name": backbone} if isinstance(backbone, str) else backbone))
     if heads is not None:

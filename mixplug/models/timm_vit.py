@@ -25,10 +25,11 @@ class TimmViT(nn.Module):
     Args:
         model_name: as for ``timm.create_model``, such as 'vit_small_patch16_224'. Nothing is
             downloaded unless ``pretrained=True`` is one of ``options``.
-        out_indices: blocks whose outputs are the levels, from 0; layers 4, 6, 8 and 12 of 6.5.3. A
-            shallow network may give a block twice.
+        out_indices: blocks whose outputs are the levels, from 0, or from -1 backwards; layers 4, 6,
+            8 and 12 of 6.5.3. A shallow network may give a block twice.
         final_norm: whether the network's last norm follows each of them.
-        window: side in patches of the windows in which blocks attend; 0 attends to all.
+        window: side in patches of the windows in which blocks attend; 0 attends to all. All else of
+            a block sees the image as a whole, as its norms, its MLP and drop path do.
         global_blocks: those that attend to all in any case; None is the last of every quarter.
         frozen_stages: how much is not trained and stays in evaluation mode: -1 nothing, 0 the patch
             and position embeddings, n also the first n blocks, all of them also the last norm.
@@ -43,7 +44,8 @@ class TimmViT(nn.Module):
     Raises:
         ImportError: timm is not installed.
         KeyError: an option that neither this class nor timm's model has.
-        ValueError: a name that timm has not; a model of another kind; an index beyond the depth.
+        ValueError: a name that timm has not; a model of another kind, hybrids of a CNN among them;
+            an index beyond the depth; windows in blocks without an attention of their own.
     """
 
     model: Any  # timm's
@@ -61,8 +63,9 @@ class TimmViT(nn.Module):
     ) -> None:
         super().__init__()
         self.model = _made(model_name, options)
-        depth = _depth(self.model, model_name)
+        self._depth = depth = _depth(self.model, model_name)
         self.out_indices = _within(out_indices, depth, "out_indices")
+        _require_patches(self.model, model_name)
         if list(self.out_indices) != sorted(self.out_indices) or not self.out_indices:
             raise ValueError(f"out_indices needs blocks in order, got {tuple(out_indices)}.")
         if window < 0 or not -1 <= frozen_stages <= depth:
@@ -86,8 +89,9 @@ class TimmViT(nn.Module):
         if window:
             for number, block in enumerate(self.model.blocks):
                 if number not in chosen:
-                    block.register_forward_pre_hook(self._cut, with_kwargs=True)
-                    block.register_forward_hook(self._join)
+                    attention = _attention(block)
+                    attention.register_forward_pre_hook(self._cut, with_kwargs=True)
+                    attention.register_forward_hook(self._join)
         for module in self._frozen():
             module.requires_grad_(False)
 
@@ -110,6 +114,30 @@ class TimmViT(nn.Module):
             if isinstance(module, nn.Module):
                 module.eval()
         return self
+
+    def whole(self) -> nn.Module:
+        """Timm's model, where nothing was taken out of it or put in, such as for pretraining.
+
+        Raises:
+            ValueError: blocks or the last norm are not there, blocks attend in windows, or some
+                are frozen.
+        """
+        why = {
+            "out_indices without the last block, so that those after are not there": (
+                len(self.model.blocks) < self._depth
+            ),
+            "final_norm=False, so that the last norm is not there": not self.final_norm,
+            f"window={self.window}": self.window > 0,
+            f"frozen_stages={self.frozen_stages}": self.frozen_stages >= 0,
+        }
+        found = [reason for reason, holds in why.items() if holds]
+        if found:
+            raise ValueError(
+                f"A whole VisionTransformer is needed, got a TimmViT with {'; '.join(found)}. Give "
+                f"it out_indices=(-1,), final_norm=True, window=0 and frozen_stages=-1."
+            )
+        model: nn.Module = self.model
+        return model
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """How deep a parameter is, and the number of depths, as mmpretrain counts them.
@@ -149,13 +177,13 @@ class TimmViT(nn.Module):
             )
         return rows, columns
 
-    def _cut(self, block: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
+    def _cut(self, attention: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
         tokens, *rest = args
         prefix = self.model.num_prefix_tokens
         windows, mask = to_windows(tokens, self._grid, self.window, prefix)
         return (windows, *rest), kwargs if mask is None else {**kwargs, "attn_mask": mask}
 
-    def _join(self, block: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    def _join(self, attention: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         return from_windows(out, self._grid, self.window, self.model.num_prefix_tokens)
 
 
@@ -182,10 +210,31 @@ def _depth(model: nn.Module, name: str) -> int:
     return len(model.blocks)
 
 
-def _within(indices: Sequence[int], depth: int, what: str) -> tuple[int, ...]:
-    beyond = [index for index in indices if not 0 <= index < depth]
-    if beyond:
+def _require_patches(model: nn.Module, name: str) -> None:
+    """Refuse a network whose patches are those of a CNN's map."""
+    found = getattr(model, "patch_embed", None)
+    if not isinstance(found, sys.modules["timm.layers"].PatchEmbed):
         raise ValueError(
-            f"{what} needs blocks in [0, {depth}), got {tuple(indices)}: the network has {depth}."
+            f"TimmViT needs patches of the image (timm.layers.PatchEmbed), {name} has "
+            f"{type(found).__name__}. mixplug.TimmBackbone takes any model, and gives its last map."
         )
-    return tuple(indices)
+
+
+def _attention(block: nn.Module) -> nn.Module:
+    found = getattr(block, "attn", None)
+    if not isinstance(found, nn.Module):
+        raise ValueError(
+            f"Windows need blocks whose attention is a module 'attn', got {type(block).__name__}: "
+            f"leave them out by window=0."
+        )
+    return found
+
+
+def _within(indices: Sequence[int], depth: int, what: str) -> tuple[int, ...]:
+    """Numbers from 0 of blocks that may be counted from the end."""
+    if not all(-depth <= index < depth for index in indices):
+        raise ValueError(
+            f"{what} needs blocks in [-{depth}, {depth}), got {tuple(indices)}: the network has "
+            f"{depth}."
+        )
+    return tuple(index % depth for index in indices)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import ParallelThingsBlock
 from torch import nn
 from torch.testing import assert_close
 
 import mixplug
+from mixplug.models.encoder import made_vit
 from mixplug.models.pyramid import ViTPyramid
 from mixplug.models.timm_vit import TimmViT
 
@@ -93,9 +96,107 @@ def test_which_blocks_attend_to_all() -> None:
             for a, b in zip(vit(x), vit(other), strict=True)
         ]
     assert moved == [False, False, True, True]
-    assert [bool(b._forward_pre_hooks) for b in made(window=2, depth=8).model.blocks] == [
+    assert [bool(b.attn._forward_pre_hooks) for b in made(window=2, depth=8).model.blocks] == [
         True, False, True, False,
     ]  # fmt: skip
+
+
+def masked(vit: TimmViT, x: torch.Tensor, window: int, blocks: tuple[int, ...]) -> list[Any]:
+    """Maps of a network without prefix tokens: full attention with a mask in these blocks."""
+    model, grid = vit.model, [side // 16 for side in x.shape[2:]]
+    tokens = model._pos_embed(model.patch_embed(x))
+    number = torch.arange(grid[0])[:, None] // window * 100 + torch.arange(grid[1]) // window
+    same = number.flatten()[:, None] == number.flatten()
+    found = []
+    for place, block in enumerate(model.blocks):
+        e = block.norm1(tokens)
+        q, k, v = block.attn.qkv(e).unflatten(-1, (3, block.attn.num_heads, -1)).unbind(2)
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
+        if place in blocks:
+            scores = scores.masked_fill(~same, float("-inf"))
+        mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).flatten(2)
+        attended = tokens + block.attn.proj(mixed)
+        tokens = attended + block.mlp(block.norm2(attended))
+        found.append(tokens.mT.unflatten(2, grid))
+    return found
+
+
+NO_CLASS = {"class_token": False, "global_pool": "avg"}
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)], ids=str)
+def test_windows_are_full_attention_with_a_mask(size: tuple[int, int]) -> None:
+    """Also where windows were filled up at the border."""
+    vit = spread(made(img_size=64, window=2, global_blocks=(1, -1), **NO_CLASS)).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        assert_close(list(vit(x)), masked(vit, x, 2, (0, 2)))
+
+
+def test_norms_and_mlp_see_an_image_once() -> None:
+    """Neither copies of the class token in every window, nor what windows were filled up with."""
+    vit, shapes = spread(made(img_size=64, window=2)), []
+    for block in vit.model.blocks:
+        for part in (block.norm1, block.norm2, block.mlp):
+            part.register_forward_hook(lambda _m, args, _out: shapes.append(tuple(args[0].shape)))
+    with torch.no_grad():
+        vit(torch.randn(2, 3, 48, 48))
+    assert shapes == [(2, 1 + 9, 24)] * 12
+
+
+def test_drop_path_drops_an_image_as_a_whole() -> None:
+    """Of a windowed block: attention and MLP of each image are there entirely, or not at all."""
+    vit = spread(made(img_size=64, window=2, global_blocks=(0,), depth=2, out_indices=(0, 1),
+                      drop_path_rate=0.5, **NO_CLASS)).train()  # fmt: skip
+    block = vit.model.blocks[1]
+    with torch.no_grad():
+        before, after = vit(torch.randn(12, 3, 64, 64))
+        tokens = before.flatten(2).mT
+        block.drop_path1.eval(), block.drop_path2.eval()
+        vit._grid = (4, 4)
+        attended = block.attn(block.norm1(tokens))
+        ways = {}
+        for first in (0, 2):  # what is kept weighs 1 / (1 - 0.5)
+            middle = tokens + first * attended
+            for second in (0, 2):
+                ways[first, second] = middle + second * block.mlp(block.norm2(middle))
+    seen = set()
+    for image in range(12):
+        fits = [
+            way for way, out in ways.items()
+            if torch.allclose(out[image], after.flatten(2).mT[image], atol=1e-3, rtol=1e-3)
+        ]  # fmt: skip
+        assert len(fits) == 1
+        seen.update(fits)
+    assert len(seen) > 2
+
+
+def test_blocks_may_be_counted_from_the_end() -> None:
+    first, second = made(out_indices=(1, -1)), made(out_indices=(1, 3))
+    assert first.out_indices == second.out_indices == (1, 3)
+    assert made(out_indices=[-1]).out_indices == (3,)
+    assert len(made(out_indices=[-2]).model.blocks) == 3
+
+
+def test_what_is_whole_enough_for_pretraining() -> None:
+    vit = made(out_indices=(-1,), final_norm=True)
+    assert vit.whole() is vit.model is made_vit(vit)
+    for keys, said in (
+        ({}, "TimmViT with final_norm=False, so that the last norm is not there. Give it out_ind"),
+        ({"out_indices": (2,), "final_norm": True}, "with out_indices without the last block, so"),
+        ({"final_norm": True, "window": 2}, "with window=2. Give"),
+        ({"frozen_stages": 1}, "is not there; frozen_stages=1. Give it out_indices=(-1,), final_"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            made_vit(made(**keys))
+
+
+def test_models_that_are_not_cut_into_patches() -> None:
+    said = r"needs patches of the image \(timm\.layers\.PatchEmbed\), vit_tiny_r_s16_p8_224 has Hyb"
+    with pytest.raises(ValueError, match=said):
+        TimmViT("vit_tiny_r_s16_p8_224")
+    with pytest.raises(ValueError, match="is a module 'attn', got ParallelThingsBlock: leave"):
+        made(window=2, global_blocks=(), block_fn=ParallelThingsBlock)
 
 
 @pytest.mark.parametrize("window", [0, 2])
@@ -150,9 +251,11 @@ def test_depths_of_parameters() -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"out_indices": (0, 4)}, r"out_indices needs blocks in \[0, 4\), got \(0, 4\): .* has 4"),
+        ({"out_indices": (0, 4)}, r"out_indices needs blocks in \[-4, 4\), got \(0, 4\): .* has 4"),
+        ({"out_indices": (-5,)}, r"out_indices needs blocks in \[-4, 4\), got \(-5,\)"),
+        ({"out_indices": (-1, 2)}, r"out_indices needs blocks in order, got \(-1, 2\)"),
         ({"out_indices": (2, 1)}, r"out_indices needs blocks in order, got \(2, 1\)"),
-        ({"window": 2, "global_blocks": (7,)}, r"global_blocks needs blocks in \[0, 4\)"),
+        ({"window": 2, "global_blocks": (7,)}, r"global_blocks needs blocks in \[-4, 4\)"),
         ({"frozen_stages": 5}, r"frozen_stages in \[-1, 4\], got 0 and 5"),
         ({"window": -1}, r"window >= 0 .*, got -1 and -1"),
     ],

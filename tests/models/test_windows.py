@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from timm.models.vision_transformer import Block
+from timm.layers import Attention
 from torch.testing import assert_close
 
 from mixplug.models.windows import from_windows, to_windows
@@ -50,18 +50,18 @@ def test_prefix_tokens_are_the_mean_over_windows() -> None:
 
 
 @pytest.mark.parametrize(("grid", "window"), GRIDS)
-def test_a_block_in_windows_is_a_block_with_a_mask(grid, window) -> None:
+def test_attention_in_windows_is_attention_with_a_mask(grid, window) -> None:
     """Patches of a window attend to each other and to the prefix; to nothing that was filled up."""
     tokens = tokens_of(grid, 1)
-    block = Block(8, 2, qkv_bias=True).double()
+    attention = Attention(8, 2, qkv_bias=True).double()
     windows, mask = to_windows(tokens, grid, window, 1)
-    out = from_windows(block(windows, attn_mask=mask), grid, window, 1)
+    out = from_windows(attention(windows, attn_mask=mask), grid, window, 1)
     rows, columns = torch.arange(grid[0]).repeat_interleave(grid[1]), torch.arange(grid[1])
     columns = columns.repeat(grid[0])
     home = rows // window * 100 + columns // window
     allowed = torch.ones(1 + len(home), 1 + len(home), dtype=torch.bool)
     allowed[1:, 1:] = home[:, None] == home
-    assert_close(out[:, 1:], block(tokens, attn_mask=allowed[None, None])[:, 1:])
+    assert_close(out[:, 1:], attention(tokens, attn_mask=allowed[None, None])[:, 1:])
 
 
 @pytest.mark.parametrize(("shape", "window"), [((2, 5, 3), 2), ((2, 4), 2), ((2, 6, 3), 0)])
