@@ -30,7 +30,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mixplug.adapters.mm_classifier import Clock
+from mixplug.adapters.clock import Clock
 from mixplug.data import got10k, tracking_pairs
 from mixplug.functional.tracking_metrics import (
     average_overlap,
