@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from mixplug.models.distillation import normalised
 from mixplug.models.dora import Tracker, object_tracks
 from mixplug.models.encoder import encoder
 from mixplug.video import open_reader
+from mixplug.video.index import VideoIndex
 from mixplug.viz.tracks import film, overlay, strip
 from mixplug.weights import vit_of
 from mixplug.weights.position import Grid
@@ -75,11 +76,27 @@ def draw_tracks(
     with open_reader(video, fps=fps) as reader:
         clip = reader.read(times)
     heads = heads or distinct_heads(vit, clip[0], side)
-    files = draw_clip(vit, clip, times, interval, out, heads, side, Path(video).name, tick)
+    cuts = cuts_before(video, times)
+    files = draw_clip(vit, clip, times, interval, out, heads, side, Path(video).name, tick, cuts)
     said = (
         f"{len(heads)} objects, of heads {list(heads)}, over {frames} frames of {Path(video).name}"
     )
     return files, f"{said}; {report.line()}" if report else said
+
+
+def cuts_before(video: str | Path, times: Sequence[float]) -> list[int]:
+    """Numbers of the frames of another scene than the frame before, if the video has an index.
+
+    Args:
+        video: a file, or a folder of frames.
+        times: of the frames, in seconds, ascending.
+    """
+    try:
+        cuts = VideoIndex.of(video).cuts
+    except ValueError:  # never scanned, not to the end, or changed since
+        return []
+    pairs = enumerate(pairwise(times), 1)
+    return [number for number, (a, b) in pairs if any(a < cut <= b for cut in cuts)]
 
 
 def draw_clip(
@@ -92,6 +109,7 @@ def draw_clip(
     side: int | None = None,
     title: str = "",
     tick: Callable[[str], None] = lambda _: None,
+    cuts: Sequence[int] = (),
 ) -> list[Path]:
     """Both ways of tracking, over the frames of a clip.
 
@@ -105,6 +123,7 @@ def draw_clip(
         side: height in pixels, None leaves it.
         title: of the picture.
         tick: called with what is being done.
+        cuts: numbers of the frames before which there is a cut.
     """
     tick("tracking")
     view = encoder(vit)
@@ -118,7 +137,7 @@ def draw_clip(
     tick("drawing")
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "tracks.png", out / "tracks.mp4"]
-    strip({INPUT: clip, **rows}, times, files[0], title)
+    strip({INPUT: clip, **rows}, times, files[0], title, heads, cuts)
     film({INPUT: clip, **rows}, 1 / interval, files[1])
     return files
 

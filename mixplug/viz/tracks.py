@@ -9,6 +9,7 @@ import colorsys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,15 @@ _PURE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 _STRONG = 0.95  # quantile of a map that has the full colour
 _STRENGTH = 0.6  # of colour where an object is most attended to
 _LABEL = 22  # pixels in height, above a film
+_ACROSS = 8  # frames in a row
+_CUT = "#E69F00"  # none of the pure colours
 _QUALITY = {"libx264": {"crf": "18", "preset": "fast"}, "mpeg4": {"q": "3"}}
 
 
 def colors(objects: int) -> Tensor:
     """(k, 3) in [0, 1]: red, green and blue, or k hues."""
     if objects <= len(_PURE):
-        return torch.tensor(_PURE[:objects])
+        return torch.tensor(_PURE[:objects]).view(-1, 3)
     return torch.tensor([colorsys.hsv_to_rgb(i / objects, 1.0, 1.0) for i in range(objects)])
 
 
@@ -66,34 +69,79 @@ def overlay(frames: Tensor, attention: Tensor, grid: tuple[int, int]) -> Tensor:
     return (255 * mixed).round().byte()
 
 
-def strip(rows: Mapping[str, Tensor], times: Sequence[float], path: Path, title: str = "") -> None:
-    """Draw and save a row of frames for each way of tracking.
+def strip(
+    rows: Mapping[str, Tensor],
+    times: Sequence[float],
+    path: Path,
+    title: str = "",
+    heads: Sequence[int] = (),
+    cuts: Sequence[int] = (),
+) -> None:
+    """Draw and save a row of frames for each way of tracking; eight frames, then the next rows.
 
     Args:
         rows: a name, and (T, 3, H, W) uint8.
         times: of the frames, in seconds.
         path: of the PNG.
         title: above it.
+        heads: of the objects, whose colours a legend then tells.
+        cuts: numbers of the frames that belong to another scene than the frame before, which a
+            line says.
     """
     plt = optional("matplotlib.pyplot", "video", "The figure")
     _, _, height, width = next(iter(rows.values())).shape
+    across = min(_ACROSS, len(times))
+    blocks = -(-len(times) // across)
     wide = 1.7
-    size = (wide * len(times) + 0.5, wide * height / width * len(rows) + 0.75)
-    fig, axes = plt.subplots(
-        len(rows), len(times), figsize=size, squeeze=False, layout="constrained"
-    )
-    for cells, (name, frames) in zip(axes, rows.items(), strict=True):
-        for cell, frame in zip(cells, frames, strict=True):
-            cell.imshow(frame.permute(1, 2, 0).numpy())
-            cell.set(xticks=[], yticks=[])
-            for side in cell.spines.values():
-                side.set_visible(False)
-        cells[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
-    for cell, time in zip(axes[0], times, strict=True):
-        cell.set_title(f"{time:.1f} s", fontsize=9)
+    aside = 0.075 * max(map(len, rows)) + 0.2
+    size = (wide * across + aside, (wide * height / width * len(rows) + 0.3) * blocks + 0.75)
+    fig = plt.figure(figsize=size, layout="constrained")
+    for block, part in enumerate(fig.subfigures(blocks, 1, squeeze=False)[:, 0]):
+        axes = part.subplots(len(rows), across, squeeze=False)
+        for cells, (name, frames) in zip(axes, rows.items(), strict=True):
+            cells[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center", labelpad=9)
+            for place, cell in enumerate(cells):
+                number = block * across + place
+                _frame(cell, frames[number] if number < len(frames) else None)
+                if number in cuts:
+                    (line,) = cell.plot(
+                        [-0.035] * 2, [0, 1], color=_CUT, linewidth=3, clip_on=False,
+                        transform=cell.transAxes,
+                    )  # fmt: skip
+                    line.set_in_layout(False)  # or this picture would be smaller than others
+        for cell, time in zip(axes[0], times[block * across :], strict=False):
+            cell.set_title(f"{time:.1f} s", fontsize=9)
+    _legend(fig, heads, bool(cuts))
     fig.suptitle(title, fontsize=10)
     fig.savefig(path, dpi=150)
     plt.close(fig)
+
+
+def _frame(cell: Any, frame: Tensor | None) -> None:
+    """A picture without axes, or an empty place."""
+    cell.set(xticks=[], yticks=[])
+    for side in cell.spines.values():
+        side.set_visible(False)
+    if frame is None:
+        cell.set_visible(False)
+    else:
+        cell.imshow(frame.permute(1, 2, 0).numpy())
+
+
+def _legend(fig: Any, heads: Sequence[int], cuts: bool) -> None:
+    """Which colour is which head, and what the line is."""
+    patches = optional("matplotlib.patches", "video", "The figure")
+    handles = [
+        patches.Patch(color=color, label=f"head {head}")
+        for head, color in zip(heads, colors(len(heads)).tolist(), strict=True)
+    ]
+    if cuts:
+        handles.append(patches.Patch(color=_CUT, label="cut"))
+    if handles:
+        fig.legend(
+            handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=9,
+            frameon=False, handlelength=1,
+        )  # fmt: skip
 
 
 def film(rows: Mapping[str, Tensor], rate: float, path: Path) -> None:

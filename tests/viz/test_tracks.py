@@ -8,13 +8,15 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from mixplug.functional.track import cls_attention
 from mixplug.models.distillation import normalised
 from mixplug.models.dora import object_tracks
 from mixplug.models.encoder import build_timm_vit, encoder
-from mixplug.viz.track_video import distinct_heads, fitted, overlaps
+from mixplug.viz import track_video
+from mixplug.viz.track_video import cuts_before, distinct_heads, fitted, overlaps
 from mixplug.viz.tracks import colors, film, overlay, strip
 
 
@@ -89,6 +91,46 @@ def test_the_strip_has_a_picture_for_every_frame_and_way(tmp_path: Path) -> None
     red = (image == torch.tensor([255, 0, 0])).all(1).float().mean()
     # six pictures of 1.7 x 1.13 inches on about 5.6 x 3
     assert math.isclose(float(red), 6 * 1.7 * 1.13 / (5.6 * 3.02), rel_tol=0.35)
+
+
+def test_many_frames_go_into_rows_of_eight_with_a_legend_and_cuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    frames = torch.arange(11, dtype=torch.uint8).view(11, 1, 1, 1).expand(-1, 3, 4, 6)
+    times = [0.5 * i for i in range(11)]
+    rows = {"input": frames, "objects": frames + 100}
+    strip(rows, times, tmp_path / "s.png", heads=[4, 0], cuts=[3, 8])
+    (figure,) = kept
+    first, second = figure.subfigs
+    for block, numbers in ((first, range(8)), (second, range(8, 11))):
+        assert len(block.axes) == 16
+        for row, above in enumerate((0, 100)):
+            for place, cell in enumerate(block.axes[8 * row : 8 * row + 8]):
+                if place >= len(numbers):
+                    assert not cell.get_visible()
+                    continue
+                number = numbers[place]
+                assert int(cell.get_images()[0].get_array()[0, 0, 0]) == number + above
+                assert len(cell.lines) == (number in (3, 8))
+                assert cell.get_title() == ("" if row else f"{times[number]:.1f} s")
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["head 4", "head 0", "cut"]
+    red, green, _ = (h.get_facecolor()[:3] for h in legend.get_patches())
+    assert (red, green) == ((1, 0, 0), (0, 1, 0))
+    monkeypatch.undo()
+    plt.close(figure)
+
+
+def test_cuts_come_from_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut is when the first frame of a scene is shown; none is known of a video not scanned."""
+    times = [0.0, 1.0, 2.0, 3.0, 4.0]
+    index = type("I", (), {"cuts": (0.0, 1.0, 1.5, 1.75, 3.2, 9.0)})()
+    monkeypatch.setattr(track_video.VideoIndex, "of", lambda video: index)
+    assert cuts_before("a.mp4", times) == [1, 2, 4]
+    monkeypatch.undo()
+    assert cuts_before("no such.mp4", times) == []
 
 
 def test_frames_are_cut_to_whole_patches() -> None:
