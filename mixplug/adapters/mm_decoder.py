@@ -99,7 +99,7 @@ class Decoding:
             run = Compose(copy.deepcopy(list(steps)))
         try:
             data = run({"img_path": str(file)})
-        except (OSError, AttributeError) as error:  # mmcv decodes what is no picture to None
+        except (OSError, AssertionError, AttributeError) as error:  # by backend of mmcv
             raise ValueError(f"{file} is no picture: {error}.") from error
         inputs: Tensor = data["inputs"]
         return inputs

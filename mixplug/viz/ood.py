@@ -40,7 +40,7 @@ def figure(
     across = min(_ACROSS, len(scores))
     down = -(-len(scores) // across)
     sets = list(dict.fromkeys(name for of_one in scores.values() for name in of_one))
-    columns = max(1, min(len(sets), int(4 * across / (0.08 * max(map(len, sets)) + 0.7))))
+    columns = max(1, min(len(sets), int(4 * across / (0.09 * max(map(len, sets)) + 0.9))))
     lines = max(len(wrapped(name, _LINE).split("\n")) for name in scores)
     high = (2.9 + 0.16 * lines) * down + 0.22 * -(-len(sets) // columns) + 0.4
     fig, grid = plt.subplots(

@@ -9,7 +9,7 @@ from reference.compare import assert_near, assert_same_gradients
 from torch import Tensor
 from torch.testing import assert_close
 
-from mixplug.functional import align, mix, squared_distances
+from mixplug.functional import align, assignment, correspondences, mix, squared_distances
 
 
 def maps(dtype: torch.dtype, *shape: int) -> tuple[Tensor, Tensor]:
@@ -259,3 +259,48 @@ def test_a_tensor_of_lambdas_outside_the_interval(lam: float) -> None:
     x = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"mix needs lam in \[0, 1\]"):
         mix(x, x, torch.tensor([0.5, lam]))
+
+
+@pytest.mark.parametrize("iters", [0, 30])
+def test_assignment_is_what_align_takes(iters: int, dtype: torch.dtype) -> None:
+    a, b = (torch.randn(2, 3, 2, 4, dtype=dtype) for _ in range(2))
+    rows, columns = assignment(a, b, eps=0.7, iters=iters)
+    for i in range(2):
+        m = naive.cost(a[i].flatten(1), b[i].flatten(1))
+        for found, axis in ((rows, "row"), (columns, "column")):
+            expected = 8 * naive.sinkhorn(m, 0.7, iters, axis)
+            assert_close(found[i], expected.to(dtype), atol=1e-5, rtol=1e-4)
+    assert rows.dtype == dtype and not assignment(a.requires_grad_(), b)[0].requires_grad
+
+
+def test_a_permuted_map_corresponds_to_where_its_columns_went(dtype: torch.dtype) -> None:
+    a = 3 * torch.randn(1, 6, 3, 3, dtype=dtype)
+    order = torch.tensor([4, 0, 8, 2, 6, 1, 3, 7, 5])
+    b = a.flatten(2)[:, :, order].view_as(a)  # position j of b is order[j] of a
+    index, share = correspondences(assignment(a, b)[0], top=1)
+    assert index[0, :, 0].tolist() == [order.tolist().index(i) for i in range(9)]
+    assert_close(share, torch.ones_like(share), atol=1e-3, rtol=0)
+
+
+def test_correspondences_by_hand() -> None:
+    """Half of the strongest counts, less does not."""
+    r = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1], [0.4, 0.2, 0.4]])
+    index, share = correspondences(r, top=2)
+    assert index[:2, 0].tolist() == [0, 1] and index[0, 1] == 2
+    assert set(index[2].tolist()) == {0, 2}
+    expected = torch.tensor([[0.5, 0.3], [0.8, 0.0], [0.4, 0.4]])
+    assert_close(share, expected)
+    assert_close(correspondences(r, 3, 0.0)[1].sum(-1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, r"top in \[1, M\], got \(3, 4\) and top=0\."),
+        ({"top": 5}, r"top in \[1, M\], got \(3, 4\) and top=5\."),
+        ({"least": 1.5}, r"least in \[0, 1\], got 1\.5\."),
+    ],
+)
+def test_correspondences_that_mean_nothing(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        correspondences(torch.rand(3, 4), **options)

@@ -478,6 +478,17 @@ def test_every_parameter_has_a_gradient_in_every_branch(branch: str, decoder: st
         assert moved == {"body", "norm", "hidden", "fc"} | used
 
 
+def test_without_modes_only_clean_images_are_reconstructed(dtype: torch.dtype) -> None:
+    """The autoencoder of 3.3.3, by whose decoder mixing is looked at; its width is a setting."""
+    model, stages, mixer = with_decoder(dtype, "ae", modes=(), decoder_width=5)
+    x, y = batch(dtype, 3)
+    assert mixer.branches() == {"reconstruct": 1.0}
+    mixed = mixer(stages, x, y, sampling.generators(0, 0))
+    image = model.mixup.decoder(clean_embeddings(model, x))
+    assert_same_gradients(mixed.loss().to(dtype), squared_error(x, image), parameters(model))
+    assert model.mixup.decoder.conv.in_channels == 5
+
+
 def test_a_decoder_is_saved_and_absent_without_one() -> None:
     model, stages, _ = with_decoder(torch.float64, "ae")
     names = {name for name in model.state_dict() if name.startswith("mixup.")}
@@ -547,6 +558,8 @@ MODES_TEXT = r"AlignMixup needs modes a non-empty tuple of 'x', 'A', \"A'\", 'e'
             r"decoder, got None\.",
         ),
         ({"decoder": "vae", "image_shape": (3, 32)}, r"AlignMixup needs image_shape .*\(3, 32\)\."),
+        ({"modes": "A", "decoder": "ae"}, MODES_TEXT + r" modules, got 'A'\."),
+        ({"decoder_width": 0}, r"AlignMixup needs decoder_width >= 1, got 0\."),
         ({"reconstruction_weight": 0.0}, r"needs reconstruction_weight > 0, got 0\.0\."),
         ({"decoder": "ae", "image_shape": [3, 0, 8]}, r"image_shape .*got \(3, 0, 8\)\."),
     ],
