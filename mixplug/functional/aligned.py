@@ -36,7 +36,7 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
         raise ValueError(f"mix needs lam in [0, 1], got {lam.min():g} to {lam.max():g}.")
     dtype = torch.promote_types(x.dtype, y.dtype)
     exact = torch.promote_types(dtype, torch.float32)
-    lam = lam.to(x.device, exact)
+    lam = lam.to(x.device, exact, non_blocking=True)
     lam = lam.view(-1, *[1] * (x.dim() - 1)) if lam.dim() else lam
     return torch.lerp(y.to(exact), x.to(exact), lam).to(dtype)  # one pass where a sum takes three
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from mixplug.functional.precision import exact_dtype
 
 _CHUNK = 1 << 19  # logits in flight: 2 MiB of float32, which stay in a core's cache
+_CHUNK_DEVICE = 1 << 26  # on an accelerator, where launches cost more than memory: 256 MiB
 
 
 def multimix(z: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,15 +119,20 @@ class _HullCrossEntropy(torch.autograd.Function):
         pull = (weights.mT @ (c[..., None] * weights)) @ target  # S Y, (P, B, K)
         loss = -(pull * logits).sum()
         gradient = pull.neg_()
-        rows = max(1, _CHUNK // logits.shape[-1])
-        for p in range(len(logits)):
-            for lam, mass in zip(weights[p].split(rows), c_mass[p].split(rows), strict=True):
-                mixed = lam @ logits[p]  # (rows, K)
+        chunk = _CHUNK if logits.device.type == "cpu" else _CHUNK_DEVICE
+        rows = max(1, min(weights.shape[1], chunk // logits.shape[-1]))
+        items = max(1, chunk // (rows * logits.shape[-1]))
+        for some in range(0, len(logits), items):
+            own, out = logits[some : some + items], gradient[some : some + items]
+            for start in range(0, weights.shape[1], rows):
+                lam = weights[some : some + items, start : start + rows]
+                mass = c_mass[some : some + items, start : start + rows]
+                mixed = lam @ own  # (items, rows, K)
                 top = mixed.amax(-1, keepdim=True)
                 total = mixed.sub_(top).exp_().sum(-1)
-                loss += mass @ (total.log() + top[:, 0])
+                loss += (mass * (total.log() + top[..., 0])).sum()
                 # softmax is mixed / total; dividing the narrower of the two factors is cheaper
-                gradient[p].addmm_((lam * (mass / total)[:, None]).mT, mixed)
+                out.baddbmm_((lam * (mass / total)[..., None]).mT, mixed)
         ctx.save_for_backward(gradient)
         return loss
 

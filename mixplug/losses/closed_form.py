@@ -16,6 +16,7 @@ from mixplug.losses.recompute import each
 from mixplug.losses.relation import Relation, inner
 
 _LEAST_ELEMENTS = 1 << 12  # of mixed similarities at a time, below which a call costs more
+_LEAST_ELEMENTS_DEVICE = 1 << 24  # on an accelerator, where launches cost more than memory
 
 Similarities = Callable[[slice], Tensor]
 
@@ -78,11 +79,14 @@ def _picked(rows: Tensor, index: Tensor) -> Tensor:
 def anchors_at_a_time(relation: Relation, per_anchor: int) -> int:
     """How many anchors' similarities take half the memory that those to clean points do.
 
+    On an accelerator they take 64 MiB, since a call for each few would take longer.
+
     Args:
         relation: anchors and points.
         per_anchor: how many similarities an anchor has.
     """
-    budget = max(_LEAST_ELEMENTS, len(relation.anchors) * len(relation.points) // 2)
+    least = _LEAST_ELEMENTS if relation.anchors.device.type == "cpu" else _LEAST_ELEMENTS_DEVICE
+    budget = max(least, len(relation.anchors) * len(relation.points) // 2)
     return max(1, budget // max(1, per_anchor))
 
 

@@ -188,7 +188,7 @@ class AlignMixup(PairMixer):
 
     def _mix_maps(self, a: Tensor, plan: Plan) -> Tensor:
         a = self.pool(a)
-        other = a[plan.permutation.to(a.device)]
+        other = a[plan.permutation.to(a.device, non_blocking=True)]
         if not self.align:
             return mix(a, other, plan.lam)
         a_aligned, other_aligned = align(

@@ -247,4 +247,4 @@ def _fits(value: object, annotation: str) -> bool:
 
 def pair(t: Tensor, plan: Plan) -> Tensor:
     """Standard mixup of a batch with its permutation, λ weighs the example itself (3.1)."""
-    return mix(t, t[plan.permutation.to(t.device)], plan.lam)
+    return mix(t, t[plan.permutation.to(t.device, non_blocking=True)], plan.lam)

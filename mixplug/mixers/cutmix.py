@@ -41,6 +41,6 @@ class CutMix(PairMixer):
         """Paste the rectangle of the pair into a copy."""
         top, bottom, left, right = plan.box
         pasted = x.clone()
-        other = x[plan.permutation.to(x.device)]
+        other = x[plan.permutation.to(x.device, non_blocking=True)]
         pasted[..., top:bottom, left:right] = other[..., top:bottom, left:right]
         return pasted

@@ -50,7 +50,8 @@ class RunningSum:
         """
         together = torch.zeros(len(centre) + 1, dtype=centre.dtype, device=centre.device)
         if self.total is not None:
-            together[:-1], together[-1] = self.total, self.count
+            together[:-1] = self.total
+            together[-1].fill_(self.count)  # assigned, it would wait for the device
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(together)
         mean, count = together[:-1] / together[-1].clamp(min=1), together[-1]
