@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mixplug.cli.eval import app
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mixplug.evaluation.card import Card, Data, Settings, Subject
 
 _TIMM = "timm:"
+_IN_THE_FILES = ("by energy", "by maximum of logits", "by k-NN")  # more than a screen holds
 
 
 @app.command()
@@ -98,15 +100,21 @@ def card(
 
 
 def show(made: Card, files: Sequence[Path]) -> None:
-    """The table of a card, what is missing, and where its files are."""
+    """The main lines of a card, what is missing, and where its files are."""
     from mixplug.evaluation.card.lines import lines_of
 
-    lines = lines_of(made)
-    table = Table("", *made.names, box=None)
-    for line in lines:
+    table = Table("", *map(escape, made.names), box=None)
+    section = ""
+    for line in lines_of(made):
+        if any(score in line.label for score in _IN_THE_FILES):
+            continue
+        if line.section != section:
+            section = line.section
+            table.add_row(f"[bold]{escape(section)}[/]")
         arrow = {True: " ↑", False: " ↓", None: ""}[line.more]
         cells = zip(line.cells, line.best, strict=True)
-        table.add_row(line.label + arrow, *(f"[bold]{c}[/]" if best else c for c, best in cells))
+        shown = (f"[bold]{cell}[/]" if best else cell for cell, best in cells)
+        table.add_row(f"  {escape(line.label)}{arrow}", *shown)
     console.print(table)
     for text in made.facts["warnings"]:
         print(f"warning: {text}")

@@ -96,6 +96,7 @@ def make_card(
                     run(one, subject, store, settings.batch_size, settings.workers, ahead.of(one))
                     for one in part.passes
                 ]
+                ahead.say(f"{subject.name}: numbers of {part.name}")
                 numbers[part.name] = _numbers(part, subject, store, states)
                 sketches[part.name] = part.sketch(subject, states)
             except ValueError as error:
@@ -125,6 +126,9 @@ class _Ahead:
             self.tick(self.done, self.total, what)
 
         return ahead
+
+    def say(self, what: str) -> None:
+        self.tick(self.done, self.total, what)
 
     def end(self) -> None:
         self.tick(self.total, self.total, "done")

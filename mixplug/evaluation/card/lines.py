@@ -104,8 +104,7 @@ def _calibration(card: Card) -> Iterator[Line]:
 def _ood(card: Card) -> Iterator[Line]:
     for one, score, key in _ood_paths(card):
         name, more = OOD[key]
-        label = f"{one}, {SCORES[score]}: {name}, %"
-        section = "Out-of-distribution"
+        section, label = f"Out-of-distribution: {one}", f"{name} by {SCORES[score]}, %"
         yield from _line(card, section, label, ("ood", one, score, key), more, PERCENT)
 
 
