@@ -50,8 +50,10 @@ class MixedLoss:
         return torch.cat([sample.gt_label for sample in data_samples])
 
 
-def train_with(model: nn.Module, mixer: Mixer) -> None:
+def train_with(model: nn.Module, mixer: Mixer) -> str:
     """Let an ImageClassifier train with a mixer. Its parameters and its testing stay as they are.
+
+    It says in words what is mixed.
 
     Raises:
         ValueError: another kind of model or head, or one whose batches are mixed already.
@@ -68,11 +70,12 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
             "remove one, for instance with model=dict(train_cfg=None)."
         )
     criterion_of(model.head.loss_module)
-    classifier_name(model.head)  # refuses before anything is changed
+    classifier = classifier_name(model.head)  # refuses before anything is changed
     retype(model, MixedLoss)
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
+    return f"what {classifier} classifies"
 
 
 def _plain_loss(head: nn.Module | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from mixplug.criterion import Criterion, cross_entropy
@@ -26,6 +27,31 @@ def softmax_criterion(loss: nn.Module) -> Criterion:
     if loss.class_weight is None:
         return cross_entropy(scale=loss.loss_weight)
     return Criterion(Terms(loss))
+
+
+def total_weight(loss: nn.Module, labels: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
+    r"""What the pixels of mmseg's CrossEntropyLoss weigh in all, as it averages.
+
+        L = loss_weight \sum_i w_i c_{y_i} H_i / F,   of which this is   \sum_i w_i / F
+
+    F is what it divides by: the sum of class weights c of the pixels with a label; without class
+    weights their number, with ``avg_non_ignore=False`` that of all pixels. So 1 is a plain mean.
+
+    Args:
+        loss: with reduction='mean'.
+        labels: (B, H, W) class indices.
+        weight: w, (B, H, W), 0 where a pixel is ignored.
+        ignore_index: label of those.
+
+    Returns:
+        A scalar.
+    """
+    known = labels != ignore_index
+    if loss.class_weight is not None:
+        factor = weight.new_tensor(loss.class_weight)[labels[known]].sum()
+    else:
+        factor = known.sum() if loss.avg_non_ignore else known.numel()
+    return weight.sum() / (factor + torch.finfo(torch.float32).eps)  # its own guard against 0
 
 
 def unfit_loss(loss: object, cross_entropy_loss: type) -> str | None:

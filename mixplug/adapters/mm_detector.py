@@ -64,8 +64,10 @@ class MixedRoILoss:
         return losses
 
 
-def train_with(model: nn.Module, mixer: Mixer) -> None:
+def train_with(model: nn.Module, mixer: Mixer) -> str:
     """Let a two-stage detector train with a mixer, in a cascade in every stage.
+
+    It says in words what is mixed.
 
     Raises:
         ValueError: another kind of detector, head, classifier or loss; or a mixer without
@@ -75,10 +77,13 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
     for head in heads:
         _require(head)
     mixer.require_way("mix_rows", _HOST)
-    model.clock = Clock()
+    model.mixer, model.clock = mixer, Clock()
     for place, head in enumerate(heads):
         retype(head, MixedRoILoss)
         head.mixer, head.clock, head.place = mixer, model.clock, place
+    stages = isinstance(model.roi_head.bbox_head, nn.ModuleList)
+    which = "{" + ", ".join(map(str, range(len(heads)))) + "}." if stages else ""
+    return f"the input of roi_head.bbox_head.{which}fc_cls"
 
 
 def _heads(model: nn.Module) -> Sequence[nn.Module]:

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
 
 from mixplug import sampling
 from mixplug.adapters.ranks import rank
 from mixplug.adapters.retype import retype, retyped
+from mixplug.mixers.base import Mixer
 from mixplug.registry import HOOKS
 
 
@@ -50,7 +52,8 @@ class MixupHook(Hook):
     generators, so they are seeded by what it restores: dropout and stochastic depth depend on
     seed, step and rank alone, the augmentation of an item on seed, epoch and index. Of an epoch
     that was left in the middle, batches that were done are not drawn again. Loops by iteration have
-    no epochs to key, and keep mmengine's own order of data.
+    no epochs to key, and keep mmengine's own order of data; a mixer's ``off_epoch`` would never
+    come in them, and is refused.
     """
 
     priority = "VERY_HIGH"
@@ -60,7 +63,13 @@ class MixupHook(Hook):
         self.built_with = runner.seed
 
     def before_train(self, runner: Runner) -> None:
-        """Key the training set's augmentations, and its order after a resume without a set seed."""
+        """Key the training set's augmentations, and its order after a resume without a set seed.
+
+        Raises:
+            ValueError: a mixer that an epoch ends, in a loop by iterations.
+        """
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            _require_no_epoch(getattr(_inner(runner.model), "mixer", None))
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         loader = runner.train_loop.dataloader
@@ -86,11 +95,23 @@ class MixupHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
     ) -> None:
         """Set the mixer's clock, and torch's generators."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        clock = model.clock
+        clock = _inner(runner.model).clock
         clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
         own = sampling.apart(runner.seed, sampling.HOST)
         torch.manual_seed(sampling.key(sampling.generators(own, runner.iter, rank()).local))
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _require_no_epoch(mixer: Mixer | None) -> None:
+    if mixer is not None and mixer.off_epoch is not None:
+        raise ValueError(
+            f"A training loop by iterations is always in epoch 0, so that {mixer.name} would never "
+            f"reach off_epoch={mixer.off_epoch}. Leave it out of the mixup key, or train by epochs "
+            f"(train_cfg=dict(by_epoch=True, max_epochs=...))."
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
@@ -14,11 +15,12 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mixplug.adapters.clock import Clock, plan_within
-from mixplug.adapters.mm_criterion import softmax_criterion, unfit_loss
+from mixplug.adapters.mm_criterion import softmax_criterion, total_weight, unfit_loss
 from mixplug.adapters.retype import retype
 from mixplug.mixers.base import CLEAN, Mixer
 
 _HOST = "an mmseg segmentor"
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class MixedPixelLoss:
@@ -29,10 +31,11 @@ class MixedPixelLoss:
     weights sum to 1. Hence logits are resized, then mixed. Labels stay as they are: to sample them
     down to the features' grid would be cheaper, and would take thin objects out of the loss.
 
-    The mixer says how terms are averaged. DenseMultiMix with reduction='global' averages over all
-    that are not ignored, as the plain loss with ``avg_non_ignore`` does; by default it does so at
-    each pixel, then over pixels (5.14). ``off_epoch`` counts epochs of the training loop: one by
-    iterations is always in epoch 0.
+    The mixer says how terms are averaged: DenseMultiMix with reduction='global' over all that are
+    not ignored, by default at each pixel, then over the pixels that any image has a label of
+    (5.14). What they weigh in all is what those of the plain loss do, so that mixed and clean
+    batches are of one scale, and with one-hot Λ and reduction='global' of one value; see
+    :func:`mixplug.adapters.mm_criterion.total_weight`.
     """
 
     mixer: Mixer
@@ -61,31 +64,36 @@ class MixedPixelLoss:
         mixed = self.mixer.mix_positions(
             logits.flatten(2), known.flatten(1), plan, weight.flatten(1)
         )
+        own = 1.0 if mixed.weight is None else mixed.weight.sum().clamp(min=_TINY)
         losses: dict[str, Tensor] = {}
         for loss in _losses(self):
-            value = mixed.loss(softmax_criterion(loss))
+            criterion = softmax_criterion(loss)
+            total = total_weight(loss, labels, weight, self.ignore_index)
+            value = mixed.loss(replace(criterion, scale=criterion.scale * total / own))
             name = loss.loss_name
             losses[name] = losses[name] + value if name in losses else value
         losses["acc_seg"] = accuracy(logits, labels, ignore_index=self.ignore_index)
         return losses
 
 
-def train_with(model: nn.Module, mixer: Mixer) -> None:
+def train_with(model: nn.Module, mixer: Mixer) -> str:
     """Let a segmentor train with a mixer: its decode head, the last one of a cascade.
 
-    Auxiliary heads, and earlier stages of a cascade, stay clean.
+    Auxiliary heads, and earlier stages of a cascade, stay clean. It says in words what is mixed.
 
     Raises:
         ValueError: another kind of segmentor, head, classifier or loss; or a mixer without
             ``mix_positions``.
     """
-    head = getattr(model, "decode_head", None)
-    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    head, name = getattr(model, "decode_head", None), "decode_head"
+    if isinstance(head, nn.ModuleList):
+        head, name = head[-1], f"decode_head.{len(head) - 1}"
     _require(model, head)
     mixer.require_way("mix_positions", _HOST)
-    model.clock = Clock()
+    model.mixer, model.clock = mixer, Clock()
     retype(head, MixedPixelLoss)
     head.mixer, head.clock = mixer, model.clock
+    return f"the input of {name}.conv_seg"
 
 
 def _require(model: nn.Module, head: nn.Module | None) -> None:

@@ -15,6 +15,7 @@ import torch
 from hosts.hosting import mim_tools, mm_classifier, mm_config, run_tool
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, load_checkpoint
 from mmpretrain.models import ImageClassifier
@@ -25,6 +26,7 @@ from torch.testing import assert_close
 
 import mixplug
 import mixplug.mm
+from mixplug.adapters import mm_mixup
 from mixplug.adapters.mm_classifier import train_with
 from mixplug.adapters.mm_resume import MixupHook
 
@@ -322,6 +324,18 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
 def test_a_model_without_a_head_is_refused() -> None:
     with pytest.raises(ValueError, match="got ImageClassifier with NoneType"):
         train_with(build_model(head=None), mixplug.build("alignmix"))
+
+
+def test_the_log_says_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "info", lambda text, *values: told.append(text % values))
+    mm_mixup.train_with(build_model(), mixplug.build("mixup", alpha=0.2))
+    mm_mixup.train_with(build_model(), mixplug.build("multimix"))
+    assert told == [
+        "InputMixup mixes what head.fc classifies (alpha=0.2, prob=1.0)",
+        "MultiMix mixes what head.fc classifies (prob=0.5)",
+    ]
 
 
 def test_a_head_without_a_layer_for_its_classes_is_refused() -> None:

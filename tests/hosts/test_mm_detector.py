@@ -19,6 +19,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -26,7 +27,7 @@ from reference import hull as naive
 from reference.compare import assert_near, assert_same_gradients
 from reference.targets import cross_entropy, one_hot
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 import mixplug
 import mixplug.mm
@@ -399,14 +400,23 @@ def test_names_and_predictions_stay() -> None:
     assert torch.equal(mine.scores, other.scores) and torch.equal(mine.bboxes, other.bboxes)
 
 
-def run(folder: Path, mixup: dict[str, Any] | None) -> Runner:
-    loader = DataLoader(Boxes(), 2, collate_fn=pseudo_collate)
+def run(
+    folder: Path, mixup: dict[str, Any] | None, epochs: int = 1, resume: bool = False
+) -> Runner:
+    loader = {
+        "batch_size": 2,
+        "num_workers": 0,
+        "dataset": Boxes(),
+        "sampler": {"type": "DefaultSampler", "shuffle": True},
+        "collate_fn": {"type": "pseudo_collate"},
+    }
     runner = Runner(
         Config(detector("mask"))._cfg_dict,
         str(folder),
         train_dataloader=loader,
-        train_cfg={"by_epoch": True, "max_epochs": 1},
-        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.01}},
+        train_cfg={"by_epoch": True, "max_epochs": epochs},
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9}},
+        resume=resume,
         default_hooks={"logger": {"type": "LoggerHook", "interval": 1}},
         default_scope="mmdet",
         randomness={"seed": 3},
@@ -431,6 +441,40 @@ def test_the_runner_trains_and_its_checkpoint_is_the_plain_ones(tmp_path: Path) 
     name = "roi_head.bbox_head.fc_cls.weight"
     assert not torch.equal(states[0][name], states[1][name])
     built(detector("mask")).load_state_dict(states[0], strict=True)
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Order of images, sampled RoIs, branch and Λ are those of a run that never stopped."""
+    mixup = {**MULTIMIX, "prob": 0.5}
+    run(tmp_path / "whole", mixup, epochs=2)
+    run(tmp_path / "parts", mixup, epochs=1)
+    for seeded in (torch.manual_seed, np.random.seed):
+        seeded(99)  # whatever was drawn before
+    assert run(tmp_path / "parts", mixup, epochs=2, resume=True).iter == 4
+    whole, parts, first = (
+        torch.load(tmp_path / name, weights_only=False)
+        for name in ("whole/epoch_2.pth", "parts/epoch_2.pth", "parts/epoch_1.pth")
+    )
+    states = [checkpoint["state_dict"] for checkpoint in (whole, parts, first)]
+    assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
+    moved = [name for name in states[0] if not torch.equal(states[0][name], states[2][name])]
+    assert {"roi_head.bbox_head.fc_cls.weight", "rpn_head.rpn_cls.weight"} <= set(moved)
+    speeds = [checkpoint["optimizer"]["state"] for checkpoint in (whole, parts)]
+    assert all(
+        torch.equal(speed["momentum_buffer"], speeds[1][number]["momentum_buffer"])
+        for number, speed in speeds[0].items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("faster", "bbox_head.fc_cls"), ("cascade", "bbox_head.{0, 1}.fc_cls")]
+)
+def test_the_log_says_what_is_mixed(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "info", lambda text, *values: told.append(text % values))
+    train_with(build(kind), mixplug.build({"type": "MultiMix", "m": 8, "alpha": [1, 2.0]}))
+    assert told == [f"MultiMix mixes the input of roi_head.{name} (m=8, alpha=(1, 2.0), prob=0.5)"]
 
 
 # ---------------------------------------------------------------- errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
@@ -181,6 +183,8 @@ def test_densemultimix_equals_the_loop_over_mixed_pixel_embeddings(reduction: st
     source = torch.Generator().manual_seed(sampling.key(sampling.generators(0, 7).local))
     drawn = sampling.hull_weights(2, 3, mixer.alpha, mixer.m, source, SIDE * SIDE)
     expected = 0.7 * looped(model.decode_head, e, truth(), drawn, reduction)
+    if reduction == "position_mean":  # of pixels that no image has a label of, there is no mean
+        expected = expected / (truth() != IGNORED).any(0).float().mean()
     conv = model.decode_head.conv_seg
     assert_same_gradients(loss, expected, [("e", e), ("W", conv.weight), ("b", conv.bias)])
 
@@ -204,7 +208,7 @@ def test_one_hot_weights_give_the_plain_loss_with_ignore(
 def test_by_default_each_pixel_is_a_mean_over_those_that_are_not_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """(5.14): one without any label counts as 0."""
+    """(5.14), of the pixels that any of the images has a label of."""
     shifted(monkeypatch)
     model = build(dropout_ratio=0)
     train_with(model, mixplug.build(DENSE))
@@ -214,7 +218,9 @@ def test_by_default_each_pixel_is_a_mean_over_those_that_are_not_ignored(
     terms = F.cross_entropy(logits, truth(), ignore_index=IGNORED, reduction="none")
     count = (truth() != IGNORED).sum(0)
     assert set(count.unique().tolist()) == {0, 1, 2, 3}
-    assert_near(loss, 0.7 * (terms.sum(0) / count.clamp(min=1)).mean())
+    means = [terms[:, r, c].sum() / count[r, c] for r, c in (count > 0).nonzero().tolist()]
+    assert len(means) < count.numel()
+    assert_near(loss, 0.7 * torch.stack(means).mean())
 
 
 @pytest.mark.parametrize("config", [segmentor, cascade])
@@ -251,31 +257,56 @@ def test_where_everything_is_ignored_the_loss_is_zero() -> None:
     assert loss == 0 and torch.autograd.grad(loss, logits)[0].abs().max() == 0
 
 
-def test_a_sampler_of_hard_pixels_counts_as_in_the_plain_loss(
+WEIGHTS = [0.2, 1.0, 2.0, 0.5]
+SCALES: dict[str, dict[str, Any]] = {
+    "as mmseg does by default": {"loss_decode": {**CE, "avg_non_ignore": False}},
+    "of labelled pixels": {"loss_decode": CE},
+    "class weights": {"loss_decode": {**CE, "avg_non_ignore": False, "class_weight": WEIGHTS}},
+    "hard pixels": {"sampler": {"type": "OHEMPixelSampler", "min_kept": 40}},
+    "two losses": {"loss_decode": [CE, {**CE, "avg_non_ignore": False}]},
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_one_hot_weights_give_the_plain_loss_whatever_it_divides_by(
+    scale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shifted(monkeypatch)
+    model = build(**SCALES[scale])
+    plain = losses_of(copy.deepcopy(model))["decode.loss_ce"]
+    train_with(model, mixplug.build({**DENSE, "reduction": "global"}))
+    assert_near(losses_of(model)["decode.loss_ce"], plain)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "weights", "expected"),
+    [
+        ("global", None, 3 / 6),
+        ("position_mean", None, 3 / 6),
+        ("global", [0.5, 4.0], (4 + 0.5 + 0.5) / 3 * 3 / 5),
+        ("position_mean", [0.5, 4.0], ((4 + 0.5) / 2 + 0.5) / 2 * 3 / 5),
+    ],
+)
+def test_the_scale_by_hand(
+    reduction: str,
+    weights: list[float] | None,
+    expected: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the pixels that it keeps, the mean: the plain loss divides by all that have a label."""
-    shifted(monkeypatch)
-    model = build(sampler={"type": "OHEMPixelSampler", "min_kept": 40})
-    plain = losses_of(copy.deepcopy(model))["decode.loss_ce"]
-    train_with(model, mixplug.build({**DENSE, "reduction": "global"}))
-    share = (truth() != IGNORED).sum() / (3 * 40)
-    assert_near(losses_of(model)["decode.loss_ce"], plain * share)
+    """Two images of three pixels with the labels 1, -, - and 0, 0, -; all logits are 0.
 
-
-def test_class_weights_weigh_mixed_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one-hot weights the plain terms, averaged over pixels and not over their weights.
-
-    mmseg's own loss cannot have both class weights and ``avg_non_ignore``.
+    So a pixel of class k costs c_k log 2: a mean of these times what three labelled pixels weigh,
+    3 of 6 pixels, or 3 of class weights 4 + 0.5 + 0.5.
     """
     shifted(monkeypatch)
-    weights = [1.0, 2.0, 0.5, 0.25]
-    model = build(loss_decode={**CE, "class_weight": weights, "avg_non_ignore": False})
-    plain = losses_of(copy.deepcopy(model))["decode.loss_ce"]
-    train_with(model, mixplug.build({**DENSE, "reduction": "global"}))
-    labelled = truth()[truth() != IGNORED]
-    mean = torch.tensor(weights)[labelled].mean()
-    assert_near(losses_of(model)["decode.loss_ce"], plain * mean)
+    samples = []
+    for labels in ([1, IGNORED, IGNORED], [0, 0, IGNORED]):
+        samples.append(SegDataSample(gt_sem_seg=PixelData(data=torch.tensor([[labels]]))))
+    loss = {"type": "CrossEntropyLoss", "class_weight": weights}
+    model = build(loss_decode=loss, num_classes=2)
+    train_with(model, mixplug.build({**DENSE, "reduction": reduction}))
+    found = model.decode_head.loss_by_feat(torch.zeros(2, 2, 1, 3), samples)["loss_ce"]
+    assert float(found) == pytest.approx(expected * math.log(2))
 
 
 def test_losses_of_one_name_are_added_and_others_keep_theirs() -> None:
@@ -364,6 +395,27 @@ def test_the_runner_trains_and_its_checkpoint_is_the_plain_ones(tmp_path: Path) 
     name = "decode_head.conv_seg.weight"
     assert not torch.equal(states[0][name], states[1][name])
     built(segmentor()).load_state_dict(states[0], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [(segmentor, "decode_head"), (cascade, "decode_head.1")]
+)
+def test_the_log_says_what_is_mixed(
+    config: Callable[[], dict], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "info", lambda text, *values: told.append(text % values))
+    train_with(built(config()), mixplug.build({**DENSE, "m": 2}))
+    assert told == [f"DenseMultiMix mixes the input of {name}.conv_seg (m=2, prob=1.0)"]
+
+
+def test_an_epoch_that_a_loop_by_iterations_never_reaches_is_refused(tmp_path: Path) -> None:
+    text = (
+        r"by iterations is always in epoch 0, so that DenseMultiMix would never reach off_epoch=3"
+    )
+    with pytest.raises(ValueError, match=text):
+        run(tmp_path, {**DENSE, "off_epoch": 3})
 
 
 # ---------------------------------------------------------------- errors
