@@ -329,6 +329,25 @@ def test_images_and_neighbours(tmp_path: Path) -> None:
     assert 100 * 60 / 90 <= runner.message_hub.get_scalar("val/knn@1").current() <= 100
 
 
+@pytest.mark.parametrize("kind", ["DoRA", "DINO"])
+def test_the_backbone_of_detectors_is_one_of_pretraining_too(kind: str) -> None:
+    """What it gives, and its names in checkpoints, are those of a TimmBackbone."""
+    init_default_scope("mmpretrain")
+    own = {key: value for key, value in VIT.items() if key != "dynamic_img_size"}
+    whole = {**own, "type": "mixplug.TimmViT", "out_indices": (-1,), "final_norm": True}
+    plain = {**MODEL, "type": f"mixplug.{kind}"}
+    if kind == "DINO":
+        del plain["objects"]
+    model, other = MODELS.build({**plain, "backbone": whole}), MODELS.build(plain)
+    model.load_state_dict(other.state_dict(), strict=True)
+    x = torch.rand(2, 3, 48, 32)
+    assert torch.equal(model(x), other(x))
+    with pytest.raises(
+        ValueError, match=r"A whole VisionTransformer is needed, got a TimmViT with"
+    ):
+        MODELS.build({**plain, "backbone": {**whole, "window": 2}})
+
+
 def test_what_is_wrong_is_said() -> None:
     init_default_scope("mmpretrain")
     with pytest.raises(KeyError, match=r"DoRA has no key 'object'. Did you mean 'objects'"):

@@ -46,9 +46,12 @@ def test_it_builds_with_its_optimizer(name: str) -> None:
     with DefaultScope.overwrite_default_scope(config.default_scope), torch.device("meta"):
         model = MODELS.build(config.model)
         optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    held = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-    assert trained <= held
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(held) == len(set(held))
+    assert {id(p) for p in model.parameters() if p.requires_grad} <= set(held)
+    assert set(held) <= {id(p) for p in model.parameters()}
+    rated = [id(p) for group in optimizer.param_groups if group["lr"] for p in group["params"]]
+    assert set(rated) == set(held)
 
 
 @pytest.mark.parametrize("suffix", ROWS)
