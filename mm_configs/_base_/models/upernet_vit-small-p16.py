@@ -14,7 +14,7 @@ model = dict(
         type='mixplug.TimmViT',
         model_name='vit_small_patch16_224',
         out_indices=(3, 5, 7, 11),
-        drop_path_rate=0.1),
+        drop_path_rate=0.1),  # ours: 6.5.3 names none
     neck=dict(type='mixplug.ViTPyramid', embed_dim=384, norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',
