@@ -32,7 +32,7 @@ class Patches(Dataset[Tensor]):
 
     def __init__(self, count: int) -> None:
         datasets = optional("sklearn.datasets", "demo", "The photographs")
-        photographs = [torch.from_numpy(one) for one in datasets.load_sample_images().images]
+        photographs = [torch.tensor(one) for one in datasets.load_sample_images().images]
         grey = torch.stack(photographs).float().mean(-1) / 255  # (2, H, W)
         cells = grey.unfold(1, _SIZE, _SIZE).unfold(2, _SIZE, _SIZE).flatten(0, 2)
         self.patches = cells[:: len(cells) // count][:count, None]

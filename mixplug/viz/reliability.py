@@ -16,7 +16,7 @@ Bins = Sequence[Tensor]
 _LINE = 88  # letters in a line of the legend
 
 
-def figure(bins: Mapping[str, Bins], path: Path, title: str = "") -> None:
+def figure(bins: Mapping[str, Bins], path: Path, title: str = "", least: float = 0.0) -> None:
     """Draw and save reliability curves, the examples' shares by confidence, and ECE.
 
     Args:
@@ -24,6 +24,7 @@ def figure(bins: Mapping[str, Bins], path: Path, title: str = "") -> None:
             :func:`mixplug.functional.calibration_bins`, by network.
         path: of the PNG.
         title: above it.
+        least: see :func:`curves`.
 
     Raises:
         ValueError: no network.
@@ -37,7 +38,7 @@ def figure(bins: Mapping[str, Bins], path: Path, title: str = "") -> None:
     size = (max(6.0, 0.075 * longest + 2.0), 6.2 + 0.21 * rows)
     fig = plt.figure(figsize=size, layout="constrained")
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    curves(above, {names[name]: of_one for name, of_one in bins.items()})
+    curves(above, {names[name]: of_one for name, of_one in bins.items()}, least=least)
     above.set_ylabel("accuracy")
     for place, (share, _, _) in enumerate(bins.values()):
         edges = [i / len(share) for i in range(len(share) + 1)]

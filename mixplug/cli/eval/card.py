@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mixplug.evaluation.card import Card, Data, Settings, Subject
 
 _TIMM = "timm:"
-_IN_THE_FILES = ("by energy", "by maximum of logits", "by k-NN")  # more than a screen holds
 
 
 @app.command()
@@ -106,8 +105,8 @@ def show(made: Card, files: Sequence[Path]) -> None:
     table = Table("", *map(escape, made.names), box=None)
     section = ""
     for line in lines_of(made):
-        if any(score in line.label for score in _IN_THE_FILES):
-            continue
+        if not line.main:
+            continue  # more than a screen holds; the files have it
         if line.section != section:
             section = line.section
             table.add_row(f"[bold]{escape(section)}[/]")

@@ -35,6 +35,7 @@ class Line:
         values: one for each network, None where there is none.
         more: whether more is better; None if neither is.
         digits: behind the point.
+        main: whether it is shown at first sight.
     """
 
     section: str
@@ -42,6 +43,7 @@ class Line:
     values: list[float | None]
     more: bool | None
     digits: int = 1
+    main: bool = True
 
     @property
     def cells(self) -> list[str]:
@@ -105,7 +107,9 @@ def _ood(card: Card) -> Iterator[Line]:
     for one, score, key in _ood_paths(card):
         name, more = OOD[key]
         section, label = f"Out-of-distribution: {one}", f"{name} by {SCORES[score]}, %"
-        yield from _line(card, section, label, ("ood", one, score, key), more, PERCENT)
+        main = score == "max_softmax"  # the thesis'
+        path = ("ood", one, score, key)
+        yield from _line(card, section, label, path, more, PERCENT, main=main)
 
 
 def _ood_paths(card: Card) -> Iterator[tuple[str, str, str]]:
@@ -144,9 +148,10 @@ def _line(
     more: bool | None,
     scale: float,
     digits: int = 1,
+    main: bool = True,
 ) -> Iterator[Line]:
     """A line, unless no network has the number."""
     found = card.of(*path)
     if any(value is not None for value in found):
         values = [None if value is None else scale * value for value in found]
-        yield Line(section, label, values, more, digits)
+        yield Line(section, label, values, more, digits, main)

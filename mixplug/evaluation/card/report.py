@@ -20,6 +20,7 @@ from mixplug.evaluation.frozen import write_results
 from mixplug.optional import optional
 
 TITLE = "Reliability card"
+_FEWEST = 5  # images of which an accuracy says something
 _NARROW = 26  # letters of a heading in Markdown
 
 
@@ -57,7 +58,7 @@ def write_card(card: Card, out: Path, class_names: list[str]) -> list[Path]:
     html = environment.from_string(template.read_text(encoding="utf-8")).render(
         title=TITLE,
         card=card,
-        sections=[(name, list(group)) for name, group in _sections(lines)],
+        tables=[_table(lines, main=True), _table(lines, main=False)],
         figures=[(figure, _inside(figure.path)) for figure in figures],
         settings=json.dumps(card.facts["settings"], indent=2),
         networks=card.as_json()["networks"],
@@ -102,6 +103,12 @@ def _sections(lines: list[Line]) -> Any:
     return itertools.groupby(lines, key=lambda line: line.section)
 
 
+def _table(lines: list[Line], main: bool) -> list[tuple[str, list[Line]]]:
+    """Sections of the lines that are shown at first sight, or of the others."""
+    some = [line for line in lines if line.main == main]
+    return [(name, list(group)) for name, group in _sections(some)]
+
+
 def _inside(path: Path) -> str:
     """A PNG as part of a page."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -111,6 +118,11 @@ def _figures(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure]:
     """What can be drawn of the parts that the card has."""
     for make in (_reliability, _ood, _embedding, _attention):
         yield from make(card, out, class_names)
+
+
+def _tested(card: Card) -> int:
+    """How many test images there are; they come first."""
+    return int(next(iter(card.facts["data"].values()))["images"])
 
 
 def _having(card: Card, part: str) -> dict[str, dict[str, Tensor]]:
@@ -131,12 +143,12 @@ def _reliability(card: Card, out: Path, class_names: list[str]) -> Iterator[Figu
             )
     if bins:
         path = out / "reliability.png"
-        figure(bins, path)
+        figure(bins, path, least=_FEWEST / _tested(card))
         yield Figure(
             path,
             "Reliability",
-            "Accuracy against confidence: on the diagonal a network is as right as it is sure, "
-            "below it overconfident.",
+            f"Accuracy against confidence: on the diagonal a network is as right as it is sure, "
+            f"below it overconfident. Points are of at least {_FEWEST} images.",
         )
 
 
