@@ -18,6 +18,7 @@ from mixplug.data.shipped import shipped_clip
 from mixplug.evaluation.frozen import Frozen
 from mixplug.weights import load_file, vit_of
 
+DECODER = "decoder_wrn10-1_1xb64-20e_digits"
 DIGITS = "baseline-ms_wrn10-1_1xb64-10e_digits"
 PACKAGE = Path(mixplug.__file__).parent
 
@@ -47,6 +48,7 @@ COMMANDS = {
     "weights check": ["{evil}"],
     "weights check --model": ["{evil}", "--model", "vit_tiny_patch16_224"],
     "viz tracks": [str(shipped_clip("bikes")), "{evil}", "--out", "{folder}"],
+    "viz alignment": ["a.png", "b.png", "--ckpt", "{evil}", "--config", DECODER],
     "viz retrieval": [DIGITS, "{evil}", "--out", "{folder}"],
     "viz embedding": [DIGITS, "{evil}", "--out", "{folder}"],
     "viz positivity": [DIGITS, "{evil}", "--out", "{folder}"],
