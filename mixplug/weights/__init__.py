@@ -7,6 +7,7 @@ from mixplug.weights.parts import PARTS, Part, part, parts
 from mixplug.weights.position import resize_biases, resize_positions, square_grid
 from mixplug.weights.read import read
 from mixplug.weights.report import Report
+from mixplug.weights.verdict import refusal
 from mixplug.weights.vit import keys_of, timm_model, vit_of
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "part",
     "parts",
     "read",
+    "refusal",
     "resize_biases",
     "resize_positions",
     "square_grid",

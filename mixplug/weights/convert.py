@@ -21,6 +21,7 @@ from mixplug.weights.position import (
     square_grid,
 )
 from mixplug.weights.read import read
+from mixplug.weights.words import listed
 
 _POSITIONS = "pos_embed"
 _OWNERS = ("teacher", "student")
@@ -76,12 +77,12 @@ def convert(
     """
     path, out = Path(path), Path(out)
     if out.suffix not in _SUFFIXES:
-        raise ValueError(f"A checkpoint ends with one of {_SUFFIXES}, got {out.name}.")
+        raise ValueError(f"A checkpoint ends with {listed(_SUFFIXES)}, got {out.name}.")
     if to not in LAYOUTS:
-        raise ValueError(f"A checkpoint is converted to one of {LAYOUTS}, got {to!r}.")
+        raise ValueError(f"A checkpoint is converted to {listed(LAYOUTS)}, got {to!r}.")
     if out.exists() and out.samefile(path):
         raise ValueError(f"{out} is the checkpoint itself: write to another file.")
-    chosen = part_of(read(path), part)
+    chosen = part_of(read(path), part, path.name)
     layout = layout_of(chosen.backbone)
     if layout is None:
         raise ValueError(f"{path} has no vision transformer in its part {chosen}.")

@@ -13,8 +13,9 @@ from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import Grid, resize_biases, resize_positions, square_grid
 from mixplug.weights.read import read
 from mixplug.weights.report import Pair, Report
+from mixplug.weights.sizes import differences, tokens_of
+from mixplug.weights.verdict import MIN_LOADED, refusal
 
-MIN_LOADED = 0.99
 _POSITIONS = "pos_embed"
 _INNER = ("model", "timm_model", "module", "_orig_mod")  # the only child of a wrapper
 
@@ -34,26 +35,31 @@ def load(
     Args:
         model: any network.
         state: its tensors; dtype and device become the model's.
-        min_loaded: the share of the numbers in the model's state that needs to be loaded.
+        min_loaded: the share of the numbers in the model's state that needs to be loaded. Unless it
+            is below 0.99, nothing may be left at random, and nothing be left out that the
+            checkpoint's network computes with, see :func:`mixplug.weights.refusal`.
         grid: (rows, columns) of the patches that ``state`` was trained on; None takes a square, or
             the model's where there are as many.
         source: what ``state`` is, for the report.
 
     Raises:
-        ValueError: less than ``min_loaded`` fits, with the list of what does not; the model is as
-            before. Or ``min_loaded`` is no share.
+        ValueError: less than that fits, with the list of what does not; the model is as before. Or
+            ``min_loaded`` is no share.
     """
     if not 0 <= min_loaded <= 1:
         raise ValueError(f"min_loaded needs to be in [0, 1], got {min_loaded}.")
     given, resized = _with_positions(model, state, grid)
-    wanted = {n: value for n, value in model.state_dict().items() if not is_derived(n)}
-    report = _compare(wanted, given, resized, source)
-    if not report.share >= min_loaded:
+    has = model.state_dict()
+    wanted = {name: value for name, value in has.items() if not is_derived(name)}
+    report = _compare(wanted, given, resized, source, differences(state, has))
+    why = refusal(report, min_loaded)
+    if why:
+        kind = type(model).__name__
         problems = report.text(("missing", "mismatched", "unexpected"))
         raise ValueError(
-            f"{100 * min_loaded:g} % of {type(model).__name__} need to be loaded, but only this "
-            f"would be: {report.line()}.\n(name, shape in the checkpoint, shape in the model)\n"
-            f"{problems}"
+            f"{100 * min_loaded:g} % of {kind} need to be loaded, but only this would be: "
+            f"{report.line()}.\n(name, shape in the checkpoint, shape in the model)\n{problems}\n"
+            f"{kind} is as before, since {why}."
         )
     fitting = report.loaded.keys() | report.resized.keys()
     model.load_state_dict({name: given[name] for name in fitting}, strict=False)
@@ -84,7 +90,7 @@ def load_file(
             :func:`mixplug.weights.translate` and :func:`load`; or one of the two is a BEiT, and the
             other a ViT.
     """
-    chosen = part_of(read(path), part)
+    chosen = part_of(read(path), part, Path(path).name)
     core = _unwrapped(model)
     state: Mapping[str, Tensor] = chosen.backbone
     layouts = layout_of(state), layout_of(core.state_dict())
@@ -124,13 +130,17 @@ def _with_positions(
     """The tensors with positions of the model's grid, and the shapes of those that were resized."""
     found = {name: tensor for name, tensor in state.items() if not is_derived(name)}
     resized: dict[str, Pair] = {}
-    for name, has in model.state_dict().items():
+    own = model.state_dict()
+    same_tokens = tokens_of(state) == tokens_of(own)  # else no grid is what is left of positions
+    for name, has in own.items():
         given = state.get(name)
         if given is None or given.dim() not in (2, 3) or given.dim() != has.dim():
             continue
         if given.shape[-1] != has.shape[-1] or (grid is None and given.shape == has.shape):
             continue
         if name.endswith(_POSITIONS) and given.dim() == 3:
+            if not same_tokens:
+                continue
             target = _grid_of(model, has.shape[1])
             prefix = has.shape[1] - target[0] * target[1]
             source = grid or square_grid(given.shape[1] - prefix)
@@ -165,6 +175,7 @@ def _compare(
     given: Mapping[str, Tensor],
     resized: Mapping[str, Pair],
     source: str,
+    difference: str,
 ) -> Report:
     common = [name for name in wanted if name in given]
     fits = [name for name in common if wanted[name].shape == given[name].shape]
@@ -179,4 +190,5 @@ def _compare(
             if name not in fits
         },
         source,
+        difference,
     )

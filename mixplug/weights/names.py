@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from mixplug.weights.words import listed
+
 _BLOCK = re.compile(r"^(blocks|layers)\.(\d+)\.")
 VIT, BEIT = "VisionTransformer", "BEiT"  # the kinds
 
@@ -144,7 +146,7 @@ def translate(
     """
     for layout in (source, target):
         if layout not in LAYOUTS:
-            raise ValueError(f"A layout is one of {LAYOUTS}, got {layout!r}.")
+            raise ValueError(f"A layout is {listed(LAYOUTS)}, got {layout!r}.")
     kind = kind_of(state)
     theirs, ours = _table(kind, source), _table(kind, target)
     to_timm = {name: timm for timm, name in theirs.items()}
@@ -178,7 +180,7 @@ def _table(kind: str, layout: str) -> Mapping[str, str]:
     if layout == "timm":
         return {}
     if layout not in _TABLES[kind]:
-        has = ("timm", *_TABLES[kind])
+        has = listed(("timm", *_TABLES[kind]), "and")
         raise ValueError(f"{layout} has no {kind}; a {kind} is converted between {has}.")
     return _TABLES[kind][layout]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mixplug.weights.words import listed
+
 PARTS = ("teacher", "ema", "model", "student")  # None takes the first that there is
 _OWNERS = {"teacher": "teacher", "student": "student", "state_dict_ema": "ema", "model_ema": "ema"}
 _HOLDERS = ("state_dict", "model", "module", *_OWNERS)
@@ -35,7 +37,9 @@ class Part:
         return f"{self.name} ({named})"
 
 
-def part(checkpoint: Mapping[str, Any], name: str | None = None) -> Part:
+def part(
+    checkpoint: Mapping[str, Any], name: str | None = None, file: str = "The checkpoint"
+) -> Part:
     """One of the networks in a checkpoint.
 
     The backbone is what stands below the last ``backbone.`` of its network's names, wherever that
@@ -46,17 +50,22 @@ def part(checkpoint: Mapping[str, Any], name: str | None = None) -> Part:
         name: 'teacher' and 'student' as DINO and DoRA have them; 'ema' of timm; 'model', which is
             none of these. None takes the first in the order of :data:`PARTS`; ``str`` of what is
             returned says which.
+        file: what the checkpoint is called in errors.
 
     Raises:
         ValueError: no such part, or several backbones in it.
     """
     if name is not None and name not in PARTS:
-        raise ValueError(f"A part is one of {PARTS}, got {name!r}.")
+        raise ValueError(f"A part is {listed(PARTS)}, got {name!r}.")
     found = parts(checkpoint)
     chosen = name or next((known for known in PARTS if known in found), None)
     if chosen is None or chosen not in found:
-        there = f"only {', '.join(found)}" if found else f"no tensors, only {list(checkpoint)[:6]}"
-        raise ValueError(f"The checkpoint has no part {name or 'with weights'}, {there}.")
+        if not found:
+            raise ValueError(f"{file} has no tensors of a network, only {list(checkpoint)[:6]}.")
+        raise ValueError(
+            f"{file} has no part {name}, only {', '.join(found)}: take that one, or leave out the "
+            f"key part of init_cfg (the option --part of a command) for the first there is."
+        )
     return found[chosen]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mixplug.weights.names import generic
+from mixplug.weights.words import shortened
 
 Shape = tuple[int, ...]
 Pair = tuple[Shape, Shape]  # in the checkpoint, in the model
@@ -24,6 +25,7 @@ class Report:
         unexpected: what the checkpoint has and the model has not.
         mismatched: in both, of shapes that do not fit; not loaded.
         source: where the checkpoint's tensors come from, in words.
+        difference: of the two networks, in words; '' where there is none, or none is known.
     """
 
     loaded: Mapping[str, Shape] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Report:
     unexpected: Mapping[str, Shape] = field(default_factory=dict)
     mismatched: Mapping[str, Pair] = field(default_factory=dict)
     source: str = "a state dict"
+    difference: str = ""
 
     @property
     def share(self) -> float:
@@ -66,10 +69,9 @@ class Report:
         for name, (given, has) in self.resized.items():
             said.append(f"resized {name} from {given[1]} to {has[1]} positions")
         for what in ("missing", "mismatched", "unexpected"):
-            names = list(dict.fromkeys(map(generic, getattr(self, what))))
+            names = getattr(self, what)
             if names:
-                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-                said.append(f"{what}: {', '.join(names[:4])}{more}")
+                said.append(f"{what}: {shortened(map(generic, names))}")
         return "; ".join(said)
 
     def rows(self) -> list[tuple[str, str, str, str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixplug.models.encoder import encoder
 from mixplug.optional import optional
-from mixplug.weights.load import MIN_LOADED, load
+from mixplug.weights.load import load
 from mixplug.weights.names import BEIT, UNNEEDED, kind_of, layout_of, only_beit, translate
 from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import Grid, prefix_tokens, square_grid
@@ -54,7 +54,7 @@ def vit_of(
         name = str(source).removeprefix(TIMM)
         encoder(timm_model(name, **keys))  # refused before it is downloaded
         return timm_model(name, pretrained=True, **keys).eval(), None
-    chosen = part_of(read(source), part)
+    chosen = part_of(read(source), part, Path(source).name)
     layout = layout_of(chosen.backbone)
     if layout is None:
         raise ValueError(
@@ -70,7 +70,7 @@ def vit_of(
     state = {name: tensor for name, tensor in state.items() if not name.startswith(UNNEEDED)}
     vision = optional("timm.models.vision_transformer", "video", _WHY)
     model: nn.Module = vision.VisionTransformer(**{**keys_of(state, heads, grid), **keys})
-    report = load(model, state, MIN_LOADED, grid, f"{chosen} of {Path(source).name}")
+    report = load(model, state, 0, grid, f"{chosen} of {Path(source).name}")
     if report.unexpected or not report.complete:  # made to fit, so it is of another kind
         raise ValueError(f"{source} is not like any ViT of timm: {report.line()}.")
     return model.eval(), report

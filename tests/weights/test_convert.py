@@ -119,15 +119,19 @@ def test_views_and_shared_tensors_are_written_whole(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     path = made.dino(tmp_path / "a.pth", made.timm_vit(reg_tokens=1), made.timm_vit())
     for out, keys, message in (
-        ("b.bin", {}, r"ends with one of \('.safetensors', '.pth', '.pt'\), got b.bin"),
+        ("b.bin", {}, r"A checkpoint ends with \.safetensors, \.pth or \.pt, got b\.bin\."),
         (
             "b.pth",
             {"to": "jax"},
-            r"converted to one of \('timm', 'mmpretrain', 'dino', 'mmseg'\), got 'jax'",
+            "converted to timm, mmpretrain, dino or mmseg, got 'jax'",
         ),
         ("a.pth", {}, "is the checkpoint itself"),
         ("b.pth", {"to": "mmpretrain"}, "between the VisionTransformers of timm and mmpretrain"),
-        ("b.pth", {"part": "ema"}, "has no part ema, only teacher, student"),
+        (
+            "b.pth",
+            {"part": "ema"},
+            "a.pth has no part ema, only teacher, student: take that one, or leave out",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             convert(path, tmp_path / out, **keys)

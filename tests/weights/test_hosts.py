@@ -251,7 +251,7 @@ def test_tables_of_no_square_need_their_grid() -> None:
         (
             made.timm_beit,
             "dino",
-            r"dino has no BEiT; a BEiT is converted between \('timm', 'mmpretrain', 'mmseg'\).",
+            "dino has no BEiT; a BEiT is converted between timm, mmpretrain and mmseg.",
         ),
     ],
 )
