@@ -7,13 +7,13 @@ the other way round once the prefix ``backbone.`` is.
 
 from __future__ import annotations
 
-import copy
 import difflib
 from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mixplug.adapters.mm_pretrained import instead_of_stock
 from mixplug.models.preact import PreActTrunk, TrunkSpec
 from mixplug.models.preact_resnet import preact_resnet_spec
 from mixplug.models.wide_resnet import wide_resnet_spec
@@ -29,7 +29,7 @@ class _Backbone(PreActTrunk, BaseModule):
     ) -> None:
         super().__init__(spec, in_channels, stem_stride, last_stride)
         # Set afterwards: the trunk does not know mmengine and hands no arguments on.
-        self.init_cfg = copy.deepcopy(init_cfg)
+        self.init_cfg = instead_of_stock(init_cfg, type(self).__name__)
         self.num_features = spec.widths[-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
@@ -46,7 +46,8 @@ class PreActResNet(_Backbone):
         in_channels: channels of the image.
         stem_stride: 1, or 2 for 64x64 images.
         last_stride: 2, or 1 for a map of twice the side.
-        init_cfg: mmengine's weight initialisation; None keeps He's.
+        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+            He's.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class WideResNet(_Backbone):
         in_channels: channels of the image.
         stem_stride: 1, or 2 for 64x64 images.
         last_stride: 2, or 1 for a map of twice the side.
-        init_cfg: mmengine's weight initialisation; None keeps He's.
+        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+            He's.
     """
 
     def __init__(
@@ -97,7 +99,8 @@ class TimmBackbone(BaseModule):
         model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. With 'hf-hub:NAME'
             timm fetches the model's config.
         pretrained: download weights; without it nothing is downloaded.
-        init_cfg: mmengine's weight initialisation; None keeps timm's.
+        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+            timm's.
         **options: of the model, such as ``img_size``.
 
     Attributes:
@@ -114,7 +117,7 @@ class TimmBackbone(BaseModule):
         timm = optional("timm", "timm", "TimmBackbone")
         from mixplug.adapters.timm import map_layout
 
-        super().__init__(copy.deepcopy(init_cfg))
+        super().__init__(instead_of_stock(init_cfg, "TimmBackbone"))
         if ":" not in model_name and not timm.is_model(model_name):
             nearest = difflib.get_close_matches(model_name, timm.list_models(), n=3)
             raise ValueError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mixplug.adapters.mm_pretrained import instead_of_stock
 from mixplug.models.class_tokens import class_tokens, require_blocks
 from mixplug.models.encoder import build_timm_vit, encoder
 from mixplug.registry import MODELS
@@ -33,7 +33,7 @@ class ClassTokens(BaseModule):
         model_name: as for ``timm.create_model``.
         blocks: whose class tokens come side by side: the last 4 of ViT-S, the last of ViT-B, as in
             DINO.
-        init_cfg: mmengine's.
+        init_cfg: mmengine's; 'Pretrained' is mixplug's own.
         **options: of timm's model, such as ``img_size``.
 
     Attributes:
@@ -51,7 +51,7 @@ class ClassTokens(BaseModule):
         init_cfg: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(copy.deepcopy(init_cfg))
+        super().__init__(instead_of_stock(init_cfg, "ClassTokens"))
         self.model: Any = build_timm_vit(model_name, **options).eval().requires_grad_(False)
         self.model.is_init = True  # else mmengine has timm's init_weights run over loaded weights
         require_blocks(encoder(self.model), blocks)

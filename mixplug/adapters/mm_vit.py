@@ -18,19 +18,29 @@ from mmengine.model import BaseModule
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from mixplug.adapters.mm_pretrained import instead_of_stock
 from mixplug.models import pyramid, timm_vit
 from mixplug.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 
 @MODELS.register_module()
 class TimmViT(timm_vit.TimmViT, BaseModule):
-    """Keys: :class:`mixplug.models.timm_vit.TimmViT`, and mmengine's ``init_cfg``."""
+    """Keys: :class:`mixplug.models.timm_vit.TimmViT`, and mmengine's ``init_cfg``.
+
+    There 'Pretrained' is mixplug's own, see
+    :func:`mixplug.adapters.mm_pretrained.instead_of_stock`.
+    """
 
     def __init__(
         self, *args: Any, init_cfg: Any = None, pretrained: bool = False, **keys: Any
     ) -> None:
+        if isinstance(pretrained, str):  # mmseg's old key would have timm's own weights downloaded
+            raise ValueError(
+                f"TimmViT's pretrained is a bool, of timm's own weights, got {pretrained!r}: name "
+                f"a checkpoint by init_cfg=dict(type='mixplug.Pretrained', checkpoint=...)."
+            )
         super().__init__(*args, pretrained=bool(pretrained), **keys)
-        self.init_cfg = copy.deepcopy(init_cfg)
+        self.init_cfg = instead_of_stock(init_cfg, "TimmViT")
 
 
 @MODELS.register_module()
