@@ -29,7 +29,7 @@ def block(path: str, language: str, having: str) -> str:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(blocks("README.md", "python")) == 8
+    assert len(blocks("README.md", "python")) == 9
     assert len(blocks("timm_hooks/README.md", "python")) == 1
 
 
@@ -42,6 +42,19 @@ def test_the_loop_of_your_own() -> None:
     before = dict(names["torchvision"].models.resnet18(num_classes=10).state_dict())
     assert before.keys() == names["model"].state_dict().keys()
     assert torch.isfinite(names["mixed"].loss())
+
+
+def test_evaluators_of_a_config() -> None:
+    from mmengine.registry import METRICS, DefaultScope
+
+    import mixplug.mm  # noqa: F401  registers
+
+    config: dict = {}
+    exec(block("README.md", "python", "CalibrationError"), config)
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        built = [METRICS.build(one) for one in config["val_evaluator"]]
+    names = ["Accuracy", "CalibrationError", "RobustAccuracy", "EmbeddingQuality"]
+    assert [type(one).__name__ for one in built] == names
 
 
 def test_a_vit_from_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
