@@ -23,7 +23,7 @@ def train(context: typer.Context, config: Annotated[str, typer.Argument(help="mm
     CONFIG is a path, or the name of a config in mm_configs. Its default_scope says the host:
     mmpretrain, mmdet or mmseg. Further arguments are the tool's.
     """
-    _mm_tool("train.py", config, context.args)
+    _mm_tool("train", config, context.args)
 
 
 def test(
@@ -32,9 +32,9 @@ def test(
     checkpoint: Annotated[str, typer.Argument(help="of a training run")],
 ) -> None:
     """Test a checkpoint with the host's own tools/test.py. Further arguments are the tool's."""
-    if "://" not in checkpoint and not Path(checkpoint).is_file():
+    if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
         raise typer.BadParameter(f"there is no checkpoint {checkpoint}.")
-    _mm_tool("test.py", config, [checkpoint, *context.args])
+    _mm_tool("test", config, [checkpoint, *context.args])
 
 
 def find_config(name: str) -> Path:
@@ -71,42 +71,24 @@ def read_grid(text: str | None) -> tuple[int, int] | None:
     return int(rows), int(columns)
 
 
-def _refuse_code(arguments: list[str]) -> None:
-    """Refuse checkpoints that hold more than weights and logs: the tool's loader would run it.
-
-    mmengine reads such a file a second time, with ``weights_only=False``.
-
-    Raises:
-        ValueError: see :func:`mixplug.weights.read`.
-    """
-    from mixplug.weights import read
-
-    for argument in arguments:
-        file = Path(argument.rpartition("=")[2])  # --cfg-options load_from=FILE
-        if file.suffix in (".pth", ".pt") and file.is_file():
-            read(file)
-
-
 def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
+    from mixplug.cli.checkpoints import no_code_loaded, refuse
     from mixplug.optional import optional
 
     path = find_config(config)
     with one_line():
-        optional("mmpretrain", "mm", f"mixplug {name.removesuffix('.py')}")
+        optional("mmpretrain", "mm", f"mixplug {name}")
         optional("mixplug.mm", "mm", "The mixup key")  # first: it finds bases of mmseg's fork
-        host = _host(path)
+        from mmengine.config import Config
+
+        found = Config.fromfile(path, import_custom_modules=False)
+        host = found.get("default_scope")
+        host = host if host in ("mmdet", "mmseg") else "mmpretrain"
         package = optional(host, "mm" if host == "mmpretrain" else host, f"{path.name}")
-        _refuse_code(arguments)
-    tool = Path(package.__file__).parent / ".mim" / "tools" / name
+        refuse(name, found, str(path), arguments)
+    tool = Path(package.__file__).parent / ".mim" / "tools" / f"{name}.py"
     if not tool.is_file():  # an editable install keeps its tools at the root of its repository
-        tool = Path(package.__file__).parents[1] / "tools" / name
+        tool = Path(package.__file__).parents[1] / "tools" / f"{name}.py"
     sys.argv = [str(tool), str(path), *arguments]
-    runpy.run_path(str(tool), run_name="__main__")
-
-
-def _host(config: Path) -> str:
-    """Whose tools a config is for: the package of its default scope."""
-    from mmengine.config import Config
-
-    scope = Config.fromfile(config, import_custom_modules=False).get("default_scope")
-    return scope if scope in ("mmdet", "mmseg") else "mmpretrain"
+    with no_code_loaded():
+        runpy.run_path(str(tool), run_name="__main__")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -51,6 +53,32 @@ def read(path: str | Path) -> Mapping[str, Any]:
     return found
 
 
+def no_code(path: str | Path) -> None:
+    """Refuse a file of which ``torch.load`` would run something, as hosts call it on any name.
+
+    Raises:
+        ValueError: see :func:`read`.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors" and not tarfile.is_tarfile(path):
+        read(path)  # an archive has room for a header of safetensors before it
+    else:
+        _read_pickle(path)
+
+
+def could_be_torch(path: str | Path) -> bool:
+    """Whether a file begins like one of ``torch.save``, of any version, or like a pickle."""
+    with Path(path).open("rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        if not zipfile.is_zipfile(path):
+            return True  # cut short, which whoever reads it says
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    pickled = start[:1] == b"\x80" and start[1:] in (b"\2", b"\3", b"\4", b"\5")
+    return pickled or tarfile.is_tarfile(path)
+
+
 def _read_safetensors(path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -73,7 +101,9 @@ def _read_pickle(path: Path) -> Any:
             else f"it is damaged, or holds other objects, which are not loaded "
             f"({type(error).__name__})"
         )
-        raise ValueError(f"{path} is no checkpoint of weights: {why}.") from error
+        is_class = named is not None and named[1].rpartition(".")[2][:1].isupper()
+        mend = " Of a whole model, save model.state_dict() instead." if is_class else ""
+        raise ValueError(f"{path} is no checkpoint of weights: {why}.{mend}") from error
 
 
 def _allowed() -> list[Any]:
