@@ -6,6 +6,7 @@ import importlib
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -24,8 +25,17 @@ EXTRAS = {
         "mmcv": "onedl-mmcv",
         "mmpretrain": "onedl-mmpretrain",
     },
+    "mmdet": {"mmdet": "onedl-mmdetection"},
+    "mmseg": {"mmseg": "onedl-mmsegmentation"},
 }
-_ORIGINALS = {"mmengine": "mmengine", "mmcv": "mmcv", "mmpretrain": "mmpretrain"}
+# Those that the distributions named onedl-* are forks of, by import names.
+_ORIGINALS = {
+    "mmengine": "mmengine",
+    "mmcv": "mmcv",
+    "mmpretrain": "mmpretrain",
+    "mmdet": "mmdet",
+    "mmseg": "mmsegmentation",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,8 @@ def examine() -> Iterator[Finding]:
             yield Finding(f"extra {extra}", install_line(extra), "missing")
         else:
             yield from (_check(name, look) for name, look in _LOOKS.get(extra, {}).items())
-    both = [name for name in _ORIGINALS if _version(name) and _version(f"onedl-{name}")]
+    forks = {name: dist for extra in EXTRAS.values() for name, dist in extra.items()}
+    both = [o for name, o in _ORIGINALS.items() if _version(o) and _version(forks[name])]
     if both:
         seen = f"{', '.join(both)} are installed next to their forks onedl-*: remove one of each"
         yield Finding("OpenMMLab", seen, "broken")
@@ -118,7 +129,19 @@ def _mixup_key() -> str:
     return f"enabled, mixplug.{type(models).__name__} builds"
 
 
+def _backbone_in(host: str) -> str:
+    import mixplug.registry  # noqa: F401  mmengine hides an error of this import
+
+    importlib.import_module("mixplug.mm")
+    models = importlib.import_module(f"{host}.registry").MODELS
+    keys = {"model_name": "vit_tiny_patch16_224", "depth": 1, "out_indices": (0,)}
+    backbone = models.build({"type": "mixplug.TimmViT", **keys})
+    return f"mixplug.{type(backbone).__name__} builds"
+
+
 _LOOKS: dict[str, dict[str, Callable[[], str]]] = {
     "timm": {"timm.task": _timm_task},
     "mm": {"mmcv ops": _mmcv_ops, "mixup key": _mixup_key},
+    "mmdet": {"mmdet backbone": partial(_backbone_in, "mmdet")},
+    "mmseg": {"mmseg backbone": partial(_backbone_in, "mmseg")},
 }

@@ -60,6 +60,19 @@ def test_doctor_names_the_line_that_installs_a_missing_extra(monkeypatch) -> Non
     assert found["timm.task"].state == "ok"
 
 
+def test_doctor_looks_at_mmdet_and_mmseg(monkeypatch) -> None:
+    found = {f.subject: f for f in doctor.examine()}
+    for host in ("mmdet", "mmseg"):
+        assert found[host].state == "ok" and found[host].seen[0].isdecimal()
+        assert found[f"{host} backbone"] == Finding(f"{host} backbone", "mixplug.TimmViT builds")
+    absent = doctor._version
+    gone = ("onedl-mmsegmentation", "mmsegmentation")
+    monkeypatch.setattr(doctor, "_version", lambda dist: None if dist in gone else absent(dist))
+    found = {f.subject: f for f in doctor.examine()}
+    assert found["extra mmseg"].seen == "uv sync --inexact --extra mmseg"
+    assert "mmseg backbone" not in found and found["mmdet backbone"].state == "ok"
+
+
 def test_doctor_reports_a_broken_import(monkeypatch) -> None:
     def fail(name: str) -> types.ModuleType:
         raise OSError("libfoo.so: cannot open\nmore")
@@ -74,7 +87,9 @@ def test_doctor_refuses_forks_beside_originals(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda dist: "2.2.0")
     last = list(doctor.examine())[-1]
     assert last.subject == "OpenMMLab" and last.state == "broken"
-    assert "mmengine, mmcv, mmpretrain are installed next to their forks" in last.seen
+    assert last.seen.startswith(
+        "mmengine, mmcv, mmpretrain, mmdet, mmsegmentation are installed next to their forks"
+    )
 
 
 def test_train_runs_the_stock_tool_with_everything_passed_on(monkeypatch) -> None:

@@ -60,24 +60,37 @@ def check(
     ] = None,
     part: Part = None,
     grid: Grid = None,
+    heads: Annotated[
+        int | None, typer.Option(help="of the attention, without a model; one per 64 channels")
+    ] = None,
     min_loaded: Annotated[
         float,
-        typer.Option(min=0, max=1, help="exit with 1 below this share of the model's numbers"),
+        typer.Option(
+            min=0,
+            max=1,
+            help="exit with 1 below this share of the model's numbers; from 0.99 on also where any "
+            "tensor lacks or loses its place",
+        ),
     ] = 0.99,
 ) -> None:
-    """Say shape by shape what a model would get of a checkpoint; without a model, what is in it."""
+    """Say shape by shape what a model would get of a checkpoint; without a model, what is in it.
+
+    What would be refused by mixplug.Pretrained with this min_loaded exits with 1, and says why.
+    """
     if model is not None and config is not None:
         raise typer.BadParameter("--model and --config are two models: name one.")
+    from mixplug.weights import refusal
+
     with one_line():
         if model is None and config is None:
-            _say_what_is_in(checkpoint, part, read_grid(grid))
+            _say_what_is_in(checkpoint, part, read_grid(grid), heads)
             return
         report = _report(checkpoint, part, model, config, read_grid(grid))
         _show(report.rows(), ("", "name", "checkpoint", "model"))
         print(report.line())
-        if report.share < min_loaded:
-            needed = f"{100 * min_loaded:g} %"
-            raise ValueError(f"{report.percent} of the model would be loaded, {needed} are needed.")
+        why = refusal(report, min_loaded)
+        if why:
+            raise ValueError(f"{why}.")
 
 
 def _report(
@@ -98,20 +111,22 @@ def _report(
     return load_file(backbone_of(find_config(str(config))), checkpoint, part, 0, grid)
 
 
-def _say_what_is_in(checkpoint: Path, part: str | None, grid: tuple[int, int] | None) -> None:
+def _say_what_is_in(
+    checkpoint: Path, part: str | None, grid: tuple[int, int] | None, heads: int | None
+) -> None:
     from mixplug.weights import Report, parts, read
     from mixplug.weights import part as part_of
     from mixplug.weights.vit import described
 
     found = read(checkpoint)
-    chosen = part_of(found, part)
+    chosen = part_of(found, part, checkpoint.name)
     shapes = {name: tuple(tensor.shape) for name, tensor in chosen.backbone.items()}
     _show([row[1:3] for row in Report(shapes).rows()], ("name", "shape"))
     for other in parts(found).values():
         head = f", and a head of {len(other.head)}" if other.head else ""
         mark = "*" if other.name == chosen.name else " "
         print(f"{mark} {other}: {len(other.backbone)} tensors{head}")
-    print(f"{chosen.name}: {described(chosen.backbone, grid)}")
+    print(f"{chosen.name}: {described(chosen.backbone, grid, heads)}")
 
 
 def _show(rows: Sequence[Sequence[str]], titles: Sequence[str]) -> None:

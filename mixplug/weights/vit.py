@@ -128,15 +128,17 @@ def keys_of(
     }
 
 
-def described(backbone: Mapping[str, Tensor], grid: Grid | None = None) -> str:
-    """In words what network tensors are of, as far as their shapes and ``grid`` say."""
+def described(
+    backbone: Mapping[str, Tensor], grid: Grid | None = None, heads: int | None = None
+) -> str:
+    """In words what network tensors are of, as far as their shapes, ``grid`` and ``heads`` say."""
     layout = layout_of(backbone)
     if layout is None:
         return "no vision transformer of timm, mmpretrain, mmseg or DINO"
     if kind_of(backbone) == BEIT:
         return f"a BEiT named as in {layout}"
     try:
-        keys = keys_of(translate(backbone, layout, "timm")[0], grid=grid)
+        keys = keys_of(translate(backbone, layout, "timm")[0], heads, grid)
     except ValueError as error:
         return f"a vision transformer named as in {layout}. {error}"
     rows, columns = (s // p for s, p in zip(keys["img_size"], keys["patch_size"], strict=True))

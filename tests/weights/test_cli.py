@@ -85,7 +85,35 @@ def test_check_says_what_is_in(saved: Path, tmp_path: Path) -> None:
     assert "model: no vision transformer of timm, mmpretrain, mmseg or DINO" in run.output
     torch.save(made.timm_vit(embed_dim=96).state_dict(), tmp_path / "c.pth")
     run = invoke("check", tmp_path / "c.pth")
-    assert run.exit_code == 0 and "say how many heads" in run.output
+    assert run.exit_code == 0 and "say how many heads" in run.output and "--heads" in run.output
+    run = invoke("check", tmp_path / "c.pth", "--heads", 3)
+    assert run.exit_code == 0 and run.output.rstrip().endswith(
+        "; 3 heads, if they have 32 channels"
+    )
+
+
+def test_check_refuses_what_loading_would(tmp_path: Path) -> None:
+    """Though nearly all numbers have their place."""
+    config = tmp_path / "c.py"
+    config.write_text(CONFIG.format(width=128))
+    for name, state, message in (
+        (
+            "a",
+            {"blocks.1.norm2.bias": None},
+            "1 tensor of the model would stay at random: layers.*",
+        ),
+        (
+            "b",
+            {"norm_pre.bias": torch.ones(128)},
+            "computes with would be left out: pre_norm.bias;",
+        ),
+    ):
+        whole = made.timm_vit().state_dict() | state
+        torch.save({k: v for k, v in whole.items() if v is not None}, tmp_path / name)
+        run = invoke("check", tmp_path / name, "--config", config)
+        assert run.exit_code == 1 and message in run.output, run.output
+        run = invoke("check", tmp_path / name, "--config", config, "--min-loaded", 0.98)
+        assert run.exit_code == 0, run.output
 
 
 def test_check_against_a_config(saved: Path, tmp_path: Path) -> None:
@@ -100,7 +128,8 @@ def test_check_against_a_config(saved: Path, tmp_path: Path) -> None:
     assert run.exit_code == 1
     assert "mismatched  layers.*.attn.qkv.weight x2" in run.output
     assert run.output.rstrip().endswith(  # 384 of 97088: the bias of fc1 alone fits
-        "mixplug: error: 0.39 % of the model would be loaded, 99 % are needed."
+        "mixplug: error: 0.39 % of the model would be loaded, 99 % are needed; the checkpoint has "
+        "width 128; the model has width 64."
     )
     assert invoke("check", saved, "--config", config, "--min-loaded", 384 / 97088).exit_code == 0
     config.write_text("a = 1")
@@ -138,11 +167,21 @@ def test_check_against_a_model_of_timm(saved: Path) -> None:
 def test_errors_are_one_line(saved: Path, tmp_path: Path) -> None:
     for arguments, code, message in (
         (("check", tmp_path / "no.pth"), 1, "mixplug: error: There is no checkpoint"),
-        (("check", saved, "--part", "ema"), 1, "no part ema, only teacher, student"),
+        (("check", saved, "--part", "ema"), 1, "a.pth has no part ema, only teacher, student"),
         (("check", saved, "--model", "a", "--config", "b"), 2, "two models"),
         (("convert", saved, saved, "--to", "timm"), 1, "is the checkpoint itself"),
         (("convert", saved, "b.pth", "--to", "timm", "--grid", "4"), 2, "such as 14x14"),
         (("convert", saved, "b.pth"), 2, "--to"),
+        (
+            ("convert", saved, "b.bin", "--to", "timm"),
+            1,
+            "with .safetensors, .pth or .pt, got b.bin",
+        ),
+        (
+            ("convert", saved, "b.pth", "--to", "detectron"),
+            1,
+            "to timm, mmpretrain, dino or mmseg,",
+        ),
     ):
         run = invoke(*arguments)
         assert run.exit_code == code and message in " ".join(run.output.split()), run.output
