@@ -7,7 +7,6 @@ the other way round once the prefix ``backbone.`` is.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from mixplug.adapters.mm_pretrained import instead_of_stock
 from mixplug.models.preact import PreActTrunk, TrunkSpec
 from mixplug.models.preact_resnet import preact_resnet_spec
+from mixplug.models.timm_names import timm_with
 from mixplug.models.wide_resnet import wide_resnet_spec
-from mixplug.optional import optional
 from mixplug.registry import MODELS
 
 
@@ -114,16 +113,10 @@ class TimmBackbone(BaseModule):
     def __init__(
         self, model_name: str, pretrained: bool = False, init_cfg: Any = None, **options: Any
     ) -> None:
-        timm = optional("timm", "timm", "TimmBackbone")
+        timm = timm_with(model_name, "timm", "TimmBackbone")
         from mixplug.adapters.timm import map_layout
 
         super().__init__(instead_of_stock(init_cfg, "TimmBackbone"))
-        if ":" not in model_name and not timm.is_model(model_name):
-            nearest = difflib.get_close_matches(model_name, timm.list_models(), n=3)
-            raise ValueError(
-                f"timm {timm.__version__} has no model {model_name!r}. Nearest: "
-                f"{', '.join(nearest) or 'none'}."
-            )
         self.model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, **options)
         _drop_head(self.model)
         self.model.is_init = True  # else mmengine calls init_weights of a ViT, over loaded weights

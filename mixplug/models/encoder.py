@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from mixplug.models.encoder_base import Encoder, Tokens, caught
 from mixplug.models.recompute import Link
-from mixplug.optional import optional
+from mixplug.models.timm_names import timm_with
 
 __all__ = [
     "Encoder",
@@ -190,10 +189,7 @@ def build_timm_vit(name: str, **keys: Any) -> nn.Module:
         ValueError: a name that timm has not, or a model that is no VisionTransformer with a class
             token.
     """
-    timm = optional("timm", "video", "A vision transformer")
-    if ":" not in name and not timm.is_model(name):
-        nearest = ", ".join(difflib.get_close_matches(name, timm.list_models("vit*"), n=3))
-        raise ValueError(f"timm has no model {name!r}. Nearest: {nearest or 'none'}.")
+    timm = timm_with(name)
     try:
         model: nn.Module = timm.create_model(
             name, **{"num_classes": 0, "dynamic_img_size": True, **keys}

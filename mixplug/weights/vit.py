@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixplug.models.encoder import encoder
+from mixplug.models.timm_names import timm_with
 from mixplug.optional import optional
 from mixplug.weights.load import load
 from mixplug.weights.names import BEIT, UNNEEDED, kind_of, layout_of, only_beit, translate
@@ -178,11 +178,9 @@ def timm_model(name: str, pretrained: bool = False, **keys: Any) -> nn.Module:
         ImportError: timm is not installed.
         ValueError: timm has no such model, or cannot get its weights.
     """
-    timm = optional("timm", "video", _WHY)
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise ValueError(f"timm has no model {name!r}. Nearest: {', '.join(near) or 'none'}.")
-    if timm.models.model_entrypoint(name).__module__.endswith((".vision_transformer", ".deit")):
+    timm = timm_with(name)
+    homes = (".vision_transformer", ".deit")
+    if ":" not in name and timm.models.model_entrypoint(name).__module__.endswith(homes):
         keys = {"dynamic_img_size": True, **keys}
     try:
         model: nn.Module = timm.create_model(name, pretrained, **{"num_classes": 0, **keys})
