@@ -18,6 +18,8 @@ EXTRAS = {
     "demo": {"sklearn": "scikit-learn", "matplotlib": "matplotlib"},
     "metric": {"faiss": "faiss-cpu", "scipy": "scipy"},
     "pml": {"pytorch_metric_learning": "pytorch-metric-learning"},
+    "card": {"jinja2": "jinja2"},
+    "attacks": {"torchattacks": "torchattacks"},
     "umap": {"umap": "umap-learn"},
     "timm": {"timm": "timm", "torchvision": "torchvision"},
     "mm": {

@@ -12,20 +12,19 @@ from typing import Any
 import mmpretrain.datasets  # noqa: F401  registers
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.models import ImageClassifier
 from torch import Tensor
 from torch.utils.data import Dataset
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug import sampling
 from mixplug.adapters.mm_classifier import mm_stages
-from mixplug.adapters.mm_embed import load
+from mixplug.adapters.mm_embed import built, load, preprocessor_of
 from mixplug.evaluation.card.checkpoints import facts_of
-from mixplug.evaluation.card.outside import outside, overlaps
+from mixplug.evaluation.card.outside import of_files, outside, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
-from mixplug.evaluation.frozen import fingerprint
+from mixplug.evaluation.frozen import fingerprint, put
 from mixplug.weights import read
 
 _SCOPE = "mmpretrain"
@@ -37,35 +36,36 @@ def subject_of(config: Config, checkpoint: Path, name: str, device: str) -> Subj
     Raises:
         ValueError: no ImageClassifier, or a checkpoint that does not fit it.
     """
-    spec = copy.deepcopy(config.model)
-    if config.get("data_preprocessor"):
-        spec.setdefault("data_preprocessor", config.data_preprocessor)
-    spec.pop("init_cfg", None)  # weights come from the checkpoint
     with DefaultScope.overwrite_default_scope(config.get("default_scope", _SCOPE)):
-        model = MODELS.build(spec)
+        model = built(config)
     if not isinstance(model, ImageClassifier) or not hasattr(model, "head"):
         raise ValueError(
             f"A card is made of mmpretrain's ImageClassifier, {config.filename} has a "
             f"{type(model).__name__}."
         )
     load(model, checkpoint)
-    model = model.to(device).eval().requires_grad_(False)
-    digest = hashlib.sha256(f"{spec} {fingerprint(model)}".encode()).hexdigest()[:16]
-    facts = {**facts_of(checkpoint, read(checkpoint)), "config": str(config.filename)}
-    return Subject(name, mm_stages(model), partial(_normalised, model), digest, facts)
+    model = put(model, device).eval().requires_grad_(False)
+    digest = hashlib.sha256(f"{config.model} {fingerprint(model)}".encode()).hexdigest()[:16]
+    found = read(checkpoint)
+    facts = {**facts_of(checkpoint, found), "config": str(config.filename)}
+    normalise = partial(_normalised, model)
+    return Subject(name, mm_stages(model), normalise, digest, facts, _trained_on(found))
+
+
+def _trained_on(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, as mmengine notes them in a checkpoint; none if it does not."""
+    meta = found.get("meta")
+    noted = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    names = noted.get("classes") if isinstance(noted, Mapping) else None
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
 def _normalised(model: ImageClassifier, pixels: Tensor) -> Tensor:
     """Pixels in [0, 1], RGB, as the config's data preprocessor makes them of images."""
     images = 255 * pixels
-    if flips(model.data_preprocessor):
+    if model.data_preprocessor.to_rgb:
         images = images.flip(1)  # which it expects as BGR
     return model.data_preprocessor({"inputs": images}, False)["inputs"]
-
-
-def flips(preprocessor: Any) -> bool:
-    """Whether a data preprocessor takes BGR, and makes RGB of it."""
-    return bool(getattr(preprocessor, "to_rgb", False))
 
 
 class Pixels(Dataset[tuple[Tensor, int]]):
@@ -111,7 +111,7 @@ def data_of(config: Config, settings: Settings) -> Data:
     """
     if not config.get("test_dataloader"):
         raise ValueError(f"{config.filename} has no test_dataloader.")
-    bgr = bool((config.get("data_preprocessor") or config.model.data_preprocessor).get("to_rgb"))
+    bgr = bool(preprocessor_of(config).get("to_rgb"))
     spec = config.test_dataloader.dataset
     test = _stream("test", spec, bgr)
     classes = _classes(test.dataset.dataset, test)
@@ -130,14 +130,26 @@ def _stream(name: str, spec: Any, bgr: bool, limit: Settings | None = None) -> S
             if hasattr(dataset, "full_init"):
                 dataset.full_init()
     except (OSError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"The {name} images cannot be read: {error}") from error
-    indices: Any = None
-    if limit is not None and len(dataset) > limit.bank:
-        source = sampling.generators(limit.seed, 0).local
-        indices = sampling.permutation(len(dataset), source)[: limit.bank].sort().values.tolist()
-    drawn = f"{limit.bank} {limit.seed}" if indices is not None else ""
-    digest = hashlib.sha256(f"{spec} {len(dataset)} {drawn}".encode()).hexdigest()[:16]
-    return Stream(name, Pixels(dataset, bgr, indices), digest)
+        where = spec.get("data_root") or "where its config says"
+        raise ValueError(f"The {name} images, {where}, cannot be read: {error}") from error
+    indices: Any = range(len(dataset))
+    if limit is not None:
+        indices = limit.bank_of(len(dataset))
+    return Stream(name, Pixels(dataset, bgr, indices), _print_of(spec, dataset, indices))
+
+
+def _print_of(spec: Any, dataset: Any, indices: Sequence[int]) -> str:
+    """What tells images and labels of data sets apart: their files, or their pixels."""
+    digest = hashlib.sha256(f"{spec} {len(dataset)}".encode())
+    for index in indices:
+        info = dataset.get_data_info(index) if hasattr(dataset, "get_data_info") else {}
+        path = Path(str(info.get("img_path", "")))
+        if "img" in info:
+            digest.update(info["img"].tobytes())
+        elif path.is_file():
+            digest.update(of_files([path], "").encode())
+        digest.update(f"{index} {path} {info.get('gt_label')}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _with_pipeline(spec: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:

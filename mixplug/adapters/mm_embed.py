@@ -125,14 +125,35 @@ def read_config(path: str | Path) -> Config:
         raise ValueError(f"{path} is no mm config: {type(error).__name__}: {error}") from error
 
 
-def _model(config: Config, checkpoint: str | Path | None) -> nn.Module:
+def built(config: Config, keep_init: bool = False) -> nn.Module:
+    """The model of a config, as mmengine's Runner builds it; its weights are those of no file yet.
+
+    Args:
+        config: an mm config.
+        keep_init: whether its ``init_weights`` shall do what the config says; else weights come
+            from a checkpoint, and ``init_cfg`` is left out.
+
+    Raises:
+        ValueError: it cannot be built.
+    """
     spec = copy.deepcopy(config.model)
-    if config.get("data_preprocessor"):
-        spec.setdefault("data_preprocessor", config.data_preprocessor)
+    spec["data_preprocessor"] = preprocessor_of(config)
+    if not keep_init:
+        for part in (spec, spec.get("backbone", {})):
+            part.pop("init_cfg", None)
     try:
-        model = MODELS.build(spec)
+        return MODELS.build(spec)
     except (KeyError, TypeError) as error:
         raise ValueError(f"The model of {config.filename} cannot be built: {error}") from error
+
+
+def preprocessor_of(config: Config) -> dict[str, Any]:
+    """The data preprocessor that mmengine's Runner builds: the model's own, else the config's."""
+    return dict(config.model.get("data_preprocessor") or config.get("data_preprocessor") or {})
+
+
+def _model(config: Config, checkpoint: str | Path | None) -> nn.Module:
+    model = built(config, keep_init=checkpoint is None)
     if checkpoint is None:
         logger = MMLogger.get_current_instance()
         level = logger.level

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixplug.adapters.mm_data import RetrievalDataset
-from mixplug.data.noise import noise
+from mixplug.data.noise import Noise
 from mixplug.data.unlabelled import Unlabelled
 from mixplug.registry import DATASETS
 
@@ -116,4 +116,4 @@ class OODNoise(Outside):
         **options: object,
     ) -> None:
         shape = (3, size, size) if isinstance(size, int) else (3, *size)
-        super().__init__(noise(kind, count, shape, seed), "rgb", pipeline, **options)
+        super().__init__(Noise(kind, count, shape, seed), "rgb", pipeline, **options)

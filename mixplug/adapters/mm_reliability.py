@@ -18,16 +18,13 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from torch import Tensor
 
 from mixplug.adapters.mm_watch import OUTSIDE, WatchingMetric, labels_of
-from mixplug.functional import ood
 from mixplug.functional.calibration import expected_calibration_error, overconfidence_error
 from mixplug.functional.representation import alignment, uniformity
-from mixplug.metrics.ood import ood_scores
+from mixplug.metrics.ood import SCORES, THRESHOLDS, ood_scores
 from mixplug.registry import METRICS
 
 HIGHER_IS_BETTER = ("auroc", "aupr_in", "aupr_out", "det_acc")
 LOWER_IS_BETTER = ("ece", "oe", "fpr95")
-SCORES = {"max_softmax": ood.max_softmax, "energy": ood.energy, "max_logit": ood.max_logit}
-_THRESHOLDS = {"max_softmax": 0.5}  # the thesis' (3.4.4); other scores have none that is natural
 
 Rows = tuple[np.ndarray, int]  # of an example, and its class or -1
 
@@ -172,7 +169,7 @@ class OODDetection(WatchingMetric):
                 f"OODDetection needs data samples with and without the role {OUTSIDE!r}, got "
                 f"{len(unknown)} with and {len(known)} without: test with a ConcatDataset of both."
             )
-        found = ood_scores(known, unknown, _THRESHOLDS.get(self.score))
+        found = ood_scores(known, unknown, THRESHOLDS.get(self.score))
         found.pop("threshold_best")  # not in percent
         return {name: 100 * value for name, value in found.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +11,9 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.adapters import ranks
 from mixplug.adapters.mm_watch import WatchingMetric, labels_of
-from mixplug.catalog import suggest
-from mixplug.functional import attacks
+from mixplug.metrics.robustness import ATTACKS, Attack
 from mixplug.registry import METRICS
 
-# What an attack draws from, made of a key and a device.
-ATTACKS = {
-    "fgsm": lambda key, device: {},
-    "pgd": lambda key, device: {"generator": sampling.generator(key, device)},
-    "apgd": lambda key, device: {"seed": key % (1 << 31)},
-}
 LOWER_IS_BETTER = tuple(f"{attack}_error" for attack in ATTACKS)
 
 
@@ -58,17 +50,9 @@ class RobustAccuracy(WatchingMetric):
         **settings: Any,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
-        if attack not in ATTACKS or (white is not None and not white > 0):
-            raise ValueError(
-                f"RobustAccuracy needs an attack in {(*ATTACKS,)} and white > 0 or None, got "
-                f"{attack!r} and {white}."
-            )
-        own = ("model", "x", "y", "generator", "seed")
-        known = [k for k in inspect.signature(getattr(attacks, attack)).parameters if k not in own]
-        for key in settings:
-            if key not in known:
-                raise KeyError(f"The attack {attack!r} has no key {key!r}.{suggest(key, known)}")
-        self.attack, self.white, self.seed, self.settings = attack, white, seed, settings
+        if white is not None and not white > 0:
+            raise ValueError(f"RobustAccuracy needs white > 0 or None, got {white}.")
+        self.attack, self.white, self.seed = Attack(attack, settings), white, seed
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Attack a batch, and keep which images are classified right all the same.
@@ -85,10 +69,8 @@ class RobustAccuracy(WatchingMetric):
             y = labels[known].to(pixels.device)
             draws = sampling.generators(self.seed, len(self.results), ranks.rank())
             key = sampling.key(draws.local)
-            drawn = ATTACKS[self.attack](key, pixels.device)
             with watch.away():
-                attack = getattr(attacks, self.attack)
-                attacked = attack(self.logits, pixels, y, **self.settings, **drawn)
+                attacked = self.attack(self.logits, pixels, y, key)
                 with torch.no_grad():
                     right[known] = (self.logits(attacked).argmax(1) == y).cpu()
         self.results += list(zip(right.tolist(), known.tolist(), strict=True))
@@ -128,4 +110,4 @@ class RobustAccuracy(WatchingMetric):
         right = [right for right, known in results if known]
         if not right:
             raise ValueError("RobustAccuracy got no image of a known class.")
-        return {f"{self.attack}_error": 100 * (1 - sum(right) / len(right))}
+        return {f"{self.attack.name}_error": 100 * (1 - sum(right) / len(right))}

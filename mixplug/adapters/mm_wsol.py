@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 import mixplug
 import mixplug.mm  # registers
-from mixplug.adapters.mm_embed import load, read_config
+from mixplug.adapters.mm_embed import built, load, read_config
 from mixplug.adapters.mm_heat_maps import heat_maps_of
-from mixplug.evaluation.frozen import best_device, fingerprint
+from mixplug.evaluation.frozen import best_device, fingerprint, put
 from mixplug.evaluation.wsol import Batch
 
 _KEPT = ("LoadImageFromFile", "Resize", "PackInputs")  # transforms that boxes can follow
@@ -128,19 +128,9 @@ def _in_order(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(config: Config, checkpoint: str | Path, device: str | None) -> nn.Module:
-    spec = copy.deepcopy(config.model)
-    spec.setdefault("data_preprocessor", config.get("data_preprocessor"))
-    for part in (spec, spec.get("backbone", {})):
-        part.pop("init_cfg", None)  # the checkpoint has all weights
-    try:
-        model = MODELS.build(spec)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"The model of {config.filename} cannot be built: {error}") from error
+    model = built(config)
     load(model, checkpoint)
-    try:
-        return model.to(device or best_device()).eval()
-    except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
-        raise ValueError(f"The network cannot be put on {device}: {error}") from error
+    return put(model, device or best_device()).eval()
 
 
 def _require_pipeline(dataset: Any) -> None:

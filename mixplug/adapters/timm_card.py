@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import mixplug.models.timm_entrypoints  # noqa: F401  registers
-from mixplug import sampling
 from mixplug.adapters.timm import LEARNED, timm_stages
 from mixplug.data.image_folders import Labelled, labelled
 from mixplug.evaluation.card.checkpoints import facts_of
 from mixplug.evaluation.card.outside import of_files, outside, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
-from mixplug.evaluation.frozen import fingerprint
+from mixplug.evaluation.frozen import fingerprint, put
+from mixplug.models.timm_names import timm_with
 from mixplug.weights import load, part, read, timm_model
 
 PREFIX = "timm:"
@@ -46,19 +46,29 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
         network = timm_model(model, pretrained=True, num_classes=None)
         facts: dict[str, Any] = {"checkpoint": PREFIX + model}
     else:
+        timm_with(model, "timm", "mixplug eval card")
         found = read(checkpoint)
         state = {
             key: value for key, value in part(found).backbone.items() if not key.startswith(LEARNED)
         }
         network = timm_model(model, num_classes=_classes_of(model, state))
-        load(network, state, min_loaded=1.0, source=checkpoint.name)
+        try:
+            load(network, state, min_loaded=1.0, source=checkpoint.name)
+        except ValueError as error:
+            raise ValueError(
+                f"{checkpoint} does not fit {model}: {str(error).splitlines()[-1]}"
+            ) from None
         facts = {**facts_of(checkpoint, found), "weights": part(found).name}
-    network = network.to(device).eval().requires_grad_(False)
+    network = put(network, device).eval().requires_grad_(False)
     colors = resolve_data_config({}, model=network)
     mean, std = (torch.tensor(colors[key], device=device)[:, None, None] for key in ("mean", "std"))
     digest = hashlib.sha256(f"{model} {colors} {fingerprint(network)}".encode()).hexdigest()[:16]
     facts |= {"model": model, "input_size": list(colors["input_size"])}
-    return Subject(name, timm_stages(network), partial(_normalised, mean, std), digest, facts)
+    try:
+        stages = timm_stages(network)
+    except ValueError as error:
+        raise ValueError(f"No card can be made of {model}: {error}") from None
+    return Subject(name, stages, partial(_normalised, mean, std), digest, facts)
 
 
 def _normalised(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
@@ -137,8 +147,7 @@ def data_of(subject: Subject, root: Path, settings: Settings) -> Data:
 
 
 def _bank(images: Labelled, transform: Any, settings: Settings, made: str) -> Stream:
-    source = sampling.generators(settings.seed, 0).local
-    chosen = sampling.permutation(len(images), source)[: settings.bank].sort().values.tolist()
+    chosen = settings.bank_of(len(images))
     files = [images.paths[i] for i in chosen]
     return Stream("train", Pixels(images, transform, chosen), of_files(files, made))
 

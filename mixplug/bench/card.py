@@ -37,7 +37,12 @@ def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Ite
     first = Stream("first", TensorDataset(pixels[:_FIRST], labels[:_FIRST]), "first")
     settings = Settings(parts=_PARTS)
     data, small = (
-        Data(one, [str(k) for k in range(_CLASSES)], None, outside(settings, one))
+        Data(
+            one,
+            [str(k) for k in range(_CLASSES)],
+            Stream("train", one.dataset, f"train {one.name}"),  # as many for k-NN
+            outside(settings, one),
+        )
         for one in (test, first)
     )
     stages = mixplug.Stages(network, "stages.2.0", "fc", "act")
@@ -71,10 +76,10 @@ def _bare(
     ):
         x, y = 2 * (x.to(device).float() / 255) - 1, y.to(device)
         with torch.no_grad():
-            for _ in range(1 + len(settings.noise)):
+            for _ in range(2 + len(settings.noise)):  # of test and training images, and noise
                 network(x)
-        for keys in settings.attacks.values():
-            for _ in range(int(keys.get("iters", 1))):
+        for attack in settings.suite.values():
+            for _ in range(attack.steps):
                 x.requires_grad_(True)
                 torch.autograd.grad(F.cross_entropy(network(x), y), x)
             with torch.no_grad():

@@ -46,7 +46,8 @@ def classification(seeds: Seeds = 3, epochs: Epochs = 10, out: Out = _OUT) -> No
         )
     console.print(table)
     print(
-        f"{seeds} seeds, mean ± sd; no mixup takes {results[0].ms_per_step:.1f} ms per step.\n"
+        f"{seeds} seed{'s, mean ± sd' if seeds > 1 else ''}; "
+        f"no mixup takes {results[0].ms_per_step:.1f} ms per step.\n"
         f"After {epochs} epochs networks trained with mixup are still unsure of themselves;\n"
         f"the thesis trains for 2000 (3.4.3)."
     )
@@ -205,5 +206,5 @@ def _say_where(out: Path, stem: str) -> None:
 
 
 def _spread(values: list[float], digits: int = 2) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

@@ -59,8 +59,3 @@ class Noise(Dataset[Tensor]):
         if not 0 <= index < self.count:
             raise IndexError(f"There are {self.count} images of noise, got index {index}.")
         return NOISE[self.kind](self.shape, generators(self.seed, 0, index).local)
-
-
-def noise(kind: str, count: int, shape: Sequence[int], seed: int = 0) -> Noise:
-    """See :class:`Noise`."""
-    return Noise(kind, count, shape, seed)

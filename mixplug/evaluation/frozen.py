@@ -63,10 +63,7 @@ class Frozen:
             ValueError: no such device; or see :func:`mixplug.weights.vit_of`.
         """
         vit, report = vit_of(checkpoint, part, heads, grid)
-        try:
-            vit = vit.requires_grad_(False).to(device or best_device())
-        except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
-            raise ValueError(f"The network cannot be put on {device}: {error}") from error
+        vit = put(vit.requires_grad_(False), device or best_device())
         if report is not None:
             return cls(encoder(vit), report.line())
         own: Any = getattr(vit, "pretrained_cfg", {})
@@ -109,6 +106,18 @@ def fingerprint(network: nn.Module) -> str:
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(raw.numpy().tobytes())  # by bytes, since numpy has no bfloat16
     return digest.hexdigest()[:16]
+
+
+def put(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """A network on a device.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
+        raise ValueError(f"The network cannot be put on {device}: {error}") from error
 
 
 def best_device() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,20 @@ from mixplug.functional.ood import (
     best_detection_accuracy,
     check_scores,
     detection_accuracy,
+    energy,
     false_positive_rate,
+    max_logit,
+    max_softmax,
 )
 from mixplug.optional import optional
+
+# Of logits (N, K), (N,): the larger, the more as in training.
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "max_softmax": max_softmax,
+    "energy": energy,
+    "max_logit": max_logit,
+}
+THRESHOLDS = {"max_softmax": 0.5}  # the thesis' (3.4.4); other scores have none that is natural
 
 
 def ood_scores(inside: Tensor, outside: Tensor, threshold: float | None = None) -> dict[str, float]:

@@ -88,7 +88,7 @@ def _box(cell: Any, box: Tensor, color: str, style: str) -> None:
 def _caption(one: Shown, class_names: Sequence[str]) -> str:
     lines = [_short(class_names[one.label]), f"IoU {one.iou:.2f}", " "]
     if one.predicted != one.label:
-        lines[-1] = f"not: {_short(_name(one.predicted, class_names))}"
+        lines[-1] = f"taken for {_short(_name(one.predicted, class_names))}"
     return "\n".join(lines)
 
 

@@ -43,6 +43,6 @@ def test_bare_passes_are_as_many_as_the_cards(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(card.mixplug, "Stages", stages)
     monkeypatch.setattr(card, "write_card", lambda *arguments: [])
     rows = list(card.card_rows(60, CPU, 1, lambda: None))
-    per_image = 3 + (1 + 1) + (10 + 1)  # test and two noises; FGSM; PGD; an attack ends in a look
+    per_image = 4 + (1 + 1) + (10 + 1)  # test, train, two noises; attacks end in a look
     assert made[0].images == (32 + 2 * 60) * per_image  # first ones, once bare, once as the card
     assert (rows[0].bound, rows[0].at_least) == (1.2, False)

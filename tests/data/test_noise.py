@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mixplug.data.noise import noise
+from mixplug.data.noise import Noise
 
 SHAPE = (3, 32, 32)
 
@@ -19,7 +19,7 @@ def below(kind: str, x: float) -> float:
 
 @pytest.mark.parametrize("kind", ["uniform", "gaussian"])
 def test_distribution(kind: str) -> None:
-    data = noise(kind, 20, SHAPE, seed=1)
+    data = Noise(kind, 20, SHAPE, seed=1)
     x = torch.stack([data[i] for i in range(len(data))])
     assert x.shape == (20, *SHAPE) and x.dtype == torch.float32
     assert x.min() >= 0 and x.max() <= 1
@@ -32,20 +32,20 @@ def test_distribution(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["uniform", "gaussian"])
 def test_an_image_depends_on_seed_and_index_alone(kind: str) -> None:
-    data, before = noise(kind, 5, SHAPE, seed=3), torch.get_rng_state()
+    data, before = Noise(kind, 5, SHAPE, seed=3), torch.get_rng_state()
     images = [data[i] for i in range(5)]
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(noise(kind, 9, SHAPE, seed=3)[4], images[4])
+    assert torch.equal(Noise(kind, 9, SHAPE, seed=3)[4], images[4])
     assert len({float(image.sum()) for image in images}) == 5
-    assert not torch.equal(noise(kind, 5, SHAPE, seed=4)[0], images[0])
+    assert not torch.equal(Noise(kind, 5, SHAPE, seed=4)[0], images[0])
     assert len(list(data)) == 5
 
 
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ValueError, match=r"no noise 'salt'; there are uniform, gaussian"):
-        noise("salt", 1, SHAPE)
+        Noise("salt", 1, SHAPE)
     for count, shape in ((0, SHAPE), (1, (32, 32)), (1, (3, 0, 2))):
         with pytest.raises(ValueError, match="Noise needs count >= 1 and a shape"):
-            noise("uniform", count, shape)
+            Noise("uniform", count, shape)
     with pytest.raises(IndexError, match="There are 2 images of noise, got index 2"):
-        noise("uniform", 2, SHAPE)[2]
+        Noise("uniform", 2, SHAPE)[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from evaluation import carded
 from reference import calibration as by_bins
 from torch import nn
 
-from mixplug.evaluation.card import Card, Settings, Subject, make_card
-from mixplug.evaluation.card.parts import cross_scaled
+from mixplug import sampling
+from mixplug.evaluation.card import Card, Settings, Subject, make_card, passes
+from mixplug.evaluation.card.parts import cross_scaled, parts_of
 from mixplug.functional.calibration import negative_log_likelihood
 
 SETTINGS = Settings(batch_size=7, neighbours=3)
@@ -211,6 +213,101 @@ def test_other_weights_are_another_network(subject: Subject, tmp_path: Path) -> 
     assert second.results != first.results
 
 
+def test_an_interruption_while_counting_counts_nothing_twice(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after a batch is written down, and before it is known to be."""
+    whole = make_card([subject], carded.data(), timeless(), tmp_path / "whole")
+    step = passes._add_attacked
+    calls: list[int] = []
+
+    def stopping(*arguments: object) -> None:
+        step(*arguments)
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(passes, "_add_attacked", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        make_card([subject], carded.data(), timeless(), tmp_path / "parts")
+    made = make_card([subject], carded.data(), timeless(), tmp_path / "parts")
+    assert made.results == whole.results
+
+
+def test_a_network_that_diverged_has_no_accuracy(tmp_path: Path) -> None:
+    network = carded.Small(0)
+    with torch.no_grad():
+        network.fc.weight[1, 2] = float("nan")
+    stages = carded.mixplug.Stages(network.eval(), "conv", "fc", "act")
+    one = Subject("lost", stages, carded.normalise, "lost")
+    made = make_card([one], carded.data(), timeless(), tmp_path)
+    assert made.missing["lost"].keys() >= {"clean", "fgsm", "pgd", "calibration", "ood"}
+    assert "not finite: has it diverged?" in made.missing["lost"]["clean"]
+    assert not made.results["lost"].get("clean")
+
+
+def test_last_and_best_of_the_same_weights_are_one(subject: Subject, tmp_path: Path) -> None:
+    best = replace(subject, name="best")
+    made = make_card([subject, best], carded.data(), timeless(), tmp_path)
+    assert made.names == ["small = best"]
+
+
+def test_a_checkpoint_that_numbers_classes_otherwise_is_refused(
+    subject: Subject, tmp_path: Path
+) -> None:
+    other = replace(subject, classes=("green", "red", "blue"))
+    with pytest.raises(ValueError, match="class 0 is green there and red here"):
+        make_card([other], carded.data(), timeless(), tmp_path)
+    named = replace(subject, classes=("n1", "n2", "n3"))
+    made = make_card([named], carded.data(), timeless(), tmp_path)
+    assert "classes of other names, such as n1" in made.facts["warnings"][0]
+
+
+def test_without_a_set_outside_that_part_says_so(subject: Subject, tmp_path: Path) -> None:
+    made = make_card([subject], carded.data(sets=()), timeless(), tmp_path)
+    assert "no set is given" in made.missing["small"]["ood"]
+
+
+def test_intrusion_by_loops(subject: Subject) -> None:
+    e = F.normalize(torch.randn(140, 5), dim=1)
+    labels = torch.arange(140) % 4
+    state = {"embeddings": 3 * e, "labels": labels, "logits": torch.randn(140, 4)}
+    (part,) = [p for p in parts_of(carded.data(), timeless()) if p.name == "representation"]
+    found = part.numbers(subject, [state])["intrusion_distance"]
+    order = sampling.permutation(140, sampling.generators(0, 1, rank=-3).local)[:128]
+    source = sampling.generators(0, 0).local
+    pair = sampling.permutation(128, source).tolist()
+    lam = sampling.beta(1.0, 128, source).tolist()
+    clean, known = e[order].double(), labels[order].tolist()
+    distances = []
+    for i, (j, share) in enumerate(zip(pair, lam, strict=True)):
+        mixed = share * clean[i] + (1 - share) * clean[j]
+        others = [k for k in range(128) if known[k] not in (known[i], known[j])]
+        distances.append(min(float((mixed - clean[k]).square().sum()) for k in others))
+    assert found == pytest.approx(sum(distances) / 128, rel=1e-5)  # 12 are left over
+
+
+def test_top_5_of_many_classes(subject: Subject) -> None:
+    logits = torch.arange(8.0).expand(8, 8)  # the larger the class, the surer
+    state = {"logits": logits, "labels": torch.arange(8)}
+    (part,) = [p for p in parts_of(carded.data(), timeless()) if p.name == "clean"]
+    assert part.numbers(subject, [state]) == {"top1": 1 / 8, "top5": 5 / 8}
+
+
+def test_networks_take_turns_when_they_are_timed(tmp_path: Path) -> None:
+    seen: list[str] = []
+    pair = []
+    for name in ("a", "b"):
+        one = carded.subject(name, ord(name))
+        one.network.register_forward_pre_hook(lambda *_, name=name: seen.append(name))
+        pair.append(one)
+    settings = Settings(parts=("speed",), batch_size=7)
+    made = make_card(pair, carded.data(), settings, tmp_path)
+    assert seen[:6] == ["a", "b"] * 3
+    assert made.results["a"]["speed"]["batch_size"] == 7
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_damaged_file_is_made_again(subject: Subject, tmp_path: Path) -> None:
     first = make_card([subject], carded.data(), timeless(), tmp_path)
     for file in (tmp_path / "cache").iterdir():
@@ -237,7 +334,7 @@ def test_without_gradients_only_attacks_are_missing(tmp_path: Path) -> None:
 
 def test_networks_that_do_not_fit_are_refused(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"different names, got \['small', 'small'\]"):
-        make_card([subject, subject], carded.data(), timeless(), tmp_path)
+        make_card([subject, carded.subject(seed=1)], carded.data(), timeless(), tmp_path)
     wide = carded.Data(carded.data().test, list("abcd"))
     with pytest.raises(ValueError, match="small has 3 classes and the data 4"):
         make_card([subject], wide, timeless(), tmp_path)
@@ -261,6 +358,9 @@ def test_all_is_recorded(card: Card) -> None:
         ({"parts": ("clear",)}, "parts among"),
         ({"noise": "uniform"}, "noise among"),
         ({"bins": 0}, "bins >= 1, got 0"),
+        ({"attacks": {"cw": {}}}, "no attack 'cw', only fgsm, pgd, apgd"),
+        ({"attacks": {"pgd": {"iters": 2.5}}}, "iters to be a whole number >= 1, got 2.5"),
+        ({"attacks": {"fgsm": {"eps": 8}}}, r"eps in \[0, 1\], .* got 8"),
         ({"ood": [{"name": "a"}]}, "needs the key root"),
         ({"ood": [{"root": "a", "fit": "stretch"}]}, "fit in .* got 'stretch'"),
     ],
@@ -273,3 +373,5 @@ def test_settings_that_are_refused(keys: dict, text: str) -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(KeyError, match=r"no key 'atacks'.*attacks"):
         Settings.of({"atacks": {}})
+    with pytest.raises(KeyError, match=r"attack 'pgd' has no key 'epsilon'"):
+        Settings.of({"attacks": {"pgd": {"epsilon": 1}}})

@@ -123,7 +123,7 @@ train_dataloader = dict(dataset=dict(indices=60))
     assert "sky has classes that the network was trained on" in done.output
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     names = [one["name"] for one in card["networks"]]
-    assert names == ["epoch_2.pth", "best_accuracy_top1_epoch_1.pth"]
+    assert names == ["run/epoch_2.pth", "run/best_accuracy_top1_epoch_1.pth"]
     assert card["data"]["test"]["images"] == 60
     for one in card["networks"]:
         assert set(one["results"]) == {*parts, "fgsm"} - {"robustness"}
@@ -141,7 +141,7 @@ train_dataloader = dict(dataset=dict(indices=60))
         ([str(DIGITS), "no.pth"], "There is no checkpoint no.pth"),
         ([str(DIGITS), "no.pth", "--part", "clear"], "parts among"),
         ([str(DIGITS), "no.pth", "--attack", "pgd:eps=a"], "written like pgd:eps=8/255"),
-        ([str(DIGITS), "no.pth", "--ood", "no_such_folder"], "no checkpoint no.pth"),
+        ([str(DIGITS), "no.pth", "--attack", "pgd:epsilon=1"], "has no key 'epsilon'"),
     ],
 )
 def test_what_can_be_mended_is_said_in_a_line(arguments: list[str], text: str) -> None:
@@ -149,6 +149,42 @@ def test_what_can_be_mended_is_said_in_a_line(arguments: list[str], text: str) -
     assert done.exit_code == 1
     assert text in " ".join(done.output.split())
     assert "Traceback" not in done.output
+
+
+def test_changed_images_are_measured_anew(tmp_path: Path) -> None:
+    source = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        picture = source.integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "images" / name / "0.bmp")
+    more = f"""
+test_dataloader = dict(dataset=dict(
+    _delete_=True, type='CustomDataset', data_root='{tmp_path / "images"}', extensions=('.bmp', ),
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
+"""
+    config = Config.fromfile(config_of(tmp_path, more))
+    settings = Settings(parts=("clean",))
+    before = data_of(config, settings).test.fingerprint
+    assert data_of(config, settings).test.fingerprint == before
+    picture = source.integers(0, 255, (16, 16, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "images" / "a" / "0.bmp")  # as large as before
+    assert data_of(config, settings).test.fingerprint != before
+
+
+def test_the_models_own_preprocessor_goes_first(tmp_path: Path) -> None:
+    more = """
+model = dict(data_preprocessor=dict(to_rgb=True, mean=[1., 2., 3.], std=[4., 5., 6.]))
+"""
+    config = Config.fromfile(config_of(tmp_path, more))  # the base has one beside it
+    path = checkpoint(config, tmp_path / "x.pth")
+    subject = subject_of(config, path, "x", "cpu")
+    assert subject.network.data_preprocessor.to_rgb
+    image, _ = data_of(config, Settings(noise=(), parts=("clean",))).test.dataset[0]
+    pixels = subject.pixels(image[None])
+    mean, std = (torch.tensor(c)[:, None, None] for c in ([1.0, 2, 3], [4.0, 5, 6]))
+    torch.testing.assert_close(subject.normalise(pixels), (255 * pixels - mean) / std)
+    bare = Config.fromfile(config_of(tmp_path, "data_preprocessor = None"))
+    assert subject_of(bare, path, "x", "cpu").network.data_preprocessor.to_rgb is False
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:

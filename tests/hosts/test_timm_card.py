@@ -94,14 +94,23 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads((out / "card.json").read_text())
     assert set(found["networks"][0]["results"]) == {"clean", "pgd", "ood"}
-    assert found["settings"]["attacks"]["pgd"] == {"eps": 1 / 255, "step": 1 / 255, "iters": 2}
+    assert found["settings"]["attacks"]["pgd"] == {
+        "type": "pgd", "eps": 1 / 255, "step": 1 / 255, "iters": 2, "random_start": False,
+    }  # fmt: skip
     assert set(found["networks"][0]["results"]["ood"]["uniform noise"]) >= {"knn", "energy"}
 
 
 def test_what_can_be_mended_is_said_in_a_line(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "x.pth", 2)
     for arguments, text in (
         ([f"timm:{NAME}"], "--data names the folder"),
         (["timm:resnet5", "--data", "."], "Nearest: resnet"),
+        (["timm:resnet5", str(tmp_path / "x.pth"), "--data", "."], "Nearest: resnet"),
+        (["timm:resnet10t", str(tmp_path / "x.pth"), "--data", "."], "x.pth does not fit"),
+        (
+            [f"timm:{NAME}", str(tmp_path / "x.pth"), "--data", ".", "--device", "cuda:7"],
+            "cannot be put on cuda:7",
+        ),
     ):
         done = CliRunner().invoke(app, ["eval", "card", *arguments])
         assert done.exit_code == 1

@@ -37,8 +37,8 @@ def card(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="clean, robustness, calibration, ood, representation, attention or speed; "
-            "repeatable [all]"
+            help="clean, robustness, calibration, ood, representation, attention or speed, which "
+            "the card then has alone; repeatable [all]"
         ),
     ] = None,
     attack: Annotated[
@@ -49,8 +49,11 @@ def card(
         ),
     ] = None,
     ood: Annotated[
-        list[Path] | None,
-        typer.Option(help="folder of out-of-distribution images, beside the config's; repeatable"),
+        list[str] | None,
+        typer.Option(
+            help="folder of out-of-distribution images, or NAME=FOLDER, beside the config's; "
+            "repeatable"
+        ),
     ] = None,
     fit: Annotated[
         str, typer.Option(help="how those get the test images' size: resize or crop")
@@ -80,8 +83,8 @@ def card(
 
             options = {
                 "parts": part, "batch_size": batch_size, "seed": seed, "workers": workers,
-                "attacks": attack and dict(map(_attack, attack)),
-                "ood": [{"root": str(root), "fit": fit} for root in ood or ()],
+                "attacks": attack and _attacks(attack),
+                "ood": [_outside(text, fit) for text in ood or ()],
             }  # fmt: skip
             given = {name: value for name, value in options.items() if value not in (None, [])}
             host = _of_timm if config.startswith(_TIMM) else _of_mm
@@ -96,6 +99,8 @@ def card(
         print("Stopped. Call it again to go on where it was.", file=sys.stderr)
         raise typer.Exit(130) from None
     show(made, files)
+    if not any(numbers for found in made.results.values() for numbers in found.values()):
+        raise typer.Exit(1)
 
 
 def show(made: Card, files: Sequence[Path]) -> None:
@@ -124,25 +129,50 @@ def show(made: Card, files: Sequence[Path]) -> None:
         print(f"{file.suffix[1:]}: {file.resolve()}")
 
 
-def _attack(text: str) -> tuple[str, dict[str, Any]]:
+def _outside(text: str, fit: str) -> dict[str, str]:
+    """A set of card.ood, of FOLDER or NAME=FOLDER."""
+    name, found, root = text.rpartition("=")
+    return {"root": root, "fit": fit, "name": name if found else root}
+
+
+def _attacks(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Attacks by name, or by their text where there are several of a kind."""
+    found = [(text, *_attack(text)) for text in texts]
+    kinds = [kind for _, kind, _ in found]
+    return {
+        kind if kinds.count(kind) == 1 else text: {"type": kind, **keys}
+        for text, kind, keys in found
+    }
+
+
+def _attack(text: str) -> tuple[str, dict[str, float]]:
     """An attack and its keys, of 'pgd:eps=8/255,iters=20'.
 
     Raises:
         ValueError: written in another way.
     """
     name, _, rest = text.partition(":")
-    keys: dict[str, Any] = {}
+    keys = {}
     for pair in filter(None, rest.split(",")):
         key, _, value = pair.partition("=")
         above, _, below = value.partition("/")
         try:
-            number = float(above) / (float(below) if below else 1)
+            keys[key] = float(above) / (float(below) if below else 1)
         except (ValueError, ZeroDivisionError):
             raise ValueError(
                 f"--attack is written like pgd:eps=8/255,step=2/255,iters=20, got {text!r}."
             ) from None
-        keys[key] = int(number) if key in ("iters", "random_start") else number
     return name, keys
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """What a config and the options ask for; what is mistyped is told in a line, too."""
+    from mixplug.evaluation.card import Settings
+
+    try:
+        return Settings.of(given)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
 
 
 def _of_mm(
@@ -154,7 +184,6 @@ def _of_mm(
     optional("mmpretrain", "mm", "mixplug eval card")
     from mixplug.adapters import mm_card
     from mixplug.adapters.mm_embed import read_config
-    from mixplug.evaluation.card import Settings
     from mixplug.evaluation.card.checkpoints import expand, names_of
 
     try:
@@ -167,7 +196,7 @@ def _of_mm(
         )
     own = dict(read.get("card") or {})
     own["ood"] = [*own.get("ood", ()), *given.pop("ood", ())]
-    settings = Settings.of({**own, **given})
+    settings = _settings({**own, **given})
     paths = expand(checkpoints)
     measured = mm_card.data_of(read, settings)
     named = zip(paths, names_of(paths), strict=True)
@@ -182,12 +211,11 @@ def _of_timm(
 
     optional("timm", "timm", "mixplug eval card")
     from mixplug.adapters import timm_card
-    from mixplug.evaluation.card import Settings
     from mixplug.evaluation.card.checkpoints import expand, names_of
 
     if data is None:
         raise ValueError("With timm:NAME, --data names the folder of images.")
-    settings = Settings.of(given)
+    settings = _settings(given)
     model = config.removeprefix(_TIMM)
     paths = expand(checkpoints)
     wanted = list(zip(paths, names_of(paths), strict=True)) or [(None, model)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _LAST = "last_checkpoint"  # mmengine's: a file that names another
+_RUN = 2  # parts of a path: the run's folder, and the file in it
 _LAST_TIMM, _BEST_TIMM = "last.pth.tar", "model_best.pth.tar"
 
 
@@ -44,12 +45,12 @@ def _last(folder: Path) -> Path | None:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Names with as much of the path as makes them differ.
+    """Names with the folder of the run, and as much more of the path as makes them differ.
 
     Raises:
         ValueError: a checkpoint is given twice.
     """
-    for depth in range(1, max((len(path.parts) for path in paths), default=1) + 1):
+    for depth in range(_RUN, max([_RUN, *(len(path.parts) for path in paths)]) + 1):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names

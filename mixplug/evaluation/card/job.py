@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.evaluation.card.parts import Part, parts_of
+from mixplug.evaluation.card.parts import Part, called, parts_of, speeds
 from mixplug.evaluation.card.passes import State, kept, key_of, run
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.store import Store
@@ -81,6 +81,7 @@ def make_card(
     Raises:
         ValueError: no network, two of one name, or a network with fewer classes than the data.
     """
+    subjects = _merged(subjects)
     _check(subjects, data)
     store = Store(out / "cache")
     parts = parts_of(data, settings)
@@ -99,8 +100,12 @@ def make_card(
                 ahead.say(f"{subject.name}: numbers of {part.name}")
                 numbers[part.name] = _numbers(part, subject, store, states)
                 sketches[part.name] = part.sketch(subject, states)
-            except ValueError as error:
+            except (ValueError, ImportError) as error:
                 missing[part.name] = str(error)
+    if "speed" in settings.parts:
+        ahead.say("speed")
+        for name, numbers in speeds(subjects, data.test, settings.batch_size).items():
+            card.results[name]["speed"] = numbers
     ahead.end()
     return card
 
@@ -138,7 +143,7 @@ def _numbers(part: Part, subject: Subject, store: Store, states: Sequence[State]
     key = {
         "settings": dict(part.settings),
         "network": subject.fingerprint,
-        "device": str(subject.device),
+        "device": called(subject.device),
         "passes": [key_of(one, subject) for one in part.passes],
     }
     found = store.numbers(part.name, key)
@@ -146,6 +151,16 @@ def _numbers(part: Part, subject: Subject, store: Store, states: Sequence[State]
         found = part.numbers(subject, states)
         store.keep_numbers(part.name, key, found)
     return found
+
+
+def _merged(subjects: Sequence[Subject]) -> list[Subject]:
+    """Networks of the same weights as one, such as the last and the best epoch of a run."""
+    by_print: dict[str, Subject] = {}
+    for subject in subjects:
+        first = by_print.get(subject.fingerprint)
+        together = first and replace(first, name=f"{first.name} = {subject.name}")
+        by_print[subject.fingerprint] = together or subject
+    return list(by_print.values())
 
 
 def _check(subjects: Sequence[Subject], data: Data) -> None:
@@ -159,17 +174,25 @@ def _check(subjects: Sequence[Subject], data: Data) -> None:
                 f"{subject.name} has {classes:,} classes and the data {len(data.classes):,}: it "
                 f"was trained on others."
             )
+        own, given = list(subject.classes), list(data.classes)
+        if own != given and sorted(own) == sorted(given):
+            place = next(i for i, (a, b) in enumerate(zip(own, given, strict=True)) if a != b)
+            raise ValueError(
+                f"{subject.name} numbers its classes in another order than the data: class {place} "
+                f"is {own[place]} there and {given[place]} here."
+            )
 
 
 def _facts(subjects: Sequence[Subject], data: Data, settings: Settings) -> dict[str, Any]:
-    streams = [data.test, *([] if data.bank is None else [data.bank]), *data.outside]
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "threads": torch.get_num_threads(),
         "settings": settings.facts(),
-        "data": {one.name: {"images": len(one), "fingerprint": one.fingerprint} for one in streams},
+        "data": {
+            one.name: {"images": len(one), "fingerprint": one.fingerprint} for one in data.streams
+        },
         "classes": len(data.classes),
-        "warnings": list(data.warnings),
+        "warnings": [*data.warnings, *_other_names(subjects, data), *_no_bank(data, settings)],
         "networks": {
             subject.name: {
                 **subject.facts,
@@ -179,6 +202,21 @@ def _facts(subjects: Sequence[Subject], data: Data, settings: Settings) -> dict[
             for subject in subjects
         },
     }
+
+
+def _other_names(subjects: Sequence[Subject], data: Data) -> list[str]:
+    """Warnings about checkpoints whose classes are called differently."""
+    return [
+        f"{subject.name} was trained on classes of other names, such as "
+        f"{min(set(subject.classes) - set(data.classes))}."
+        for subject in subjects
+        if set(subject.classes) - set(data.classes)
+    ]
+
+
+def _no_bank(data: Data, settings: Settings) -> list[str]:
+    missing = data.bank is None and "ood" in settings.parts
+    return ["There are no training images, and so no score by k-NN."] if missing else []
 
 
 def _versions() -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mixplug.evaluation.card.job import Card
+from mixplug.metrics.robustness import Attack
 
 PERCENT = 100.0
 OOD = {  # by key of :func:`mixplug.metrics.ood.ood_scores`: heading, and whether more is better
@@ -71,25 +71,10 @@ def _clean(card: Card) -> Iterator[Line]:
 
 
 def _robustness(card: Card) -> Iterator[Line]:
-    for attack, keys in card.facts["settings"]["attacks"].items():
-        label = f"{attack_name(attack, keys)}: top-1 error, %"
-        yield from _line(card, "Adversarial images", label, (attack, "error"), False, PERCENT)
-
-
-def attack_name(attack: str, keys: dict[str, Any]) -> str:
-    """An attack with its settings, such as 'PGD 4/255, step 2/255, 10 iterations'."""
-    said = [f"{key} {_pixel(keys[key])}" for key in ("eps", "step") if key in keys]
-    if "iters" in keys:
-        said.append(f"{keys['iters']} iterations")
-    if keys.get("random_start"):
-        said.append("random start")
-    return f"{attack.upper()} {', '.join(said)}".removesuffix(" ").replace(" eps ", " ")
-
-
-def _pixel(value: float) -> str:
-    """As a share of 255 where it is a whole one."""
-    levels = round(255 * value)
-    return f"{levels}/255" if abs(255 * value - levels) < 1e-9 else f"{value:g}"
+    for name, keys in card.facts["settings"]["attacks"].items():
+        attack = Attack(keys["type"], {key: v for key, v in keys.items() if key != "type"})
+        label = f"{attack}: top-1 error, %"
+        yield from _line(card, "Adversarial images", label, (name, "error"), False, PERCENT)
 
 
 def _calibration(card: Card) -> Iterator[Line]:
@@ -97,7 +82,7 @@ def _calibration(card: Card) -> Iterator[Line]:
         for key, name, scale, digits in (
             ("ece", "ECE, %", PERCENT, 2),
             ("oe", "OE, %", PERCENT, 2),
-            ("nll", "negative log-likelihood, nats", 1.0, 3),
+            ("nll", "NLL, nats", 1.0, 3),
         ):
             path = ("calibration", key + suffix)
             yield from _line(card, "Calibration", name + when, path, False, scale, digits)
@@ -106,7 +91,7 @@ def _calibration(card: Card) -> Iterator[Line]:
 def _ood(card: Card) -> Iterator[Line]:
     for one, score, key in _ood_paths(card):
         name, more = OOD[key]
-        section, label = f"Out-of-distribution: {one}", f"{name} by {SCORES[score]}, %"
+        section, label = f"OOD: {one}", f"{name} by {SCORES[score]}, %"
         main = score == "max_softmax"  # the thesis'
         path = ("ood", one, score, key)
         yield from _line(card, section, label, path, more, PERCENT, main=main)

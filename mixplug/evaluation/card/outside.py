@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixplug.data.noise import Noise
-from mixplug.data.unlabelled import Unlabelled, shared_classes
-from mixplug.evaluation.card.settings import FITS, Settings
+from mixplug.data.unlabelled import Unlabelled, plain, shared_classes
+from mixplug.evaluation.card.settings import FIT, Settings
 from mixplug.evaluation.card.subject import Stream
 
 _NO_LABEL = -1
@@ -37,11 +37,13 @@ class Unnamed(Dataset[tuple[Tensor, int]]):
 
 
 def outside(settings: Settings, test: Stream) -> list[Stream]:
-    """The sets and the noise of settings, in the size of the test images.
+    """The sets and the noise of settings, in the size of the test images; none if not asked for.
 
     Raises:
         ValueError: a folder that is not there or has no images; test images that are not square.
     """
+    if "ood" not in settings.parts:
+        return []
     shape = tuple(test.dataset[0][0].shape)
     made = list(_folders(settings, shape))
     for kind in settings.noise:
@@ -58,24 +60,27 @@ def _folders(settings: Settings, shape: Sequence[int]) -> Iterator[Stream]:
             f"{' x '.join(map(str, shape))}."
         )
     for one in settings.ood:
-        name, how = one.get("name", Path(one["root"]).name), one.get("fit", FITS[0])
+        name, how = one.get("name", str(one["root"])), one.get("fit", FIT)
         images = Unlabelled(one["root"], shape[1], how)
         yield Stream(name, Unnamed(images), of_files(images.paths, f"{how} {shape[1]}"))
 
 
 def of_files(paths: Sequence[str | Path], made: str) -> str:
-    """What tells folders of files apart: their names and sizes, and what is made of them."""
+    """What tells files apart: names, sizes and when they were written, and what is made of them."""
     digest = hashlib.sha256(made.encode())
     for path in paths:
-        digest.update(f"{path} {Path(path).stat().st_size}".encode())
+        found = Path(path).stat()
+        digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def overlaps(settings: Settings, classes: Sequence[str]) -> list[str]:
     """Warnings about sets that have classes of the training set, by the names of their folders."""
     said = []
-    for one in settings.ood:
-        shared = shared_classes(classes, one["root"])
+    for one in settings.ood if "ood" in settings.parts else ():
+        own = {plain(Path(one["root"]).name), plain(one.get("name", ""))}
+        shared = [name for name in classes if plain(name) in own]
+        shared += shared_classes(classes, one["root"])
         if shared:
             more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
             said.append(

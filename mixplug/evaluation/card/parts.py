@@ -26,7 +26,8 @@ from mixplug.functional.calibration import (
 )
 from mixplug.functional.dense import attention_map
 from mixplug.functional.representation import alignment, intrusion_distance, uniformity
-from mixplug.metrics.ood import ood_scores
+from mixplug.metrics.ood import SCORES, THRESHOLDS, ood_scores
+from mixplug.metrics.robustness import Attack
 
 Numbers = Callable[[Subject, Sequence[State]], dict[str, Any]]
 Sketch = Callable[[Subject, Sequence[State]], dict[str, Tensor]]
@@ -35,7 +36,7 @@ _TOP = 5
 _BATCH = 128  # examples that are mixed with each other (3.4.2)
 _DRAWN, _PER_CLASS = 10, 100  # classes of Figure 5.3, and examples of each
 _SHOWN = 6  # images with their attention
-_TIMED = 3.0  # seconds
+_TIMED, _TURNS = 3.0, 50  # seconds of a network, and turns
 _HALVES, _PAIRS, _CLASSES = 0, 1, 2  # purposes of draws
 
 
@@ -63,17 +64,16 @@ class Part:
 
 
 def parts_of(data: Data, settings: Settings) -> list[Part]:
-    """The parts that are asked for, in the order of the card."""
+    """The parts that are asked for, in the order of the card; all but :func:`speeds`."""
     made: dict[str, list[Part]] = {
         "clean": [clean(data)],
         "robustness": [
-            robustness(data, name, keys, settings) for name, keys in settings.attacks.items()
+            robustness(data, name, attack, settings) for name, attack in settings.suite.items()
         ],
         "calibration": [calibration(data, settings.bins, settings.seed)],
-        "ood": [out_of_distribution(data, settings.neighbours)] if data.outside else [],
+        "ood": [out_of_distribution(data, settings.neighbours)],
         "representation": [representation(data, settings.seed)],
         "attention": [Part("attention", sketch=partial(_attention, data.test))],
-        "speed": [speed(data, settings.batch_size)],
     }
     return [part for name, parts in made.items() if name in settings.parts for part in parts]
 
@@ -89,14 +89,13 @@ def _accuracy(subject: Subject, states: Sequence[State]) -> dict[str, Any]:
     return {"top1": _share(best[:, 0]), "top5": _share(best.any(1))}
 
 
-def robustness(data: Data, attack: str, keys: Mapping[str, Any], settings: Settings) -> Part:
+def robustness(data: Data, name: str, attack: Attack, settings: Settings) -> Part:
     """Top-1 error under an attack (Tables 3.3 and 5.4)."""
-    one = attacked(data.test, attack, keys, settings.seed, settings.batch_size)
-    return Part(attack, [one], partial(_error, len(data.test)))
+    return Part(name, [attacked(data.test, attack, settings.seed, settings.batch_size)], _error)
 
 
-def _error(total: int, subject: Subject, states: Sequence[State]) -> dict[str, Any]:
-    return {"error": 1 - int(states[0]["right"]) / total}
+def _error(subject: Subject, states: Sequence[State]) -> dict[str, Any]:
+    return {"error": 1 - _share(states[0]["right"])}
 
 
 def calibration(data: Data, bins: int, seed: int) -> Part:
@@ -163,31 +162,29 @@ def out_of_distribution(data: Data, neighbours: int) -> Part:
 def _ood(
     names: Sequence[str], neighbours: int, subject: Subject, states: Sequence[State]
 ) -> dict[str, Any]:
+    if not names:
+        raise ValueError("no set is given that is out of distribution, and no noise.")
     sets = len(names) + 1
-    bank = states[sets]["embeddings"] if len(states) > sets else None
-    inside, *outside = (_scores(state, bank, neighbours) for state in states[:sets])
-    return {
-        name: {
-            score: ood_scores(inside[score], values, _HALF.get(score))
+    bank = states[sets]["embeddings"].to(subject.device) if len(states) > sets else None
+    k = 0 if bank is None else min(neighbours, len(bank))
+    inside, *outside = (_scores(state, bank, k) for state in states[:sets])
+    found: dict[str, Any] = {}
+    for name, scores in zip(names, outside, strict=True):
+        found[name] = {
+            score: ood_scores(inside[score], values, THRESHOLDS.get(score))
             for score, values in scores.items()
         }
-        for name, scores in zip(names, outside, strict=True)
-    }
+        if bank is not None:
+            found[name]["knn"]["k"] = k
+    return found
 
 
-_HALF = {"max_softmax": 0.5}  # the threshold of 3.4.4; other scores are no probabilities
-
-
-def _scores(state: State, bank: Tensor | None, neighbours: int) -> dict[str, Tensor]:
+def _scores(state: State, bank: Tensor | None, k: int) -> dict[str, Tensor]:
     """By score, (N,): the larger, the more as in training."""
     logits = state["logits"].double()
-    found = {
-        "max_softmax": ood.max_softmax(logits),
-        "energy": ood.energy(logits),
-        "max_logit": ood.max_logit(logits),
-    }
+    found = {name: score(logits) for name, score in SCORES.items()}
     if bank is not None:
-        found["knn"] = ood.knn_score(state["embeddings"], bank, min(neighbours, len(bank)))
+        found["knn"] = ood.knn_score(state["embeddings"].to(bank.device), bank, k).cpu()
     return found
 
 
@@ -222,7 +219,9 @@ def _representation(seed: int, subject: Subject, states: Sequence[State]) -> dic
     }
     distances = []
     order = sampling.permutation(len(labels), _source(seed, _PAIRS))
-    for number, batch in enumerate(order.split(_BATCH)):
+    batches = order.split(_BATCH)
+    whole = batches[: max(1, len(order) // _BATCH)]  # in a smaller one, all are further away
+    for number, batch in enumerate(whole):
         if len(labels[batch].unique()) > 2:  # else no class is left but those that are mixed
             distances.append(_intrusion(embeddings[batch], labels[batch], seed, number))
     if distances:
@@ -261,29 +260,45 @@ def _attention(stream: Stream, subject: Subject, states: Sequence[State]) -> dic
     return {"images": pixels.cpu(), "maps": found.cpu()}
 
 
-def speed(data: Data, batch_size: int) -> Part:
-    """Parameters, and images a second in the fastest of the forward passes of three seconds."""
-    settings = {"batch_size": batch_size, "threads": torch.get_num_threads()}
-    return Part("speed", [], partial(_speed, data.test, batch_size), settings)
-
-
 @torch.no_grad()
-def _speed(
-    stream: Stream, batch_size: int, subject: Subject, states: Sequence[State]
-) -> dict[str, Any]:
+def speeds(
+    subjects: Sequence[Subject], stream: Stream, batch_size: int
+) -> dict[str, dict[str, Any]]:
+    """Parameters, and images a second in the fastest forward pass, by network.
+
+    They take turns for three seconds each, so that all meet what else the machine does; it can only
+    slow them. Times are of this run alone, and are not kept for another one.
+
+    Args:
+        subjects: the networks.
+        stream: its first images are taken.
+        batch_size: how many.
+    """
     images, _ = next(iter(stream.batches(batch_size)))
-    pixels = subject.pixels(images)
-    subject(pixels)  # the first one prepares
-    seconds: list[float] = []
-    while sum(seconds) < _TIMED and len(seconds) < 50:
-        start = time.perf_counter()
-        subject(pixels).sum().item()  # waits for an accelerator
-        seconds.append(time.perf_counter() - start)
+    ready = {subject.name: subject.pixels(images) for subject in subjects}
+    seconds: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    turn = 0
+    while turn < 2 or (turn < _TURNS and sum(map(sum, seconds.values())) < _TIMED * len(subjects)):
+        for subject in subjects:
+            start = time.perf_counter()
+            subject(ready[subject.name]).sum().item()  # waits for an accelerator
+            if turn:  # the first one prepares
+                seconds[subject.name].append(time.perf_counter() - start)
+        turn += 1
     return {
-        "parameters": subject.parameters,
-        "images_per_second": len(pixels) / min(seconds),  # what else is at work can only slow it
-        "device": str(subject.device),
+        subject.name: {
+            "parameters": subject.parameters,
+            "images_per_second": len(images) / min(seconds[subject.name]),
+            "batch_size": len(images),
+            "device": called(subject.device),
+        }
+        for subject in subjects
     }
+
+
+def called(device: torch.device) -> str:
+    """A device, by which times differ."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def _share(which: Tensor) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.evaluation.card.store import Store
 from mixplug.evaluation.card.subject import Stream, Subject
-from mixplug.functional import attacks
+from mixplug.metrics.robustness import Attack
 
 State = dict[str, Tensor]
 Ahead = Callable[[int, str], None]  # images that were done, and of what
@@ -52,6 +52,7 @@ def _add_outputs(
     total: int, subject: Subject, pixels: Tensor, labels: Tensor, first: int, state: State
 ) -> None:
     found = subject.outputs(pixels)
+    _require_finite(subject, found.logits)
     batch = {"logits": found.logits, "embeddings": found.embedding, "labels": labels}
     for name, rows in batch.items():
         rows = rows.float().cpu() if rows.is_floating_point() else rows.cpu()
@@ -60,34 +61,25 @@ def _add_outputs(
         state[name][first : first + len(rows)] = rows
 
 
-def attacked(
-    stream: Stream, attack: str, keys: Mapping[str, Any], seed: int, batch_size: int
-) -> Pass:
-    """How many images are classified right when each is changed so that it should not be.
+def attacked(stream: Stream, attack: Attack, seed: int, batch_size: int) -> Pass:
+    """Which images are classified right when each is changed so that it should not be, (N,) bool.
 
     Args:
         stream: the images.
-        attack: one of :data:`ATTACKS`.
-        keys: of the attack.
+        attack: how they are changed.
         seed: of its random start, if it has one.
         batch_size: on which random starts depend.
-
-    Raises:
-        ValueError: another attack.
     """
-    if attack not in ATTACKS:
-        raise ValueError(f"card.attacks needs attacks among {(*ATTACKS,)}, got {attack!r}.")
-    drawn = attack == "apgd" or bool(keys.get("random_start"))
-    draws = {"seed": seed, "batch_size": batch_size} if drawn else {}
-    cost = 1 + 3 * int(keys.get("iters", 1))  # a backward pass is two forward ones
-    step = partial(_add_attacked, ATTACKS[attack], keys, seed)
-    return Pass(attack, stream, step, cost, {**keys, **draws})
+    draws = {"seed": seed, "batch_size": batch_size} if attack.drawn else {}
+    cost = 1 + 3 * attack.steps  # a backward pass is two forward ones
+    step = partial(_add_attacked, attack, seed, len(stream))
+    return Pass(attack.name, stream, step, cost, {**attack.keys, **draws})
 
 
 def _add_attacked(
-    attack: Callable[..., Tensor],
-    keys: Mapping[str, Any],
+    attack: Attack,
     seed: int,
+    total: int,
     subject: Subject,
     pixels: Tensor,
     labels: Tensor,
@@ -95,26 +87,18 @@ def _add_attacked(
     state: State,
 ) -> None:
     labels = labels.to(pixels.device)
-    key = sampling.key(sampling.generators(seed, first).local)
-    changed = attack(subject, pixels, labels, key, keys)
+    changed = attack(subject, pixels, labels, sampling.key(sampling.generators(seed, first).local))
     with torch.no_grad():
-        right = (subject(changed).argmax(1) == labels).sum().cpu()
-    state["right"] = state["right"] + right if "right" in state else right
+        logits = subject(changed)
+    _require_finite(subject, logits)
+    state.setdefault("right", torch.zeros(total, dtype=torch.bool))
+    state["right"][first : first + len(labels)] = (logits.argmax(1) == labels).cpu()
 
 
-def _fgsm(subject: Subject, x: Tensor, y: Tensor, key: int, keys: Mapping[str, Any]) -> Tensor:
-    return attacks.fgsm(subject, x, y, **keys)
-
-
-def _pgd(subject: Subject, x: Tensor, y: Tensor, key: int, keys: Mapping[str, Any]) -> Tensor:
-    return attacks.pgd(subject, x, y, generator=sampling.generator(key, x.device), **keys)
-
-
-def _apgd(subject: Subject, x: Tensor, y: Tensor, key: int, keys: Mapping[str, Any]) -> Tensor:
-    return attacks.apgd(subject, x, y, seed=key % (1 << 31), **keys)
-
-
-ATTACKS = {"fgsm": _fgsm, "pgd": _pgd, "apgd": _apgd}
+def _require_finite(subject: Subject, logits: Tensor) -> None:
+    """Refuse a network that has diverged: of NaN, too, one is the largest."""
+    if not bool(logits.isfinite().all()):
+        raise ValueError(f"{subject.name} gives logits that are not finite: has it diverged?")
 
 
 def key_of(one: Pass, subject: Subject) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from mixplug.optional import optional
 
 TITLE = "Reliability card"
 _FEWEST = 5  # images of which an accuracy says something
-_NARROW = 26  # letters of a heading in Markdown
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def write_card(card: Card, out: Path, class_names: list[str]) -> list[Path]:
 
 def markdown(card: Card, lines: list[Line]) -> str:
     """The table; the best of a line is bold."""
-    heads = [_short(name) for name in card.names]
+    heads = [name.replace("|", "\\|") for name in card.names]
     rows = [f"# {TITLE}", ""]
     rows += [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for section, group in _sections(lines):
@@ -93,10 +92,6 @@ def markdown(card: Card, lines: list[Line]) -> str:
     data = [f"{name} {one['images']:,}" for name, one in card.facts["data"].items()]
     rows += ["", *notes, *([""] if notes else []), f"Images: {', '.join(data)}.", ""]
     return "\n".join(rows)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NARROW else f"…{name[1 - _NARROW :]}"
 
 
 def _sections(lines: list[Line]) -> Any:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from mixplug import sampling
 from mixplug.catalog import suggest
+from mixplug.data.unlabelled import FITS
+from mixplug.metrics.robustness import Attack
 
 PARTS = ("clean", "robustness", "calibration", "ood", "representation", "attention", "speed")
-FITS = ("resize", "crop")
+FIT = "resize"
 NOISES = ("uniform", "gaussian")
 
 
@@ -26,9 +29,11 @@ class Settings:
     Attributes:
         parts: which ones, of :data:`PARTS`.
         attacks: keyword arguments by attack: fgsm, pgd (:mod:`mixplug.functional.attacks`), apgd
-            (of torchattacks). Those of the thesis (3.4.3) by default.
-        ood: out-of-distribution sets: ``root``, a folder of images, ``name``, and ``fit``, 'resize'
-            (the shorter side to that of the test images, then the centre) or 'crop' (the centre).
+            (of torchattacks). With a key ``type`` another name may stand in its place, for several
+            of a kind. Those of the thesis (3.4.3) by default.
+        ood: out-of-distribution sets: ``root``, a folder of images, ``name``, by default the root,
+            and ``fit``, 'resize' (the shorter side to that of the test images, then the centre) or
+            'crop' (the centre).
         noise: 'uniform', 'gaussian', or both: as many images as there are test images.
         bins: of calibration, of equal width.
         neighbours: k of the k-NN score.
@@ -72,8 +77,25 @@ class Settings:
                 raise ValueError(
                     f"A set of card.ood needs the key root, and may have name and fit, got {one}."
                 )
-            if one.get("fit", FITS[0]) not in FITS:
+            if one.get("fit", FIT) not in FITS:
                 raise ValueError(f"card.ood needs fit in {FITS}, got {one['fit']!r}.")
+
+        _ = self.suite  # refuses what is no attack
+
+    @property
+    def suite(self) -> dict[str, Attack]:
+        """The attacks by name, all of their settings complete."""
+        return {
+            name: Attack(
+                keys.get("type", name), {key: v for key, v in keys.items() if key != "type"}
+            )
+            for name, keys in self.attacks.items()
+        }
+
+    def bank_of(self, total: int) -> list[int]:
+        """Which of so many training images k-NN compares to, drawn by seed, ascending."""
+        order = sampling.permutation(total, sampling.generators(self.seed, 0).local)
+        return order[: self.bank].sort().values.tolist()
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:
@@ -91,4 +113,5 @@ class Settings:
 
     def facts(self) -> dict[str, Any]:
         """All of it, for the JSON."""
-        return asdict(self)
+        complete = {name: {"type": one.name, **one.keys} for name, one in self.suite.items()}
+        return {**asdict(self), "attacks": complete}

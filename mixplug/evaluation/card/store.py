@@ -1,4 +1,4 @@
-"""What was computed before: by the network's weights and the settings, so never out of date."""
+"""What was computed before, by weights, images, settings and the version of mixplug."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+import mixplug
 
 Key = Mapping[str, Any]
 
@@ -59,7 +61,8 @@ class Store:
         self._write(path, lambda to: to.write_text(text + "\n", encoding="utf-8"))
 
     def _path(self, name: str, key: Key, suffix: str) -> Path:
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        of = {"version": mixplug.__version__, **key}
+        digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
         return self.root / f"{name}-{digest}.{suffix}"
 
     def _write(self, path: Path, write: Any) -> None:

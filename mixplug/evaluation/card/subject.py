@@ -23,6 +23,7 @@ class Subject:
         normalise: pixels (B, C, H, W) in [0, 1], RGB, to what the network takes; differentiable.
         fingerprint: of weights and architecture, by which results are cached.
         facts: where the weights come from, such as ``checkpoint``, ``epoch`` and ``seed``.
+        classes: names of its classes in their order, where the checkpoint says so.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Subject:
     normalise: Callable[[Tensor], Tensor]
     fingerprint: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     @property
     def network(self) -> nn.Module:
@@ -117,6 +119,9 @@ class Data:
         bank: training images, to which k-NN compares; None leaves that score out.
         outside: out-of-distribution images by name.
         warnings: what a reader should know, such as a class that is also in a set outside.
+
+    Raises:
+        ValueError: two streams of one name.
     """
 
     test: Stream
@@ -124,3 +129,17 @@ class Data:
     bank: Stream | None = None
     outside: Sequence[Stream] = ()
     warnings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.streams]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"Several sets of images are called {', '.join(twice)}: give them a name each "
+                f"(card.ood has the key name)."
+            )
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All of them, test images first."""
+        return [self.test, *([] if self.bank is None else [self.bank]), *self.outside]
