@@ -448,7 +448,7 @@ def test_wrong_settings() -> None:
          r"a score in \('max_softmax', 'energy', 'max_logit'\), got 'odin'"),
         (RobustAccuracy, {"attack": "cw"}, ValueError,
          r"no attack 'cw', only fgsm, pgd, apgd"),
-        (RobustAccuracy, {"white": 0}, ValueError, r"white > 0 or None, got 'fgsm' and 0\."),
+        (RobustAccuracy, {"white": 0}, ValueError, r"white > 0 or None, got 0\."),
         (RobustAccuracy, {"iters": 3}, KeyError, r"attack 'fgsm' has no key 'iters'\. Known: eps"),
         (RobustAccuracy, {"attack": "pgd", "iter": 3}, KeyError, r"Did you mean 'iters'\?"),
         (RobustAccuracy, {"attack": "pgd", "model": 3}, KeyError, "has no key 'model'"),
