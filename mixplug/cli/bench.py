@@ -124,7 +124,7 @@ def _run(
             for row in groups[name](torch.device(device), rounds, lambda: bar.advance(task)):
                 found.append(row)
                 bar.update(task, description=f"measured {row.name.strip()}")
-    console.print(_table(found))
+    console().print(_table(found))
     for row in found:
         if row.note:
             print(f"{row.name.strip()}: {row.note}")

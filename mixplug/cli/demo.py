@@ -44,7 +44,7 @@ def classification(seeds: Seeds = 3, epochs: Epochs = 10, out: Out = _OUT) -> No
         table.add_row(
             result.method, _spread(result.accuracy), _spread(result.ece), f"{relative:.2f}"
         )
-    console.print(table)
+    console().print(table)
     print(
         f"{seeds} seed{'s, mean ± sd' if seeds > 1 else ''}; "
         f"no mixup takes {results[0].ms_per_step:.1f} ms per step.\n"
@@ -96,7 +96,7 @@ def metric(seeds: Seeds = 3, epochs: Epochs = 6, out: Out = _OUT) -> None:
             *(_spread(values, 1) for values in result.recall.values()),
             f"{result.ms_per_step / results[0].ms_per_step:.1f}",
         )
-    console.print(table)
+    console().print(table)
     print(
         f"Recall@K in percent, mean ± sd of {seeds} seeds, of five digits never trained on;\n"
         f"time of a step, relative to the first row's {results[0].ms_per_step:.1f} ms."
@@ -133,7 +133,7 @@ def dora(
     table = Table("", f"first {job.AVERAGED} steps", f"last {job.AVERAGED}", box=None)
     for name, first, last in result.ends():
         table.add_row(name, f"{first:.3f}", f"{last:.3f}")
-    console.print(table)
+    console().print(table)
     print(f"The teacher's outputs are {job.collapsed(result)}.")
     shares = ", ".join(f"{100 * share:.0f} % {name}" for name, share in overlaps.items())
     print(f"Two objects overlap by {shares}.")
@@ -174,7 +174,7 @@ def transfer(
     table = Table("", *(f"{result.weights} weights" for result in results), box=None)
     for key, name in job.SCORES.items():
         table.add_row(name, *(f"{result.scores[key]:.1f}" for result in results))
-    console.print(table)
+    console().print(table)
     for result in results:
         if result.loaded:
             print(f"{result.weights}: {result.loaded}")

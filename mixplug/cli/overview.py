@@ -24,7 +24,7 @@ def list_() -> None:
         name = f"[bold]{entry.name}[/]\n{entry.alias}"
         source = f"{entry.reference}\n{', '.join(entry.hosts)}"
         table.add_row(name, entry.kind, source, keys + "\n")
-    console.print(table)
+    console().print(table)
 
 
 def doctor() -> None:
@@ -39,7 +39,7 @@ def doctor() -> None:
     for finding in findings:
         color = colors[finding.state]
         table.add_row(finding.subject, finding.seen, f"[{color}]{finding.state}[/]")
-    console.print(table)
+    console().print(table)
     raise typer.Exit(any(finding.state == "broken" for finding in findings))
 
 

@@ -10,7 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(soft_wrap=False)
+
+def console() -> Console:
+    """What tables are printed on, as wide as the terminal is now."""
+    return Console(soft_wrap=False)
 
 
 def progress(counted: bool = True) -> Progress:

@@ -82,7 +82,7 @@ def check(
     for finding in findings:
         verdict = f"[{colors[finding.verdict]}]{finding.verdict}[/]"
         table.add_row(finding.subject, finding.wanted, finding.found, verdict)
-    console.print(table)
+    console().print(table)
     raise typer.Exit(int(any(finding.verdict == "wrong" for finding in findings)))
 
 
@@ -117,13 +117,13 @@ def _say(video: Path, found: VideoIndex, figure: bool) -> None:
     if figure and found.lightness:
         files.append(path.with_name(path.name.removesuffix(SUFFIX) + ".lightness.png"))
         lightness.figure(found, files[1])
-    console.print(
+    console().print(
         f"[bold]{video.name}[/]: {lightness.summary(found)}", highlight=False, soft_wrap=True
     )
     for reason in sorted({reason for _, _, reason in found.bad}):
         spans = [(a, b) for a, b, why in found.bad if why == reason]
         shown = ", ".join(f"{lightness.clock(a)}-{lightness.clock(b)}" for a, b in spans[:5])
         more = f" and {len(spans) - 5} more" if len(spans) > 5 else ""
-        console.print(f"  {reason}: {shown}{more}", highlight=False, soft_wrap=True)
+        console().print(f"  {reason}: {shown}{more}", highlight=False, soft_wrap=True)
     for file in files:
         print(f"  {file}")

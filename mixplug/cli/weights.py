@@ -134,4 +134,4 @@ def _show(rows: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
     for what, *cells in rows:
         color = _COLORS.get(what)
         table.add_row(f"[{color}]{what}[/]" if color else what, *cells)
-    console.print(table)
+    console().print(table)

@@ -119,7 +119,7 @@ def show(made: Card, files: Sequence[Path]) -> None:
         cells = zip(line.cells, line.best, strict=True)
         shown = (f"[bold]{cell}[/]" if best else cell for cell, best in cells)
         table.add_row(f"  {escape(line.label)}{arrow}", *shown)
-    console.print(table)
+    console().print(table)
     for text in made.facts["warnings"]:
         print(f"warning: {text}")
     for name, parts in made.missing.items():

@@ -64,7 +64,7 @@ def davis(
         )
         frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
         found = evaluate_davis(frozen, videos, out, split, protocol, tick)
-    console.print(_table(found))
+    console().print(_table(found))
     print(frozen.source)
     _say(found, len(videos), out)
 
