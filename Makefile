@@ -18,7 +18,7 @@ demo: $(UV)
 # TIMM_TRAIN may name timm's own train.py, which then is tested beside ours.
 test: $(UV)
 	$(SYNC) --inexact --all-extras
-	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest -n 2 --dist loadfile
+	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest
 
 lint: $(UV)
 	$(SYNC) --inexact --all-extras
