@@ -7,11 +7,10 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from mixplug.optional import install_line
+from mixplug.optional import install_line, version_of
 
 # extra -> import names; the distribution's name differs where it is given
 EXTRAS = {
@@ -62,7 +61,7 @@ def examine() -> Iterator[Finding]:
         else:
             yield from (_check(name, look) for name, look in _LOOKS.get(extra, {}).items())
     forks = {name: dist for extra in EXTRAS.values() for name, dist in extra.items()}
-    both = [o for name, o in _ORIGINALS.items() if _version(o) and _version(forks[name])]
+    both = [o for name, o in _ORIGINALS.items() if version_of(o) and version_of(forks[name])]
     if both:
         seen = f"{', '.join(both)} are installed next to their forks onedl-*: remove one of each"
         yield Finding("OpenMMLab", seen, "broken")
@@ -78,15 +77,8 @@ def _devices() -> list[str]:
     return names
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
 def _installed(name: str, distribution: str) -> Finding:
-    found = _version(distribution) or _version(_ORIGINALS.get(name, distribution))
+    found = version_of(distribution) or version_of(_ORIGINALS.get(name, distribution))
     if found is None:
         return Finding(name, "not installed", "missing")
     try:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 
 def install_line(extra: str) -> str:
     """The command that installs an extra, in a clone of mixplug."""
     return f"uv sync --inexact --extra {extra}"
+
+
+def version_of(distribution: str) -> str | None:
+    """The version of a distribution, None if it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def optional(module: str, extra: str, why: str) -> ModuleType:

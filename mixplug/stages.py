@@ -202,6 +202,24 @@ class Stages:
             edits[self.last].append(self.layout.positions)
         return self._run(x, edits, embedding, dense is not None)
 
+    def with_map(self, x: Tensor, at: str | None = None) -> tuple[Forward, Tensor]:
+        """One pass through the model as it is, and the map (B, C, H, W) that it made on its way.
+
+        Args:
+            x: (B, ...) input.
+            at: name of the module whose map it is; None is ``features``.
+
+        Raises:
+            ValueError: as in a call.
+        """
+        seen: list[Tensor] = []
+
+        def see(a: Tensor) -> Tensor:
+            seen.append(a)
+            return a
+
+        return self(x, features=see, at=at), seen[0]
+
     def again(self, x: Tensor) -> Tensor:
         """Embeddings (B', D) of further examples within a step, by the model itself.
 

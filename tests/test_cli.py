@@ -51,8 +51,8 @@ def test_doctor_exits_with_one_where_something_is_broken(monkeypatch) -> None:
 
 
 def test_doctor_names_the_line_that_installs_a_missing_extra(monkeypatch) -> None:
-    absent = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda dist: None if "mmcv" in dist else absent(dist))
+    absent = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda dist: None if "mmcv" in dist else absent(dist))
     found = {f.subject: f for f in doctor.examine()}
     assert found["mmcv"].state == "missing"
     assert found["extra mm"] == Finding("extra mm", "uv sync --inexact --extra mm", "missing")
@@ -65,9 +65,9 @@ def test_doctor_looks_at_mmdet_and_mmseg(monkeypatch) -> None:
     for host in ("mmdet", "mmseg"):
         assert found[host].state == "ok" and found[host].seen[0].isdecimal()
         assert found[f"{host} backbone"] == Finding(f"{host} backbone", "mixplug.TimmViT builds")
-    absent = doctor._version
+    absent = doctor.version_of
     gone = ("onedl-mmsegmentation", "mmsegmentation")
-    monkeypatch.setattr(doctor, "_version", lambda dist: None if dist in gone else absent(dist))
+    monkeypatch.setattr(doctor, "version_of", lambda dist: None if dist in gone else absent(dist))
     found = {f.subject: f for f in doctor.examine()}
     assert found["extra mmseg"].seen == "uv sync --inexact --extra mmseg"
     assert "mmseg backbone" not in found and found["mmdet backbone"].state == "ok"
@@ -84,7 +84,7 @@ def test_doctor_reports_a_broken_import(monkeypatch) -> None:
 
 
 def test_doctor_refuses_forks_beside_originals(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda dist: "2.2.0")
+    monkeypatch.setattr(doctor, "version_of", lambda dist: "2.2.0")
     last = list(doctor.examine())[-1]
     assert last.subject == "OpenMMLab" and last.state == "broken"
     assert last.seen.startswith(

@@ -25,7 +25,6 @@ from mixplug.evaluation.card.outside import of_files, outside, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.frozen import fingerprint, put
-from mixplug.weights import read
 
 _SCOPE = "mmpretrain"
 
@@ -43,10 +42,9 @@ def subject_of(config: Config, checkpoint: Path, name: str, device: str) -> Subj
             f"A card is made of mmpretrain's ImageClassifier, {config.filename} has a "
             f"{type(model).__name__}."
         )
-    load(model, checkpoint)
+    found = load(model, checkpoint)
     model = put(model, device).eval().requires_grad_(False)
     digest = hashlib.sha256(f"{config.model} {fingerprint(model)}".encode()).hexdigest()[:16]
-    found = read(checkpoint)
     facts = {**facts_of(checkpoint, found), "config": str(config.filename)}
     normalise = partial(_normalised, model)
     return Subject(name, mm_stages(model), normalise, digest, facts, _trained_on(found))

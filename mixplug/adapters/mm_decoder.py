@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug.adapters.mm_embed import load, read_config, weights
+from mixplug.adapters.mm_embed import built, load, read_config, weights
 from mixplug.adapters.mm_mixup import train_with
 from mixplug.mixers.alignmix import AlignMixup
 from mixplug.mixers.metric import build_mixer
@@ -131,7 +131,7 @@ def decoding(config: Config | str | Path, checkpoint: str | Path) -> Decoding:
         )
     scope = config.get("default_scope", "mmpretrain")
     with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build({**config.model, "data_preprocessor": config.data_preprocessor})
+        model = built(config)
     load(model, checkpoint)
     train_with(model, mixer)
     model.eval()

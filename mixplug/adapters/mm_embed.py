@@ -107,7 +107,9 @@ def embeddings_of(
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmpretrain")):
         model = _model(config, checkpoint)
-        loader = Runner.build_dataloader(_data(config[name], in_order), seed=seed)
+        loader = Runner.build_dataloader(
+            ordered(config[name]) if in_order else copy.deepcopy(dict(config[name])), seed=seed
+        )
         return _embed(model, loader, tick)
 
 
@@ -165,13 +167,17 @@ def _model(config: Config, checkpoint: str | Path | None) -> nn.Module:
     return model.to(get_device()).eval()
 
 
-def load(model: nn.Module, checkpoint: str | Path) -> None:
+def load(model: nn.Module, checkpoint: str | Path) -> Mapping[str, Any]:
     """Load all but what only training needs: the loss, and what a mixer has learned.
+
+    Returns:
+        All of the checkpoint.
 
     Raises:
         ValueError: no such file, more in it than weights, or weights of another model.
     """
-    given = {k: v for k, v in weights(checkpoint).items() if not k.startswith(_TRAINING)}
+    found = read(checkpoint)
+    given = {k: v for k, v in _state(found, checkpoint).items() if not k.startswith(_TRAINING)}
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(_TRAINING)}
     complaints = [
         (wanted.keys() - given.keys(), "that the model has are missing"),
@@ -185,6 +191,7 @@ def load(model: nn.Module, checkpoint: str | Path) -> None:
     if said:
         raise ValueError(f"{checkpoint} does not fit the config: {'; '.join(said)}.")
     model.load_state_dict(given, strict=False)
+    return found
 
 
 def weights(checkpoint: str | Path) -> Mapping[str, Tensor]:
@@ -193,18 +200,20 @@ def weights(checkpoint: str | Path) -> Mapping[str, Tensor]:
     Raises:
         ValueError: no such file, or more in it than weights and logs.
     """
-    found = read(checkpoint)
+    return _state(read(checkpoint), checkpoint)
+
+
+def _state(found: Mapping[str, Any], checkpoint: str | Path) -> Mapping[str, Tensor]:
     state = found.get("state_dict", found)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{checkpoint} has no state dict of tensors.")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _data(loader: Mapping[str, Any], in_order: bool) -> dict[str, Any]:
-    spec = copy.deepcopy(dict(loader))
-    if in_order:
-        spec |= {"sampler": dict(_IN_ORDER), "drop_last": False}
-        spec.pop("batch_sampler", None)
+def ordered(loader: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a data loader that gives every example once, in order."""
+    spec = copy.deepcopy(dict(loader)) | {"sampler": dict(_IN_ORDER), "drop_last": False}
+    spec.pop("batch_sampler", None)
     return spec
 
 

@@ -42,24 +42,18 @@ class ActivationMaps:
 
     def __call__(self, inputs: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and maps of a batch."""
-        seen: list[Tensor] = []
-
-        def see(a: Tensor) -> Tensor:
-            seen.append(a)
-            return a
-
-        logits = self.stages(inputs, features=see, at=self.stages.last).logits
+        forward, last = self.stages.with_map(inputs, self.stages.last)
         layer: Any = self.stages.linear
         weight = layer.weight.flatten(1)
-        if seen[0].shape[1] != weight.shape[1]:
+        if last.shape[1] != weight.shape[1]:
             raise ValueError(
-                f"CAM needs a classifier of the last map's {seen[0].shape[1]} channels, got one of "
+                f"CAM needs a classifier of the last map's {last.shape[1]} channels, got one of "
                 f"{weight.shape[1]}."
             )
-        maps = class_activation_map(seen[0], weight, classes)
+        maps = class_activation_map(last, weight, classes)
         if not self._checked:
-            self._check(maps, layer.bias, logits, classes)
-        return logits, maps
+            self._check(maps, layer.bias, forward.logits, classes)
+        return forward.logits, maps
 
     def _check(self, maps: Tensor, bias: Tensor | None, logits: Tensor, classes: Tensor) -> None:
         added = maps.mean((1, 2)) + (0 if bias is None else bias[classes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 import mixplug
 import mixplug.mm  # registers
-from mixplug.adapters.mm_embed import built, load, read_config
+from mixplug.adapters.mm_embed import built, load, ordered, read_config
 from mixplug.adapters.mm_heat_maps import heat_maps_of
 from mixplug.evaluation.frozen import best_device, fingerprint, put
 from mixplug.evaluation.wsol import Batch
@@ -109,7 +108,7 @@ def wsol_of(
             f"A config with the keys model and test_dataloader is needed, got {config.filename}."
         )
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmpretrain")):
-        loader = Runner.build_dataloader(_in_order(config.test_dataloader))  # before the network
+        loader = Runner.build_dataloader(ordered(config.test_dataloader))  # before the network
         _require_pipeline(loader.dataset)
         model = _model(config, checkpoint, device)
     names = loader.dataset.metainfo.get("classes") or ()
@@ -120,11 +119,6 @@ def wsol_of(
             f"of other data."
         )
     return Subject(heat_maps_of(model, maps), names, len(loader.dataset), model, loader)
-
-
-def _in_order(given: Mapping[str, Any]) -> dict[str, Any]:
-    spec = copy.deepcopy(dict(given))
-    return spec | {"sampler": {"type": "DefaultSampler", "shuffle": False}, "drop_last": False}
 
 
 def _model(config: Config, checkpoint: str | Path, device: str | None) -> nn.Module:

@@ -25,8 +25,7 @@ from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.frozen import fingerprint, put
 from mixplug.models.timm_names import timm_with
 from mixplug.weights import load, part, read, timm_model
-
-PREFIX = "timm:"
+from mixplug.weights.vit import TIMM
 
 
 def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> Subject:
@@ -44,7 +43,7 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
     """
     if checkpoint is None:
         network = timm_model(model, pretrained=True, num_classes=None)
-        facts: dict[str, Any] = {"checkpoint": PREFIX + model}
+        facts: dict[str, Any] = {"checkpoint": TIMM + model}
     else:
         timm_with(model, "timm", "mixplug eval card")
         found = read(checkpoint)

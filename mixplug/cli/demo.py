@@ -60,13 +60,11 @@ def card(
     out: Out = _OUT,
 ) -> None:
     """Make a reliability card of two networks that `mixplug demo classification` has trained."""
-    from mixplug.cli.eval.card import show
+    from mixplug.cli.eval.card import require, show
     from mixplug.cli.eval.options import bar
-    from mixplug.optional import optional
 
     with bar() as tick:
-        for module in ("sklearn", "matplotlib", "jinja2"):
-            optional(module, "card", "mixplug demo card")
+        require("mixplug demo card")
         from mixplug.demo import card as job
         from mixplug.evaluation.card.report import write_card
 

@@ -61,6 +61,18 @@ def find_config(name: str) -> Path:
     )
 
 
+def config_file(name: str) -> Path:
+    """As :func:`find_config`, for commands whose errors are in one line.
+
+    Raises:
+        ValueError: no such file; it names the nearest.
+    """
+    try:
+        return find_config(name)
+    except typer.BadParameter as error:
+        raise ValueError(error.message) from None
+
+
 def read_grid(text: str | None) -> tuple[int, int] | None:
     """(rows, columns) of ROWSxCOLUMNS."""
     if text is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.screen import one_line, progress
-from mixplug.cli.tools import Grid, find_config, read_grid
+from mixplug.cli.tools import Grid, config_file, read_grid
 
 app = typer.Typer(
     no_args_is_help=True, help="Figures of models: retrieval, tracked objects, aligned maps."
@@ -130,7 +130,7 @@ def alignment(
     with one_line(), progress(counted=False) as bar:
         optional("mmpretrain", "mm", "mixplug viz alignment")
         task = bar.add_task("loading", total=None)
-        path = _config(config) if config else _beside(ckpt)
+        path = config_file(config) if config else _beside(ckpt)
         jobs = optional("mixplug.viz.alignment_from_config", "mm", "mixplug viz alignment")
         files, said = jobs.draw_alignment(
             first, second, ckpt, path, steps, eps, iters, out,
@@ -154,13 +154,6 @@ def _beside(checkpoint: Path) -> Path:
     return found[0]
 
 
-def _config(name: str) -> Path:
-    try:
-        return find_config(name)
-    except typer.BadParameter as error:
-        raise ValueError(error.message) from None
-
-
 def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
     """Run a job of mixplug.viz.from_config and print what it says and where its files are."""
     from mixplug.optional import optional
@@ -168,7 +161,7 @@ def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
     with one_line():
         optional("mmpretrain", "mm", "mixplug viz")
         jobs = optional("mixplug.viz.from_config", "mm", "mixplug viz")
-        path = _config(config)
+        path = config_file(config)
         out.mkdir(parents=True, exist_ok=True)
         with progress() as bar:
             task = bar.add_task("embedding", total=None)

@@ -64,6 +64,17 @@ class Attack:
         complete = {key: type(of)(self.keys.get(key, of)) for key, of in known.items()}
         object.__setattr__(self, "keys", complete)
 
+    @classmethod
+    def of(cls, name: str, keys: Mapping[str, Any]) -> Attack:
+        """That of a config, whose ``type`` is its name if there is no such key.
+
+        Raises:
+            ValueError: see the class.
+            KeyError: see the class.
+        """
+        rest = {key: value for key, value in keys.items() if key != "type"}
+        return cls(keys.get("type", name), rest)
+
     @property
     def drawn(self) -> bool:
         """Whether it draws at random."""

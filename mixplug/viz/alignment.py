@@ -97,14 +97,7 @@ def transport(
 
     Arguments as for :func:`interpolations`.
     """
-    seen: list[Tensor] = []
-
-    def keep(a: Tensor) -> Tensor:
-        seen.append(prepare(a))
-        return a
-
-    stages(pair, features=keep, at=at)
-    (a,) = seen
+    a = prepare(stages.with_map(pair, at)[1])
     return assignment(a[:1], a[1:], **options)[0][0], (a.shape[-2], a.shape[-1])
 
 

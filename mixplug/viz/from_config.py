@@ -16,6 +16,7 @@ from mixplug.losses.pair import MultiSimilarity
 from mixplug.metrics.positivity import Positivity
 from mixplug.retrieval.search import search
 from mixplug.viz import embedding, positivity, retrieval
+from mixplug.viz.labels import apart
 
 Tick = Callable[[int, int], None]
 _CLASSES = 10  # of a map, where nothing else is said: more are hard to tell apart
@@ -93,7 +94,7 @@ def draw_embedding(
     """
     maps: dict[str, Tensor] = {}
     labels, names, method = torch.empty(0), (), ""
-    for name, checkpoint in zip(_apart(checkpoints), checkpoints, strict=True):
+    for name, checkpoint in zip(apart(checkpoints), checkpoints, strict=True):
         found = embeddings_of(config, checkpoint, "test", tick=tick)
         test = found.of("query", "gallery")
         known = found.labels[test]
@@ -106,15 +107,6 @@ def draw_embedding(
     path = out / f"embedding_{classes}.png"
     embedding.figure(maps, labels, [str(name) for name in names], path, said)
     return [path], said
-
-
-def _apart(checkpoints: Sequence[Path]) -> list[str]:
-    """Names with as much of the path as makes them differ."""
-    for depth in range(1, max(len(Path(c).parts) for c in checkpoints) + 1):
-        names = ["/".join(Path(c).parts[-depth:]) for c in checkpoints]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"A checkpoint is given twice: {', '.join(map(str, checkpoints))}.")
 
 
 def draw_positivity(

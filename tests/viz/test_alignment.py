@@ -16,6 +16,7 @@ from toys import ConvNet, TokenNet, embed, feature_map, stages_of
 pytest.importorskip("mmpretrain")
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from typer.testing import CliRunner
 
@@ -253,7 +254,7 @@ def test_pictures_that_are_kept_in_rgb_and_bgr() -> None:
         config = Config.fromfile(CONFIG)
         config.data_preprocessor.to_rgb = to_rgb
         config.data_preprocessor.mean = [10.0, 20.0, 30.0]
-        model = mm_decoder.MODELS.build(
+        model = MODELS.build(
             {**config.model, "_scope_": "mmpretrain", "data_preprocessor": config.data_preprocessor}
         )
         stages = type("S", (), {"model": model})()

@@ -14,12 +14,10 @@ from rich.table import Table
 from mixplug.cli.eval import app
 from mixplug.cli.eval.options import Device, Workers, bar
 from mixplug.cli.screen import console
-from mixplug.cli.tools import find_config
+from mixplug.cli.tools import config_file
 
 if TYPE_CHECKING:
     from mixplug.evaluation.card import Card, Data, Settings, Subject
-
-_TIMM = "timm:"
 
 
 @app.command()
@@ -71,15 +69,13 @@ def card(
     Stopped and called again with the same --out, it goes on where it was; what was measured before,
     by the same weights and settings, is not measured again.
     """
-    from mixplug.optional import optional
-
     try:
         with bar() as tick:
-            for module in ("sklearn", "matplotlib", "jinja2"):
-                optional(module, "card", "mixplug eval card")
+            require("mixplug eval card")
             from mixplug.evaluation.card import make_card
             from mixplug.evaluation.card.report import write_card
             from mixplug.evaluation.frozen import best_device
+            from mixplug.weights.vit import TIMM
 
             options = {
                 "parts": part, "batch_size": batch_size, "seed": seed, "workers": workers,
@@ -87,7 +83,7 @@ def card(
                 "ood": [_outside(text, fit) for text in ood or ()],
             }  # fmt: skip
             given = {name: value for name, value in options.items() if value not in (None, [])}
-            host = _of_timm if config.startswith(_TIMM) else _of_mm
+            host = _of_timm if config.startswith(TIMM) else _of_mm
             subjects, measured, settings = host(
                 config, checkpoints or [], data, given, device or best_device()
             )
@@ -103,6 +99,18 @@ def card(
         raise typer.Exit(1)
 
 
+def require(what: str) -> None:
+    """Say which extra a card wants, before anything is done.
+
+    Raises:
+        ImportError: something of it is not installed.
+    """
+    from mixplug.optional import optional
+
+    for module in ("sklearn", "matplotlib", "jinja2"):
+        optional(module, "card", what)
+
+
 def show(made: Card, files: Sequence[Path]) -> None:
     """The main lines of a card, what is missing, and where its files are."""
     from mixplug.evaluation.card.lines import lines_of
@@ -115,10 +123,9 @@ def show(made: Card, files: Sequence[Path]) -> None:
         if line.section != section:
             section = line.section
             table.add_row(f"[bold]{escape(section)}[/]")
-        arrow = {True: " ↑", False: " ↓", None: ""}[line.more]
         cells = zip(line.cells, line.best, strict=True)
         shown = (f"[bold]{cell}[/]" if best else cell for cell, best in cells)
-        table.add_row(f"  {escape(line.label)}{arrow}", *shown)
+        table.add_row(f"  {escape(line.heading)}", *shown)
     console().print(table)
     for text in made.facts["warnings"]:
         print(f"warning: {text}")
@@ -186,10 +193,7 @@ def _of_mm(
     from mixplug.adapters.mm_embed import read_config
     from mixplug.evaluation.card.checkpoints import expand, names_of
 
-    try:
-        read = read_config(find_config(config))
-    except typer.BadParameter as error:
-        raise ValueError(error.message) from None
+    read = read_config(config_file(config))
     if data is not None or not checkpoints:
         raise ValueError(
             "With an mm config, --data is its test_dataloader, and a checkpoint is needed."
@@ -212,11 +216,12 @@ def _of_timm(
     optional("timm", "timm", "mixplug eval card")
     from mixplug.adapters import timm_card
     from mixplug.evaluation.card.checkpoints import expand, names_of
+    from mixplug.weights.vit import TIMM
 
     if data is None:
         raise ValueError("With timm:NAME, --data names the folder of images.")
     settings = _settings(given)
-    model = config.removeprefix(_TIMM)
+    model = config.removeprefix(TIMM)
     paths = expand(checkpoints)
     wanted = list(zip(paths, names_of(paths), strict=True)) or [(None, model)]
     subjects = [timm_card.subject_of(model, path, name, device) for path, name in wanted]

@@ -9,7 +9,7 @@ import typer
 
 from mixplug.cli.eval import app
 from mixplug.cli.eval.options import Device, bar, say
-from mixplug.cli.tools import find_config
+from mixplug.cli.tools import config_file
 
 _SCORES = {
     "top-1": "top1",
@@ -51,10 +51,7 @@ def wsol(
         optional("mmpretrain", "mm", "mixplug eval wsol")
         for module in ("scipy.ndimage", "matplotlib"):
             optional(module, "card", "mixplug eval wsol")
-        try:
-            path = find_config(config)
-        except typer.BadParameter as error:
-            raise ValueError(error.message) from None
+        path = config_file(config)
         from mixplug.adapters.mm_wsol import wsol_of
         from mixplug.evaluation.frozen import write_results
         from mixplug.evaluation.wsol import localise

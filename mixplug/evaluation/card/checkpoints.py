@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixplug.viz.labels import apart
+
 _LAST = "last_checkpoint"  # mmengine's: a file that names another
 _RUN = 2  # parts of a path: the run's folder, and the file in it
 _LAST_TIMM, _BEST_TIMM = "last.pth.tar", "model_best.pth.tar"
@@ -50,11 +52,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     Raises:
         ValueError: a checkpoint is given twice.
     """
-    for depth in range(_RUN, max([_RUN, *(len(path.parts) for path in paths)]) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"A checkpoint is given twice: {', '.join(map(str, paths))}.")
+    return apart(paths, _RUN)
 
 
 def facts_of(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mixplug.evaluation.card.parts import Part, called, parts_of, speeds
-from mixplug.evaluation.card.passes import State, kept, key_of, run
+from mixplug.evaluation.card.passes import State, key_of, run
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.store import Store
 from mixplug.evaluation.card.subject import Data, Subject
 from mixplug.evaluation.frozen import Tick, unseen
+from mixplug.optional import version_of
 
 _PACKAGES = ("mixplug", "torch", "timm", "onedl-mmpretrain", "mmpretrain", "scikit-learn", "numpy")
 
@@ -121,8 +121,9 @@ class _Ahead:
             left = {}
             for part in parts:
                 for one in part.passes:
-                    todo = len(one.stream) - kept(one, subject, store)
-                    left[one.name, one.stream.name, str(key_of(one, subject))] = todo * one.cost
+                    key = key_of(one, subject)
+                    todo = len(one.stream) - store.done(one.name, key)
+                    left[one.name, one.stream.name, str(key)] = todo * one.cost
             self.total += sum(left.values())
 
     def of(self, one: Any) -> Any:
@@ -220,13 +221,8 @@ def _no_bank(data: Data, settings: Settings) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: version_of(name) for name in _PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def _at(tree: Mapping[str, Any], path: Sequence[str]) -> Any:

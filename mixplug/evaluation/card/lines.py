@@ -46,6 +46,11 @@ class Line:
     main: bool = True
 
     @property
+    def heading(self) -> str:
+        """The label, with an arrow to where it is better."""
+        return self.label + {True: " ↑", False: " ↓", None: ""}[self.more]
+
+    @property
     def cells(self) -> list[str]:
         """As text."""
         return ["–" if v is None else f"{v:,.{self.digits}f}" for v in self.values]
@@ -72,8 +77,7 @@ def _clean(card: Card) -> Iterator[Line]:
 
 def _robustness(card: Card) -> Iterator[Line]:
     for name, keys in card.facts["settings"]["attacks"].items():
-        attack = Attack(keys["type"], {key: v for key, v in keys.items() if key != "type"})
-        label = f"{attack}: top-1 error, %"
+        label = f"{Attack.of(name, keys)}: top-1 error, %"
         yield from _line(card, "Adversarial images", label, (name, "error"), False, PERCENT)
 
 

@@ -110,12 +110,6 @@ def key_of(one: Pass, subject: Subject) -> dict[str, Any]:
     }
 
 
-def kept(one: Pass, subject: Subject, store: Store) -> int:
-    """How many images of a pass were done before."""
-    found = store.tensors(one.name, key_of(one, subject))
-    return 0 if found is None else found[1]
-
-
 def run(
     one: Pass, subject: Subject, store: Store, batch_size: int, workers: int, ahead: Ahead
 ) -> State:

@@ -79,10 +79,9 @@ def markdown(card: Card, lines: list[Line]) -> str:
     for section, group in _sections(lines):
         rows.append(f"| **{section}** |{' |' * len(heads)}")
         for line in group:
-            arrow = {True: " ↑", False: " ↓", None: ""}[line.more]
             cells = zip(line.cells, line.best, strict=True)
             shown = [f"**{cell}**" if best else cell for cell, best in cells]
-            rows.append(f"| {line.label}{arrow} | {' | '.join(shown)} |")
+            rows.append(f"| {line.heading} | {' | '.join(shown)} |")
     notes = [f"- {text}" for text in card.facts["warnings"]]
     notes += [
         f"- {name}: no {part}: {why}"

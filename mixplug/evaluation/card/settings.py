@@ -8,12 +8,13 @@ from typing import Any
 
 from mixplug import sampling
 from mixplug.catalog import suggest
+from mixplug.data.noise import NOISE
 from mixplug.data.unlabelled import FITS
 from mixplug.metrics.robustness import Attack
 
 PARTS = ("clean", "robustness", "calibration", "ood", "representation", "attention", "speed")
 FIT = "resize"
-NOISES = ("uniform", "gaussian")
+NOISES = tuple(NOISE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +80,12 @@ class Settings:
                 )
             if one.get("fit", FIT) not in FITS:
                 raise ValueError(f"card.ood needs fit in {FITS}, got {one['fit']!r}.")
-
         _ = self.suite  # refuses what is no attack
 
     @property
     def suite(self) -> dict[str, Attack]:
         """The attacks by name, all of their settings complete."""
-        return {
-            name: Attack(
-                keys.get("type", name), {key: v for key, v in keys.items() if key != "type"}
-            )
-            for name, keys in self.attacks.items()
-        }
+        return {name: Attack.of(name, keys) for name, keys in self.attacks.items()}
 
     def bank_of(self, total: int) -> list[int]:
         """Which of so many training images k-NN compares to, drawn by seed, ascending."""

@@ -40,6 +40,15 @@ class Store:
         except (SafetensorError, OSError, TypeError, KeyError):
             return None  # damaged by others: it is made again
 
+    def done(self, name: str, key: Key) -> int:
+        """How many images tensors were kept of; they are not read."""
+        path = self._path(name, key, "safetensors")
+        try:
+            with safe_open(path, "pt") as file:
+                return int(file.metadata()["done"])
+        except (SafetensorError, OSError, TypeError, KeyError):
+            return 0
+
     def keep_tensors(self, name: str, key: Key, tensors: Mapping[str, Tensor], done: int) -> None:
         """Keep tensors of the first ``done`` images in place of what was there."""
         path = self._path(name, key, "safetensors")

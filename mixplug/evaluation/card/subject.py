@@ -59,14 +59,7 @@ class Subject:
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
         """Last maps (B, D, h, w) before pooling."""
-        seen: list[Tensor] = []
-
-        def see(a: Tensor) -> Tensor:
-            seen.append(a)
-            return a
-
-        self.stages(self.normalise(pixels), features=see, at=self.stages.last)
-        return seen[0]
+        return self.stages.with_map(self.normalise(pixels), self.stages.last)[1]
 
     def pixels(self, images: Tensor) -> Tensor:
         """Images of a stream, uint8 or in [0, 1], as float32 in [0, 1] on its device."""
