@@ -13,7 +13,6 @@ import functools
 
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
@@ -35,7 +34,7 @@ import mixplug.adapters.mm_vgg_gap
 import mixplug.adapters.mm_vit  # noqa: F401  registers
 from mixplug.adapters import mm_metrics, mm_reliability, mm_robust
 from mixplug.adapters.mm_mixup import train_with
-from mixplug.adapters.mm_resume import MixupHook
+from mixplug.adapters.mm_resume import MixupHook, unwrapped
 from mixplug.mixers.metric import build_mixer
 from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
@@ -77,7 +76,7 @@ def enable() -> None:
     @functools.wraps(register_hooks)
     def register_hooks_with_clock(self, *args, **kwargs):
         register_hooks(self, *args, **kwargs)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = unwrapped(self.model)
         for hook in getattr(model, "own_hooks", ()):
             self.register_hook(hook)
         if hasattr(model, "clock"):

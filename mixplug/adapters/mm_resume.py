@@ -69,7 +69,7 @@ class MixupHook(Hook):
             ValueError: a mixer that an epoch ends, in a loop by iterations.
         """
         if isinstance(runner.train_loop, IterBasedTrainLoop):
-            _require_no_epoch(getattr(_inner(runner.model), "mixer", None))
+            _require_no_epoch(getattr(unwrapped(runner.model), "mixer", None))
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         loader = runner.train_loop.dataloader
@@ -95,13 +95,14 @@ class MixupHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
     ) -> None:
         """Set the mixer's clock, and torch's generators."""
-        clock = _inner(runner.model).clock
+        clock = unwrapped(runner.model).clock
         clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
         own = sampling.apart(runner.seed, sampling.HOST)
         torch.manual_seed(sampling.key(sampling.generators(own, runner.iter, rank()).local))
 
 
-def _inner(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """A Runner's model, without what distributes it."""
     return model.module if is_model_wrapper(model) else model
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mixplug.adapters.mm_resume import unwrapped
 from mixplug.models.schedules import cosine
 from mixplug.registry import HOOKS
 
@@ -115,5 +115,5 @@ class DistillationHook(Hook):
 
 
 def _method(runner: Runner) -> Any:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     return model.method

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from mmengine.model import is_model_wrapper
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
 from mixplug.adapters.mm_classifier import classifier_name
+from mixplug.adapters.mm_resume import unwrapped
 
 OUTSIDE = "ood"  # role of data samples that are of no class
 
@@ -70,7 +70,7 @@ class WatchingMetric(BaseMetric):
         Raises:
             ValueError: it is no ImageClassifier with a layer for its classes.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if not isinstance(model, ImageClassifier) or not model.with_head:
             raise ValueError(
                 f"{type(self).__name__} looks into mmpretrain's ImageClassifier with a head, got "

@@ -16,6 +16,7 @@ from torch import Tensor
 from mixplug.functional.aligned import align, assignment, correspondences, mix
 from mixplug.optional import optional
 from mixplug.stages import Stages
+from mixplug.viz.axes import bare
 from mixplug.viz.embedding import COLORS
 
 # Each way of mixing two maps, by name: λ weighs the first operand, which in (3.13) is A'.
@@ -212,7 +213,5 @@ def _centre(
 
 def _picture(cell: Any, image: Tensor) -> Any:
     cell.imshow(image.numpy(), interpolation="nearest")
-    cell.set(xticks=[], yticks=[])
-    for side in cell.spines.values():
-        side.set_visible(False)
+    bare(cell)
     return cell

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.optional import optional
+from mixplug.viz.axes import bare
 from mixplug.viz.labels import wrapped
 
 _STRENGTH = 0.65  # of colour where attention is strongest
@@ -77,9 +78,7 @@ def figure(images: Tensor, maps: Mapping[str, Tensor], path: Path, title: str = 
     for cells, name, pictures in zip(grid, names, rows.values(), strict=True):
         for cell, picture in zip(cells, pictures, strict=True):
             cell.imshow(picture.numpy())
-            cell.set(xticks=[], yticks=[])
-            for edge in cell.spines.values():
-                edge.set_visible(False)
+            bare(cell)
         cells[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     fig.suptitle(title, fontsize=10)
     fig.savefig(path, dpi=140)

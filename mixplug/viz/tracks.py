@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.optional import optional
+from mixplug.viz.axes import bare
 
 # Of three objects; the hues of more are spread evenly.
 _PURE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -119,9 +120,7 @@ def strip(
 
 def _frame(cell: Any, frame: Tensor | None) -> None:
     """A picture without axes, or an empty place."""
-    cell.set(xticks=[], yticks=[])
-    for side in cell.spines.values():
-        side.set_visible(False)
+    bare(cell)
     if frame is None:
         cell.set_visible(False)
     else:

@@ -19,10 +19,10 @@ from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.functional import ood
 from mixplug.functional.calibration import (
     calibration_bins,
-    expected_calibration_error,
+    ece_of_bins,
     fit_temperature,
     negative_log_likelihood,
-    overconfidence_error,
+    oe_of_bins,
 )
 from mixplug.functional.dense import attention_map
 from mixplug.functional.representation import alignment, intrusion_distance, uniformity
@@ -111,13 +111,13 @@ def calibration(data: Data, bins: int, seed: int) -> Part:
 def _calibration(bins: int, seed: int, subject: Subject, states: Sequence[State]) -> dict[str, Any]:
     logits, labels = states[0]["logits"].double(), states[0]["labels"]
     scaled, temperatures = cross_scaled(logits, labels, seed)
-    share, accuracy, confidence = calibration_bins(logits.softmax(1), labels, bins)
+    diagrams = [calibration_bins(values.softmax(1), labels, bins) for values in (logits, scaled)]
     found: dict[str, Any] = {}
-    for suffix, values in (("", logits), ("_scaled", scaled)):
-        rows = values.softmax(1)
-        found[f"ece{suffix}"] = float(expected_calibration_error(rows, labels, bins))
-        found[f"oe{suffix}"] = float(overconfidence_error(rows, labels, bins))
+    for suffix, values, diagram in zip(("", "_scaled"), (logits, scaled), diagrams, strict=True):
+        found[f"ece{suffix}"] = float(ece_of_bins(*diagram))
+        found[f"oe{suffix}"] = float(oe_of_bins(*diagram))
         found[f"nll{suffix}"] = float(negative_log_likelihood(values, labels))
+    share, accuracy, confidence = diagrams[0]
     return {
         **found,
         "temperature": temperatures,
