@@ -17,13 +17,7 @@ T = TypeVar("T", bound=Target)
 
 REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
-_SCANNED = ("mixers", "losses", "metrics")
-_NAMED = (  # the others of this folder register nothing
-    "models.distillation",
-    "models.dora",
-    "models.pyramid",
-    "models.timm_vit",
-)
+_SCANNED = ("mixers", "losses", "metrics", "models.self_distillation", "models.vit")
 
 
 @dataclass(frozen=True)
@@ -177,8 +171,6 @@ def _load() -> None:
             package = importlib.import_module(f"mixplug.{folder}")
             for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
                 importlib.import_module(module.name)
-        for name in _NAMED:
-            importlib.import_module(f"mixplug.{name}")
     except BaseException:
         _loaded.clear()  # a short table would say "no such mixer" from now on
         raise

@@ -102,7 +102,7 @@ def _short(error: Exception) -> str:
 def _timm_task() -> str:
     import timm.task
 
-    from mixplug.adapters import timm as adapter
+    from mixplug.hosts.timm import task as adapter
 
     return f"{adapter.MixupTask.__name__} derives from {timm.task.ClassificationTask.__name__}"
 

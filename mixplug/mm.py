@@ -16,26 +16,27 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
-import mixplug.adapters.mm_backbones
-import mixplug.adapters.mm_class_tokens
-import mixplug.adapters.mm_clips
-import mixplug.adapters.mm_cub
-import mixplug.adapters.mm_data
-import mixplug.adapters.mm_image_folders
-import mixplug.adapters.mm_knn
-import mixplug.adapters.mm_metric
-import mixplug.adapters.mm_open_domain
-import mixplug.adapters.mm_outside
-import mixplug.adapters.mm_pretrained
-import mixplug.adapters.mm_samplers
-import mixplug.adapters.mm_selfsup
-import mixplug.adapters.mm_tracker
-import mixplug.adapters.mm_vgg_gap
-import mixplug.adapters.mm_vit  # noqa: F401  registers
-from mixplug.adapters import mm_metrics, mm_reliability, mm_robust
-from mixplug.adapters.mm_mixup import train_with
-from mixplug.adapters.mm_resume import MixupHook, unwrapped
-from mixplug.mixers.metric import build_mixer
+import mixplug.hosts.mm.datasets.clips
+import mixplug.hosts.mm.datasets.cub
+import mixplug.hosts.mm.datasets.image_folders
+import mixplug.hosts.mm.datasets.outside
+import mixplug.hosts.mm.datasets.retrieval
+import mixplug.hosts.mm.datasets.samplers
+import mixplug.hosts.mm.evaluation.knn
+import mixplug.hosts.mm.evaluation.open_set
+import mixplug.hosts.mm.models.backbones
+import mixplug.hosts.mm.models.class_tokens
+import mixplug.hosts.mm.models.frozen_tracker
+import mixplug.hosts.mm.models.metric_learner
+import mixplug.hosts.mm.models.pretrained
+import mixplug.hosts.mm.models.self_distillation
+import mixplug.hosts.mm.models.vit  # noqa: F401  registers
+from mixplug.hosts.mm.evaluation import reliability as mm_reliability
+from mixplug.hosts.mm.evaluation import retrieval as mm_metrics
+from mixplug.hosts.mm.evaluation import robustness as mm_robust
+from mixplug.hosts.mm.hooks.mixup import MixupHook, unwrapped
+from mixplug.hosts.mm.mixing.key import train_with
+from mixplug.mixers.building import build_mixer
 from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
 # Precisions and mAP are known to mmengine.

@@ -12,56 +12,56 @@ _SCOPE = {"scope": "mixplug"}
 DATA_SAMPLERS = root.Registry(
     "data sampler",
     parent=root.DATA_SAMPLERS,
-    locations=["mixplug.adapters.mm_samplers", "mixplug.adapters.mm_clips"],
+    locations=["mixplug.hosts.mm.datasets.samplers", "mixplug.hosts.mm.datasets.clips"],
     **_SCOPE,
 )
 DATASETS = root.Registry(
     "dataset",
     parent=root.DATASETS,
     locations=[
-        "mixplug.adapters.mm_data",
-        "mixplug.adapters.mm_cub",
-        "mixplug.adapters.mm_image_folders",
-        "mixplug.adapters.mm_outside",
-        "mixplug.adapters.mm_open_domain",
-        "mixplug.adapters.mm_clips",
-        "mixplug.adapters.mm_tracker",
+        "mixplug.hosts.mm.datasets.retrieval",
+        "mixplug.hosts.mm.datasets.cub",
+        "mixplug.hosts.mm.datasets.image_folders",
+        "mixplug.hosts.mm.datasets.outside",
+        "mixplug.hosts.mm.evaluation.open_set",
+        "mixplug.hosts.mm.datasets.clips",
+        "mixplug.hosts.mm.models.frozen_tracker",
     ],
     **_SCOPE,
 )
 HOOKS = root.Registry(
     "hook",
     parent=root.HOOKS,
-    locations=["mixplug.adapters.mm_resume", "mixplug.adapters.mm_selfsup_hooks"],
+    locations=["mixplug.hosts.mm.hooks.mixup", "mixplug.hosts.mm.hooks.self_distillation"],
     **_SCOPE,
 )
 METRICS = root.Registry(
     "metric",
     parent=root.METRICS,
     locations=[
-        "mixplug.adapters.mm_metrics",
-        "mixplug.adapters.mm_knn",
-        "mixplug.adapters.mm_reliability",
-        "mixplug.adapters.mm_robust",
-        "mixplug.adapters.mm_open_domain",
-        "mixplug.adapters.mm_tracker",
+        "mixplug.hosts.mm.evaluation.retrieval",
+        "mixplug.hosts.mm.evaluation.knn",
+        "mixplug.hosts.mm.evaluation.reliability",
+        "mixplug.hosts.mm.evaluation.robustness",
+        "mixplug.hosts.mm.evaluation.open_set",
+        "mixplug.hosts.mm.models.frozen_tracker",
     ],
     **_SCOPE,
 )
 OPTIM_WRAPPER_CONSTRUCTORS = root.Registry(
     "optimizer wrapper constructor",
     parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
-    locations=["mixplug.adapters.mm_vit"],
+    locations=["mixplug.hosts.mm.models.vit"],
     **_SCOPE,
 )
 WEIGHT_INITIALIZERS = root.Registry(
     "weight initializer",
     parent=root.WEIGHT_INITIALIZERS,
-    locations=["mixplug.adapters.mm_pretrained"],
+    locations=["mixplug.hosts.mm.models.pretrained"],
     **_SCOPE,
 )
 # All of mixplug.mm, so that the Runner which is building such a model has its hook too.
 MODELS = root.Registry("model", parent=root.MODELS, locations=["mixplug.mm"], **_SCOPE)
 TRANSFORMS = root.Registry(
-    "transform", parent=root.TRANSFORMS, locations=["mixplug.adapters.mm_clips"], **_SCOPE
+    "transform", parent=root.TRANSFORMS, locations=["mixplug.hosts.mm.datasets.clips"], **_SCOPE
 )

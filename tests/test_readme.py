@@ -99,7 +99,7 @@ def test_the_mm_config(tmp_path: Path) -> None:
     from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS
 
-    from mixplug.adapters.mm_classifier import train_with
+    from mixplug.hosts.mm.mixing.classifier import train_with
 
     path = tmp_path / "my_config.py"
     path.write_text(block("README.md", "python", "mmpretrain::"))

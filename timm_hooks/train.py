@@ -125,12 +125,12 @@ def bind_tasks(
     impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
 ) -> list[type]:
     """Build the mixer and put tasks with it in place of timm's, before train.py imports them."""
-    from mixplug.mixers.metric import build_mixer
+    from mixplug.mixers.building import build_mixer
     from mixplug.optional import optional
 
     timm_task = optional("timm.task", "timm", "timm_hooks")
-    from mixplug.adapters.timm import bind
-    from mixplug.models import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
+    from mixplug.hosts.timm.task import bind
+    from mixplug.models.small import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
 
     if off_epoch:  # timm's 0 means never
         settings = {"off_epoch": off_epoch, **settings}

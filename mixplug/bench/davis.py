@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mixplug.bench.measure import peak_bytes
-from mixplug.evaluation.frozen import Frozen
-from mixplug.evaluation.label_propagation import Protocol, segment
-from mixplug.models.encoder import build_timm_vit, encoder
+from mixplug.evaluation.frozen.frozen import Frozen
+from mixplug.evaluation.frozen.label_propagation import Protocol, segment
+from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 
 ARCH, SIZE, OBJECTS = "vit_small_patch16_224", (480, 854), 2
 PROTOCOL = Protocol()
@@ -24,7 +24,7 @@ def measure_davis(
     size: tuple[int, int] = SIZE,
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[float, int]:
-    """Frames per second and most bytes of :func:`mixplug.evaluation.label_propagation.segment`.
+    """Frames per second and peak memory of ``evaluation.frozen.label_propagation.segment``.
 
     With random weights, on noise in memory: no file is read or written. Only frames count that
     have as many before them as DINO's protocol looks at, the first and the last seven.
@@ -40,7 +40,7 @@ def measure_davis(
         Frames per second, and the most bytes beyond the weights that are held at a time.
     """
     device = torch.device(device)
-    frozen = Frozen(encoder(build_timm_vit(arch).eval().to(device)), "random weights")
+    frozen = Frozen(as_encoder(build_timm_vit(arch).eval().to(device)), "random weights")
     early = PROTOCOL.last_frames
     seconds: list[float] = []
 

@@ -19,9 +19,9 @@ from mixplug.functional.track import (
     refine_prototypes,
     track,
 )
-from mixplug.models.distillation import DINO, SelfDistillation, Taught, Views
-from mixplug.models.dora import DoRA
-from mixplug.models.encoder import build_timm_vit
+from mixplug.models.self_distillation.distillation import DINO, SelfDistillation, Taught, Views
+from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.vit.encoder import build_timm_vit
 
 Tick = Callable[[], None]
 ARCH, FRAMES, OUTPUTS = "vit_small_patch16_224", 8, 65536

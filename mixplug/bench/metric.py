@@ -15,7 +15,7 @@ from mixplug.losses.base import MetricLoss
 from mixplug.losses.metrix import Metrix
 from mixplug.losses.pair import MultiSimilarity
 from mixplug.losses.proxies import ProxyAnchor
-from mixplug.models.embedding import EmbeddingHead
+from mixplug.models.heads.embedding import EmbeddingHead
 
 Tick = Callable[[], None]
 BATCH, CLASSES, WIDTH = 100, 20, 512

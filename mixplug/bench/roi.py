@@ -49,7 +49,7 @@ def measure_roi(
 
 
 def _steps(device: torch.device, config: Any, side: int) -> dict[str, Callable[[], None]]:
-    from mixplug.adapters.mm_mixup import train_with
+    from mixplug.hosts.mm.mixing.key import train_with
 
     plain = _detector(config or _stock_config()).to(device).train()
     mixed = copy.deepcopy(plain)

@@ -8,7 +8,7 @@ import torch
 
 from mixplug.bench.davis import measure_davis
 from mixplug.bench.measure import NO_BOUND, Row, in_turns, ratio
-from mixplug.models.timm_vit import TimmViT
+from mixplug.models.vit.timm_vit import TimmViT
 from mixplug.weights import timm_model
 
 Tick = Callable[[], None]

@@ -131,7 +131,7 @@ def alignment(
         optional("mmpretrain", "mm", "mixplug viz alignment")
         task = bar.add_task("loading", total=None)
         path = config_file(config) if config else _beside(ckpt)
-        jobs = optional("mixplug.viz.alignment_from_config", "mm", "mixplug viz alignment")
+        jobs = optional("mixplug.from_config.alignment", "mm", "mixplug viz alignment")
         files, said = jobs.draw_alignment(
             first, second, ckpt, path, steps, eps, iters, out,
             lambda text: bar.update(task, description=text),
@@ -155,12 +155,12 @@ def _beside(checkpoint: Path) -> Path:
 
 
 def _draw(job: str, config: str, out: Path, *arguments: object) -> None:
-    """Run a job of mixplug.viz.from_config and print what it says and where its files are."""
+    """Run a job of mixplug.from_config.figures and print what it says and where its files are."""
     from mixplug.optional import optional
 
     with one_line():
         optional("mmpretrain", "mm", "mixplug viz")
-        jobs = optional("mixplug.viz.from_config", "mm", "mixplug viz")
+        jobs = optional("mixplug.from_config.figures", "mm", "mixplug viz")
         path = config_file(config)
         out.mkdir(parents=True, exist_ok=True)
         with progress() as bar:

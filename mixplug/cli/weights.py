@@ -106,7 +106,7 @@ def _report(
     if model is not None:
         return load_file(timm_model(model), checkpoint, part, 0, grid)
     optional("mmpretrain", "mm", "An mm config")
-    from mixplug.adapters.mm_weights import backbone_of
+    from mixplug.from_config.config import backbone_of
 
     return load_file(backbone_of(find_config(str(config))), checkpoint, part, 0, grid)
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mixplug import sampling
 from mixplug.data.image_views import as_tensor
-from mixplug.data.listings import IMAGE_SUFFIXES
 from mixplug.optional import optional
+from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 RESIZE = 256 / 224  # shorter side to the side of the centre crop
 _LAYOUT = (

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from mixplug import sampling
 from mixplug.data.clip_samplers import generators
-from mixplug.data.listings import IMAGE_SUFFIXES
 from mixplug.data.multicrop import MultiCrop, multicrop_of
 from mixplug.optional import optional
+from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 
 class Images(Protocol):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mixplug.optional import optional
+from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _CUB_TRAIN, _CARS_TRAIN = 100, 98  # so many first classes
 
 

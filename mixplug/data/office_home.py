@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixplug.data.listings import IMAGE_SUFFIXES
 from mixplug.data.unlabelled import plain
+from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")
 # fmt: off

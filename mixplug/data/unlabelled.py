@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixplug.data.image_views import as_tensor
-from mixplug.data.listings import IMAGE_SUFFIXES
 from mixplug.optional import optional
+from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 FITS = ("crop", "resize")
 

@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mixplug.data.listings import IMAGE_SUFFIXES
 from mixplug.data.shipped import shipped_clip
 from mixplug.video import VideoIndex, open_reader
+from mixplug.video.fingerprint import IMAGE_SUFFIXES
 from mixplug.video.spans import Span
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")

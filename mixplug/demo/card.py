@@ -15,7 +15,7 @@ from mixplug.demo.classification import FEATURES, checkpoint_of, network
 from mixplug.evaluation.card import Card, Data, Settings, Stream, Subject, make_card
 from mixplug.evaluation.card.checkpoints import facts_of
 from mixplug.evaluation.card.outside import Unnamed, outside
-from mixplug.evaluation.frozen import Tick, fingerprint
+from mixplug.evaluation.results import Tick, fingerprint
 from mixplug.optional import optional
 from mixplug.weights import load, read
 

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from mixplug.data.clip_samplers import ClipSampler
 from mixplug.data.clips import VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.models.distillation import Views, normalised
-from mixplug.models.dora import DoRA, object_tracks
-from mixplug.models.encoder import build_timm_vit, encoder
-from mixplug.models.schedules import cosine
+from mixplug.models.self_distillation.distillation import Views, normalised
+from mixplug.models.self_distillation.dora import DoRA, object_tracks
+from mixplug.models.self_distillation.schedules import cosine
+from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.optional import optional
 from mixplug.video import VideoIndex, open_reader
 from mixplug.viz.track_video import WAYS, distinct_heads, draw_clip, fitted, overlaps
@@ -166,7 +166,7 @@ def tracks(
     heads = distinct_heads(vit, clip[0], SIDE)
     title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
     files = draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
-    view = encoder(vit)
+    view = as_encoder(vit)
     images = normalised(fitted(clip, view.patch, SIDE))
     pairs = torch.ones(len(heads), len(heads)).triu(1).bool()
     shares = {

@@ -19,7 +19,7 @@ from mixplug.losses.base import MetricLoss
 from mixplug.losses.building import build_loss
 from mixplug.metrics.retrieval import RetrievalMetrics
 from mixplug.models import WideResNet
-from mixplug.models.embedding import EmbeddingHead
+from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.optional import optional
 from mixplug.viz.embedding import flat_map, scatter
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.evaluation.frozen import Tick, unseen
+from mixplug.evaluation.results import Tick, unseen
 from mixplug.functional.localization import heat_of_map
-from mixplug.metrics.localization import FIXED, STEPS, Localization, Located
+from mixplug.metrics.localization import FIXED, STEPS, Localization, Located, Shown
 
 # Inputs (B, 3, H, W) and classes (B,) to logits (B, K) and maps (B, h, w).
 HeatMaps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -34,29 +34,6 @@ class Batch:
     labels: Tensor
     boxes: Sequence[Tensor]
     names: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An image for the figure.
-
-    Attributes:
-        pixels: (3, H, W) uint8, RGB.
-        heat: (H, W) from 0 to 1.
-        box: predicted, (4,), or None.
-        truths: true ones, (n, 4).
-        iou: of the predicted box and the true one that it fits best.
-        label: the true class.
-        predicted: the predicted class.
-    """
-
-    pixels: Tensor = field(repr=False)
-    heat: Tensor = field(repr=False)
-    box: Tensor | None
-    truths: Tensor
-    iou: float
-    label: int
-    predicted: int
 
 
 def localise(

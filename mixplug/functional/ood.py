@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixplug.functional.nearest import check_pair, nearest
+from mixplug.functional.exact_search import check_pair, nearest
 from mixplug.functional.precision import exact_dtype
 
 _BLOCK = 4096  # queries whose distance is taken again at a time

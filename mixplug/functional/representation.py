@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from mixplug.functional.nearest import check_embeddings, check_pair, nearest
+from mixplug.functional.exact_search import check_embeddings, check_pair, nearest
 from mixplug.functional.precision import exact_dtype
 
 _BLOCK = 2048  # examples; 16 MiB of float32 distances at a time

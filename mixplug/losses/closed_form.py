@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mixplug.functional.pairwise import Share
 from mixplug.functional.similarity import mixed_similarity
 from mixplug.losses.mixing_pairs import MixingPairs
-from mixplug.losses.recompute import each
 from mixplug.losses.relation import Relation, inner
 
 _LEAST_ELEMENTS = 1 << 12  # of mixed similarities at a time, below which a call costs more
 _LEAST_ELEMENTS_DEVICE = 1 << 24  # on an accelerator, where launches cost more than memory
 
 Similarities = Callable[[slice], Tensor]
+T = TypeVar("T")
 
 
 def similarities(
@@ -94,3 +96,10 @@ def in_chunks(share: Callable[[slice], Share], count: int, size: int) -> Share:
     """The sum of shares of ``size`` anchors each."""
     slices = [(slice(start, start + size),) for start in range(0, count, size)]
     return functools.reduce(operator.add, each(share, slices))
+
+
+def each(function: Callable[..., T], pieces: Sequence[tuple[Any, ...]]) -> list[T]:
+    """``function(*piece)`` of every piece, run again in the backward pass if there are several."""
+    if len(pieces) == 1:
+        return [function(*pieces[0])]
+    return [checkpoint(function, *piece, use_reentrant=False) for piece in pieces]

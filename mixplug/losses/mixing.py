@@ -15,7 +15,7 @@ from mixplug.functional.aligned import mix
 from mixplug.functional.precision import exact_dtype
 from mixplug.losses.base import MetricLoss, PairLoss, Source
 from mixplug.losses.building import as_pair_loss
-from mixplug.losses.recompute import each
+from mixplug.losses.closed_form import each
 from mixplug.sampling import Generators
 
 LEVELS = ("input", "feature", "embed")
@@ -155,7 +155,7 @@ def embed_mixed(
             goes by their size.
 
     A function with a method ``mixed(values, first, second, lam)`` does it itself, as
-    :class:`mixplug.models.embedding.EmbeddingHead` does without holding a mixed map.
+    :class:`mixplug.models.heads.EmbeddingHead` does without holding a mixed map.
     """
     values, function = source
     mixed = getattr(function, "mixed", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -124,3 +124,26 @@ class Localization:
     def _max(self, name: str, iou: Tensor, least: float) -> dict[str, float]:
         accuracy, place = max_box_accuracy(iou, least)
         return {name: float(accuracy), f"{name}_threshold": self.thresholds[int(place)]}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image for the figure.
+
+    Attributes:
+        pixels: (3, H, W) uint8, RGB.
+        heat: (H, W) from 0 to 1.
+        box: predicted, (4,), or None.
+        truths: true ones, (n, 4).
+        iou: of the predicted box and the true one that it fits best.
+        label: the true class.
+        predicted: the predicted class.
+    """
+
+    pixels: Tensor = field(repr=False)
+    heat: Tensor = field(repr=False)
+    box: Tensor | None
+    truths: Tensor
+    iou: float
+    label: int
+    predicted: int

@@ -19,8 +19,8 @@ from mixplug.functional.targets import soft_targets
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Plan, pair
 from mixplug.mixers.pairwise import PairMixer
-from mixplug.models.autoencoder import Autoencoder, VariationalAutoencoder
-from mixplug.models.decoder import WIDTH
+from mixplug.models.heads.autoencoder import Autoencoder, VariationalAutoencoder
+from mixplug.models.heads.decoder import WIDTH
 from mixplug.stages import Forward, Stages
 
 _LEVELS = ("x", "A", "A'", "e")

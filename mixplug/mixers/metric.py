@@ -10,52 +10,15 @@ import torch
 from torch import Tensor
 
 from mixplug import sampling
-from mixplug.catalog import Target, build, entries, resolve, suggest
 from mixplug.functional.targets import soft_targets
 from mixplug.losses.base import MetricLoss, Source
 from mixplug.losses.building import build_loss
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import Mixer, Plan
-from mixplug.models.embedding import EmbeddingHead
+from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.stages import Forward, Stages
 
 _ROUNDING = 0.01  # of the largest value, which bfloat16 keeps
-
-
-def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> Mixer:
-    """Build a mixer, or make one of a metric loss: ``mixup=dict(type='Metrix', loss='NCA')``.
-
-    Args:
-        spec: config of a mixer or of a metric loss, as in :func:`mixplug.build`.
-        **overrides: keys that win over those of ``spec``.
-
-    Raises:
-        KeyError: an unknown name or key.
-        ValueError: neither a mixer nor a metric loss, or a value that it refuses.
-    """
-    config = {**(spec if isinstance(spec, Mapping) else {"type": spec}), **overrides}
-    _require_known(config.get("type"))
-    if _is_loss(config.get("type")):
-        off_epoch = config.pop("off_epoch", None)
-        return MetricMixing(loss=config, off_epoch=off_epoch)
-    mixer: Mixer = build(config, kind="mixer")
-    return mixer
-
-
-def _require_known(target: Any) -> None:
-    """Raise KeyError for a name of neither, with the nearest of both."""
-    bare = target.removeprefix("mixplug.") if isinstance(target, str) else "."
-    rows = [*entries("mixer"), *entries("loss")]
-    if "." not in bare and bare not in {key for e in rows for key in (e.name, e.alias)}:
-        raise KeyError(f"There is no mixer {target!r}.{suggest(bare, [e.name for e in rows])}")
-
-
-def _is_loss(target: Any) -> bool:
-    try:
-        found = resolve(target, "loss")
-    except KeyError:  # a mixer's name, or nobody's, which is for the mixers to say
-        return False
-    return isinstance(found, type) and issubclass(found, MetricLoss)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixplug.functional.nearest import check_embeddings
+from mixplug.functional.exact_search import check_embeddings
 from mixplug.optional import optional
 from mixplug.retrieval.faiss_library import array, has_faiss, load_faiss, threads
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixplug.functional.nearest import check_embeddings
+from mixplug.functional.exact_search import check_embeddings
 from mixplug.retrieval.exclusion import check_exclude, check_k, without
 from mixplug.retrieval.memory import BLOCK, warn_of_memory
 from mixplug.retrieval.stores import STORES, FaissStore, TorchStore, choose
@@ -72,7 +72,7 @@ def search(
             its self-test there, else torch.
         index: 'flat' is exact; 'hnsw' and 'ivf' are approximate, of faiss.
         metric: 'ip', 'l2' or 'cosine'.
-        block: of torch's search, see :func:`mixplug.functional.nearest.nearest`.
+        block: of torch's search, see :func:`mixplug.functional.exact_search.nearest`.
 
     Returns:
         Distances (Q, k) float32, and ids (Q, k) int64, -1 where an approximate index found less;

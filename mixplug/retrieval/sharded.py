@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixplug.functional.nearest import check_embeddings, settle
+from mixplug.functional.exact_search import check_embeddings, settle
 from mixplug.retrieval.exclusion import check_exclude, check_k, without
 from mixplug.retrieval.memory import BLOCK
 from mixplug.retrieval.search import METRICS, Index

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.functional.nearest import nearest, untie
+from mixplug.functional.exact_search import nearest, untie
 from mixplug.retrieval.faiss_library import array, gpu_faiss_works, has_faiss, load_faiss, threads
 
 _GPU_MOST = 2048  # neighbours that faiss finds on a GPU

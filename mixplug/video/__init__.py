@@ -2,7 +2,8 @@
 
 from mixplug.video.findings import Settings
 from mixplug.video.index import VideoIndex
-from mixplug.video.reader import Crop, DecodeError, VideoReader, open_reader
+from mixplug.video.open import open_reader
+from mixplug.video.reader import Crop, DecodeError, VideoReader
 from mixplug.video.scan import scan
 
 __all__ = [

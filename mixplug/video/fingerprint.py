@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mixplug.data.listings import IMAGE_SUFFIXES
-
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _SAMPLE = 1 << 16  # bytes, at the beginning, in the middle and at the end
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from mixplug.optional import optional
 from mixplug.video.fingerprint import frame_files
+from mixplug.video.open import open_reader
 from mixplug.video.packets import PacketQueue
-from mixplug.video.reader import open_reader
 from mixplug.video.spans import Span
 from mixplug.video.stream import clock_of, duration_of, open_stream
 from mixplug.video.table import PacketTable

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixplug.functional.aligned import align, mix
 from mixplug.functional.calibration import calibration_bins, expected_calibration_error
-from mixplug.models.decoder import ResidualDecoder
+from mixplug.models.heads.decoder import ResidualDecoder
 from mixplug.optional import optional
 from mixplug.stages import Stages
 from mixplug.viz.reliability import curves

@@ -3,21 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
-
-
-def apart(paths: Sequence[Path], parts: int = 1) -> list[str]:
-    """Names with as much of the path as makes them differ, and its last ``parts`` at least.
-
-    Raises:
-        ValueError: a checkpoint is given twice.
-    """
-    for depth in range(parts, max([parts, *(len(path.parts) for path in paths)]) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"A checkpoint is given twice: {', '.join(map(str, paths))}.")
 
 
 def wrapped(name: str, width: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixplug.evaluation.wsol import Shown
+from mixplug.metrics.localization import Shown
 from mixplug.optional import optional
 
 PREDICTED, TRUE = "#e6001f", "#00c853"

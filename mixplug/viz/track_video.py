@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug.functional.track import cls_attention, patch_masks
-from mixplug.models.distillation import normalised
-from mixplug.models.dora import Tracker, object_tracks
-from mixplug.models.encoder import encoder
+from mixplug.models.self_distillation.distillation import normalised
+from mixplug.models.self_distillation.dora import Tracker, object_tracks
+from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader
 from mixplug.video.index import VideoIndex
 from mixplug.viz.tracks import film, overlay, strip
@@ -126,7 +126,7 @@ def draw_clip(
         cuts: numbers of the frames before which there is a cut.
     """
     tick("tracking")
-    view = encoder(vit)
+    view = as_encoder(vit)
     clip = fitted(clip, view.patch, side)
     images = normalised(clip)
     grid = view.grid((clip.shape[-2], clip.shape[-1]))
@@ -157,7 +157,7 @@ def distinct_heads(
         side: height in pixels, None leaves it.
         objects: k; all heads where there are no more.
     """
-    view = encoder(vit)
+    view = as_encoder(vit)
     tokens = view.tokens(normalised(fitted(frame[None], view.patch, side)))
     shares = overlaps(cls_attention(tokens.queries, tokens.keys, tokens.prefix))[0]
     choices = combinations(range(view.heads), min(objects, view.heads))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixplug.names import listed
 from mixplug.weights.names import LAYOUTS, head_to_dino, layout_of, only_beit, translate
 from mixplug.weights.parts import Part
 from mixplug.weights.parts import part as part_of
@@ -21,7 +22,6 @@ from mixplug.weights.position import (
     square_grid,
 )
 from mixplug.weights.read import read
-from mixplug.weights.words import listed
 
 _POSITIONS = "pos_embed"
 _OWNERS = ("teacher", "student")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from mixplug.weights.words import listed
+from mixplug.names import listed
 
 _BLOCK = re.compile(r"^(blocks|layers)\.(\d+)\.")
 VIT, BEIT = "VisionTransformer", "BEiT"  # the kinds

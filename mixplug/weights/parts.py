@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixplug.weights.words import listed
+from mixplug.names import listed
 
 PARTS = ("teacher", "ema", "model", "student")  # None takes the first that there is
 _OWNERS = {"teacher": "teacher", "student": "student", "state_dict_ema": "ema", "model_ema": "ema"}

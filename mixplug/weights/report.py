@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mixplug.names import shortened
 from mixplug.weights.names import generic
-from mixplug.weights.words import shortened
 
 Shape = tuple[int, ...]
 Pair = tuple[Shape, Shape]  # in the checkpoint, in the model

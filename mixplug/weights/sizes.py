@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from mixplug.names import listed, shortened
 from mixplug.weights.names import layout_of
-from mixplug.weights.words import listed, shortened
 
 # Tensors whose tokens stand before those of the patches, and what one is called.
 _TOKENS = {

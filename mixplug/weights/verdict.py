@@ -6,9 +6,9 @@ embeddings has 99.65 % of its numbers, and one without any of its norms 99.91 %.
 
 from __future__ import annotations
 
+from mixplug.names import shortened
 from mixplug.weights.names import UNNEEDED, generic, layout_of
 from mixplug.weights.report import Report
-from mixplug.weights.words import shortened
 
 MIN_LOADED = 0.99
 # What models count or make for themselves, and what profilers leave in them.

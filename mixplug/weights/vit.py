@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mixplug.models.encoder import encoder
-from mixplug.models.timm_names import timm_with
+from mixplug.models.vit.encoder import as_encoder
+from mixplug.models.vit.timm_names import timm_with
 from mixplug.optional import optional
 from mixplug.weights.load import load
 from mixplug.weights.names import BEIT, UNNEEDED, kind_of, layout_of, only_beit, translate
@@ -52,7 +52,7 @@ def vit_of(
     """
     if str(source).startswith(TIMM):
         name = str(source).removeprefix(TIMM)
-        encoder(timm_model(name, **keys))  # refused before it is downloaded
+        as_encoder(timm_model(name, **keys))  # refused before it is downloaded
         return timm_model(name, pretrained=True, **keys).eval(), None
     chosen = part_of(read(source), part, Path(source).name)
     layout = layout_of(chosen.backbone)

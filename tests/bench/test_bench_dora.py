@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from mixplug.bench import dora as bench
-from mixplug.models.distillation import DINO, Views
-from mixplug.models.encoder import build_timm_vit
+from mixplug.models.self_distillation.distillation import DINO, Views
+from mixplug.models.vit.encoder import build_timm_vit
 
 
 def tiny() -> bench.DoRA:

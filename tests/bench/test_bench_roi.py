@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hosts.test_mm_detector import detector
+from hosts.mm.mixing.test_detector import detector
 from mmengine.config import Config
 
 from mixplug.bench import roi

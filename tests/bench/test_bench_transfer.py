@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mixplug.bench import roi, transfer
-from mixplug.models.timm_vit import TimmViT
+from mixplug.models.vit.timm_vit import TimmViT
 from mixplug.weights import timm_model
 
 CPU = torch.device("cpu")

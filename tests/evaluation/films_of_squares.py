@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mixplug.data.davis import write_labels
-from mixplug.evaluation.frozen import Frozen
-from mixplug.models.encoder import encoder
+from mixplug.evaluation.frozen.frozen import Frozen
+from mixplug.models.vit.encoder import as_encoder
 
 PATCH, HEIGHT, WIDTH, SIDE = 8, 64, 128, 24  # sides that the protocol leaves as they are
 GRID = (HEIGHT // PATCH, WIDTH // PATCH)
@@ -30,7 +30,7 @@ def network() -> Frozen:
         for block in vit.blocks:
             for layer in (block.attn.proj, block.mlp.fc2):
                 layer.weight.zero_(), layer.bias.zero_()
-    return Frozen(encoder(vit), "a made network")
+    return Frozen(as_encoder(vit), "a made network")
 
 
 def squares(frames: int, speed: int = PATCH) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,9 +11,9 @@ from evaluation import birds as made
 from PIL import Image
 from typer.testing import CliRunner
 
-from mixplug.adapters.mm_wsol import wsol_of
 from mixplug.cli import app
 from mixplug.evaluation.wsol import Batch, localise
+from mixplug.from_config.wsol import wsol_of
 
 
 @pytest.fixture

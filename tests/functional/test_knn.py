@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from mixplug.functional.knn import knn_accuracy, knn_votes
+from mixplug.functional.neighbors import knn_accuracy, knn_votes
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0, None])

@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mixplug
 import mixplug.mm  # enables the key
-from mixplug.adapters.mm_classifier import Clock, train_with
-from mixplug.adapters.timm import bind
+from mixplug.hosts.mm.mixing.classifier import Clock, train_with
+from mixplug.hosts.timm.task import bind
 
 STEPS = 50
 BATCH = 4

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hosts import test_mm_detector as detector
-from hosts import test_mm_segmentor as segmentor
+from hosts.mm.mixing import test_detector as detector
+from hosts.mm.mixing import test_segmentor as segmentor
 from mmengine.dataset import pseudo_collate
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 from torch.utils.data import Dataset
 
 import mixplug
-from mixplug.adapters.mm_mixup import train_with
+from mixplug.hosts.mm.mixing.key import train_with
 
 STEPS = 6
 

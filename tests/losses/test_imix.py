@@ -14,7 +14,7 @@ from mixplug.functional.pairwise import Form, LogSum
 from mixplug.losses.base import PairLoss
 from mixplug.losses.imix import IMix
 from mixplug.losses.pair import Contrastive
-from mixplug.models.embedding import EmbeddingHead
+from mixplug.models.heads.embedding import EmbeddingHead
 
 LABELS = torch.tensor([4, 0, 4, 1, 0, 4, 2])  # 1 and 2 have no positives
 PROXY_LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2])

@@ -28,7 +28,7 @@ from mixplug.losses.pair import (
 )
 from mixplug.losses.proxies import ProxyAnchor, ProxyNCA, ProxyNCAPlusPlus
 from mixplug.losses.relation import Relation
-from mixplug.models.embedding import EmbeddingHead
+from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.sampling import Generators, generators
 
 WIDTH, CLASSES = 4, 4

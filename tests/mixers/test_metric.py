@@ -16,7 +16,8 @@ import mixplug
 from mixplug import Mixer, Stages, sampling
 from mixplug.layouts import Layout
 from mixplug.losses.base import MetricLoss
-from mixplug.mixers.metric import MetricMixing, _features, build_mixer
+from mixplug.mixers.building import build_mixer
+from mixplug.mixers.metric import MetricMixing, _features
 
 DRAWS = (3, 5)
 

@@ -18,8 +18,8 @@ import mixplug
 from mixplug import Mixer, Plan, sampling
 from mixplug.mixers import base
 from mixplug.mixers.base import CLEAN
+from mixplug.mixers.building import build_mixer
 from mixplug.mixers.dense_multimix import DenseMultiMix
-from mixplug.mixers.metric import build_mixer
 from mixplug.mixers.multimix import MultiMix
 
 HULL = Plan("hull", key=5)

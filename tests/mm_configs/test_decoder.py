@@ -16,7 +16,7 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 from mixplug import sampling
-from mixplug.adapters.mm_classifier import train_with
+from mixplug.hosts.mm.mixing.classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
 CONFIGS = sorted(p.name for p in (ROOT / "alignmix").glob("decoder_*.py"))

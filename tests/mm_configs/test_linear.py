@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug.evaluation.linear import Probe
+from mixplug.evaluation.frozen.linear import Probe
 from mixplug.registry import METRICS
 
 ROOT = Path(__file__).parents[2] / "mm_configs"

@@ -17,7 +17,7 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 from mixplug import catalog, sampling
-from mixplug.adapters.mm_classifier import train_with
+from mixplug.hosts.mm.mixing.classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
 OTHERS = (

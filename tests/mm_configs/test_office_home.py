@@ -16,7 +16,7 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 import mixplug.mm  # registers
-from mixplug.adapters.mm_classifier import train_with
+from mixplug.hosts.mm.mixing.classifier import train_with
 from mixplug.data.office_home import CLASSES
 
 ROOT = Path(__file__).parents[2] / "mm_configs" / "office_home"

@@ -21,10 +21,10 @@ from mmengine.runner import Runner
 from typer.testing import CliRunner
 
 import mixplug.mm  # noqa: F401  the key mixup
-from mixplug.adapters import mm_decoder
-from mixplug.adapters.mm_decoder import decoding
 from mixplug.cli import app
 from mixplug.data.digits import digits
+from mixplug.from_config import decoder as mm_decoder
+from mixplug.from_config.decoder import decoding
 from mixplug.functional import align, mix
 from mixplug.layouts import pool
 from mixplug.viz import alignment

@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from mixplug.evaluation.wsol import Shown
+from mixplug.metrics.localization import Shown
 from mixplug.viz import localization
 
 

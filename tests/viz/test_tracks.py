@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from mixplug.functional.track import cls_attention
-from mixplug.models.distillation import normalised
-from mixplug.models.dora import object_tracks
-from mixplug.models.encoder import build_timm_vit, encoder
+from mixplug.models.self_distillation.distillation import normalised
+from mixplug.models.self_distillation.dora import object_tracks
+from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.viz import track_video
 from mixplug.viz.track_video import cuts_before, distinct_heads, fitted, overlaps
 from mixplug.viz.tracks import colors, film, overlay, strip
@@ -157,7 +157,7 @@ def test_heads_are_those_that_overlap_least() -> None:
     with torch.no_grad():
         vit.blocks[0].attn.qkv.weight.mul_(4)
         found = distinct_heads(vit, frame)
-        tokens = encoder(vit).tokens(normalised(frame[None]))
+        tokens = as_encoder(vit).tokens(normalised(frame[None]))
     attention = cls_attention(tokens.queries, tokens.keys)[0]
     masks = [
         {n for n, a in enumerate(row) if a > sum(row) / len(row)} for row in attention.tolist()
@@ -173,4 +173,4 @@ def test_heads_are_those_that_overlap_least() -> None:
     assert found == min(shares, key=shares.__getitem__) != (0, 1, 2)
     assert len(set(shares.values())) > 5
     assert distinct_heads(vit, frame, objects=9) == tuple(range(6))
-    assert object_tracks(encoder(vit), normalised(frame[None]), heads=found).shape == (1, 3, 24)
+    assert object_tracks(as_encoder(vit), normalised(frame[None]), heads=found).shape == (1, 3, 24)

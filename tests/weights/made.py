@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mixplug.models.dino_head import DINOHead
+from mixplug.models.self_distillation.dino_head import DINOHead
 
 IMAGES = (2, 3, 32, 32)
 

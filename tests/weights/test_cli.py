@@ -10,8 +10,8 @@ from torch import nn
 from typer.testing import CliRunner
 from weights import made
 
-from mixplug.adapters.mm_weights import backbone_of
 from mixplug.cli.weights import app
+from mixplug.from_config.config import backbone_of
 from mixplug.registry import MODELS
 from mixplug.weights import part, read, vit_of
 

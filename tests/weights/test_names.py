@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 from weights import made
 
-from mixplug.models.dino_head import DINOHead
+from mixplug.models.self_distillation.dino_head import DINOHead
 from mixplug.weights import LAYOUTS, layout_of, translate
 from mixplug.weights.names import _TABLES, head_to_dino, head_to_torch
 

@@ -15,7 +15,7 @@ from weights import made
 import mixplug
 from mixplug.cli import app, tools
 from mixplug.data.shipped import shipped_clip
-from mixplug.evaluation.frozen import Frozen
+from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.weights import load_file, vit_of
 
 DECODER = "decoder_wrn10-1_1xb64-20e_digits"

@@ -9,8 +9,8 @@ import timm
 import torch
 from weights import made
 
-from mixplug.models.dora import DoRA
-from mixplug.models.encoder import encoder
+from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.vit.encoder import as_encoder
 from mixplug.weights import keys_of, vit_of
 
 KINDS = {
@@ -53,7 +53,7 @@ def test_of_self_distillation(host, model, tmp_path: Path) -> None:
         found, report = vit_of(path, part)
         torch.testing.assert_close(made.output(found), made.output(source), atol=1e-5, rtol=1e-5)
         assert report.source.startswith(part or "teacher")
-    tokens = encoder(found).tokens(torch.randn(1, 3, 32, 32))
+    tokens = as_encoder(found).tokens(torch.randn(1, 3, 32, 32))
     assert tokens.grid == (4, 4) and tokens.queries.shape == (1, 2, 17, 64)
 
 

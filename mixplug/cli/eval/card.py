@@ -74,7 +74,7 @@ def card(
             require("mixplug eval card")
             from mixplug.evaluation.card import make_card
             from mixplug.evaluation.card.report import write_card
-            from mixplug.evaluation.frozen import best_device
+            from mixplug.evaluation.results import best_device
             from mixplug.weights.vit import TIMM
 
             options = {
@@ -189,9 +189,9 @@ def _of_mm(
     from mixplug.optional import optional
 
     optional("mmpretrain", "mm", "mixplug eval card")
-    from mixplug.adapters import mm_card
-    from mixplug.adapters.mm_embed import read_config
     from mixplug.evaluation.card.checkpoints import expand, names_of
+    from mixplug.from_config import card as mm_card
+    from mixplug.from_config.config import read_config
 
     read = read_config(config_file(config))
     if data is not None or not checkpoints:
@@ -214,8 +214,8 @@ def _of_timm(
     from mixplug.optional import optional
 
     optional("timm", "timm", "mixplug eval card")
-    from mixplug.adapters import timm_card
     from mixplug.evaluation.card.checkpoints import expand, names_of
+    from mixplug.hosts.timm import card as timm_card
     from mixplug.weights.vit import TIMM
 
     if data is None:

@@ -15,7 +15,7 @@ from mixplug.cli.screen import console
 from mixplug.cli.tools import Grid, read_grid
 
 if TYPE_CHECKING:
-    from mixplug.evaluation.davis import DavisResult
+    from mixplug.evaluation.frozen.davis import DavisResult
     from mixplug.functional.vos import Course
     from mixplug.metrics.vos import ObjectScore
 
@@ -54,9 +54,9 @@ def davis(
         for module in ("timm", "torchvision"):
             optional(module, "timm", "mixplug eval davis")
         from mixplug.data.davis import davis_videos
-        from mixplug.evaluation.davis import evaluate_davis
-        from mixplug.evaluation.frozen import Frozen
-        from mixplug.evaluation.label_propagation import Protocol
+        from mixplug.evaluation.frozen.davis import evaluate_davis
+        from mixplug.evaluation.frozen.frozen import Frozen
+        from mixplug.evaluation.frozen.label_propagation import Protocol
 
         videos = davis_videos(root, split)  # before the network, which takes longer
         protocol = Protocol(

@@ -43,8 +43,9 @@ def discovery(
             optional(module, "timm", "mixplug eval discovery")
         optional("scipy", "metric", "mixplug eval discovery")
         from mixplug.data.voc import voc2012
-        from mixplug.evaluation.discovery import discover
-        from mixplug.evaluation.frozen import Frozen, write_results
+        from mixplug.evaluation.frozen.discovery import discover
+        from mixplug.evaluation.frozen.frozen import Frozen
+        from mixplug.evaluation.results import write_results
 
         pictures = out / f"pictures-{boxes}"
         images = voc2012(root, check=not subset)  # before the network, which takes longer

@@ -36,8 +36,9 @@ def knn(
         for module in ("timm", "torchvision"):
             optional(module, "timm", "mixplug eval knn")
         from mixplug.data.image_folders import image_folders
-        from mixplug.evaluation.frozen import Frozen, write_results
-        from mixplug.evaluation.knn import knn as job
+        from mixplug.evaluation.frozen.frozen import Frozen
+        from mixplug.evaluation.frozen.knn import knn as job
+        from mixplug.evaluation.results import write_results
 
         train, val = image_folders(root)  # before the network, which takes longer
         frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)

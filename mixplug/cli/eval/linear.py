@@ -46,9 +46,10 @@ def linear(
             for module in ("timm", "torchvision"):
                 optional(module, "timm", "mixplug eval linear")
             from mixplug.data.image_folders import image_folders
-            from mixplug.evaluation.frozen import Frozen, write_results
-            from mixplug.evaluation.linear import Probe
-            from mixplug.evaluation.linear import linear as job
+            from mixplug.evaluation.frozen.frozen import Frozen
+            from mixplug.evaluation.frozen.linear import Probe
+            from mixplug.evaluation.frozen.linear import linear as job
+            from mixplug.evaluation.results import write_results
 
             probe = Probe(
                 epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,

@@ -12,7 +12,7 @@ import typer
 from mixplug.cli.screen import one_line, progress
 
 if TYPE_CHECKING:
-    from mixplug.evaluation.frozen import Tick
+    from mixplug.evaluation.results import Tick
 
 Checkpoint = Annotated[
     str, typer.Argument(help="of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or timm:NAME")

@@ -52,9 +52,9 @@ def wsol(
         for module in ("scipy.ndimage", "matplotlib"):
             optional(module, "card", "mixplug eval wsol")
         path = config_file(config)
-        from mixplug.adapters.mm_wsol import wsol_of
-        from mixplug.evaluation.frozen import write_results
+        from mixplug.evaluation.results import write_results
         from mixplug.evaluation.wsol import localise
+        from mixplug.from_config.wsol import wsol_of
         from mixplug.viz.localization import figure
 
         changed: dict[str, object] = {"test_dataloader.dataset.check": False} if subset else {}

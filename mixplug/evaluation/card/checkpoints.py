@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixplug.viz.labels import apart
+from mixplug.names import apart
 
 _LAST = "last_checkpoint"  # mmengine's: a file that names another
 _RUN = 2  # parts of a path: the run's folder, and the file in it

@@ -16,7 +16,7 @@ from mixplug.evaluation.card.passes import State, key_of, run
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.store import Store
 from mixplug.evaluation.card.subject import Data, Subject
-from mixplug.evaluation.frozen import Tick, unseen
+from mixplug.evaluation.results import Tick, unseen
 from mixplug.optional import version_of
 
 _PACKAGES = ("mixplug", "torch", "timm", "onedl-mmpretrain", "mmpretrain", "scikit-learn", "numpy")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mixplug.evaluation.card.job import Card
 from mixplug.evaluation.card.lines import Line, lines_of
-from mixplug.evaluation.frozen import write_results
+from mixplug.evaluation.results import write_results
 from mixplug.optional import optional
 
 TITLE = "Reliability card"

@@ -1,0 +1,1 @@
+"""Evaluations of frozen vision transformers: k-NN, linear probe, discovery, DAVIS."""

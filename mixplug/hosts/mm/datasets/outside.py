@@ -1,0 +1,119 @@
+"""mm data sets of images that are of no class: ``mixplug.OODFolder`` and ``mixplug.OODNoise``.
+
+They go beside the test set of a classifier, in a ConcatDataset, for mixplug.OODDetection. Their
+data samples have the meta key ``role='ood'``, by which mixplug's evaluators of reliability know
+them, and ``gt_label=0``, because data preprocessors want one; it means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mixplug.data.noise import Noise
+from mixplug.data.unlabelled import Unlabelled
+from mixplug.hosts.mm.datasets.retrieval import RetrievalDataset
+from mixplug.registry import DATASETS
+
+ORDERS = ("bgr", "rgb")
+
+
+class Outside(RetrievalDataset):
+    """Base of both: images of a data set of torch's, loaded when they are asked for.
+
+    Args:
+        images: (3, H, W) each, RGB, uint8 or in [0, 1].
+        channel_order: 'bgr', as mm's LoadImageFromFile gives them, or 'rgb'.
+        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        **options: of mmengine's BaseDataset.
+
+    Raises:
+        ValueError: another order.
+    """
+
+    def __init__(
+        self, images: Dataset[Tensor], channel_order: str, pipeline: list, **options: object
+    ) -> None:
+        if channel_order not in ORDERS:
+            raise ValueError(
+                f"{type(self).__name__} needs a channel_order in {ORDERS}, got {channel_order!r}."
+            )
+        self.images, self.channel_order = images, channel_order
+        super().__init__("folder", split="test", pipeline=pipeline, role="ood", **options)
+
+    def load_data_list(self) -> list[dict]:
+        """One dict per image."""
+        return [{"number": i, "gt_label": 0, "role": self.role} for i in range(len(self.images))]
+
+    def get_data_info(self, idx: int) -> dict:
+        """That of an example, with its image."""
+        info = super().get_data_info(idx)
+        image = self.images[info["number"]]
+        if image.is_floating_point():
+            image = (image * 255).round().byte()
+        if self.channel_order == "bgr":
+            image = image.flip(0)
+        shape = tuple(image.shape[1:])
+        array = image.permute(1, 2, 0).contiguous().numpy()
+        return {**info, "img": array, "img_shape": shape, "ori_shape": shape}
+
+
+@DATASETS.register_module()
+class OODFolder(Outside):
+    """All images below a folder, flat or nested, in the order of their paths (Tables 3.4, 5.7).
+
+    Args:
+        data_root: the folder.
+        size: side to which images are brought; None leaves that to the pipeline.
+        how: 'crop' or 'resize', see :func:`mixplug.data.unlabelled.fit`.
+        channel_order: 'bgr' where the data preprocessor has ``to_rgb=True``, as for ImageNet, or
+            'rgb' where it has not, as for CIFAR; a wrong one makes images look stranger than
+            they are.
+        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        **options: of mmengine's BaseDataset.
+
+    Raises:
+        ValueError: no such folder, no image in it, or another ``how`` or order.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        size: int | None = None,
+        how: str = "crop",
+        channel_order: str = "bgr",
+        pipeline: list = (),
+        **options: object,
+    ) -> None:
+        super().__init__(Unlabelled(data_root, size, how), channel_order, pipeline, **options)
+
+
+@DATASETS.register_module()
+class OODNoise(Outside):
+    """Noise in the place of images (Table 3.5), see :class:`mixplug.data.noise.Noise`.
+
+    Args:
+        kind: 'uniform' or 'gaussian'.
+        count: number of images.
+        size: (height, width), or one number for both.
+        seed: of all draws.
+        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        **options: of mmengine's BaseDataset.
+
+    Raises:
+        ValueError: see :class:`mixplug.data.noise.Noise`.
+    """
+
+    def __init__(
+        self,
+        kind: str = "uniform",
+        count: int = 10000,
+        size: int | Sequence[int] = 32,
+        seed: int = 0,
+        pipeline: list = (),
+        **options: object,
+    ) -> None:
+        shape = (3, size, size) if isinstance(size, int) else (3, *size)
+        super().__init__(Noise(kind, count, shape, seed), "rgb", pipeline, **options)

@@ -1,0 +1,68 @@
+"""mm evaluator of self-supervised features: ``val_evaluator=dict(type='mixplug.KNNAccuracy')``."""
+
+from __future__ import annotations
+
+from mixplug.functional.neighbors import knn_accuracy, knn_votes
+from mixplug.hosts.mm.evaluation.embeddings import EmbeddingMetric, Rows
+from mixplug.registry import METRICS
+from mixplug.retrieval import search
+
+
+@METRICS.register_module()
+class KNNAccuracy(EmbeddingMetric):
+    """Accuracy of k-nearest-neighbour classification by frozen features, in percent (6.5.3).
+
+    Neighbours of the data samples with the role 'query' are searched for among those with the role
+    'train', by cosine. ``train_cfg=dict(val_interval=n)`` evaluates every n epochs::
+
+        val_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[
+            dict(type='mixplug.RetrievalDataset', name='folder', data_root='labelled/train', ...),
+            dict(type='mixplug.RetrievalDataset', name='folder', data_root='labelled/val',
+                 split='test', ...)]))
+
+    Args:
+        k: neighbours.
+        temperature: of their weights, see :func:`mixplug.functional.knn_votes`; None weighs all
+            alike.
+        backend: of the search, 'auto', 'faiss' or 'torch'.
+        collect_device: mmengine's.
+        prefix: mmengine's.
+        collect_dir: mmengine's.
+
+    Raises:
+        ValueError: k < 1, or a temperature that is not > 0.
+    """
+
+    def __init__(
+        self,
+        k: int = 20,
+        temperature: float | None = 0.07,
+        backend: str = "auto",
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        if k < 1 or (temperature is not None and not temperature > 0):
+            raise ValueError(
+                f"KNNAccuracy needs k >= 1 and temperature > 0 or None, got {k} and {temperature}."
+            )
+        self.k, self.temperature, self.backend = k, temperature, backend
+
+    def compute_metrics(self, results: list[Rows]) -> dict[str, float]:
+        """``knn@k``.
+
+        Raises:
+            ValueError: no query, or fewer than k examples with the role 'train'.
+        """
+        given = self.by_role(results)
+        (queries, labels), (known, classes) = given["query"], given["train"]
+        if len(known) < self.k:
+            raise ValueError(
+                f"KNNAccuracy needs at least k={self.k} examples with the role 'train' beside the "
+                f"queries, got {len(known)}: test with a ConcatDataset of both."
+            )
+        s, ids = search(queries, known, self.k, metric="cosine", backend=self.backend)
+        count = int(max(classes.max(), labels.max())) + 1
+        votes = knn_votes(s, classes[ids], count, self.temperature)
+        return {f"knn@{self.k}": 100 * knn_accuracy(votes, labels)}

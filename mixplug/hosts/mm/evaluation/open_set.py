@@ -1,0 +1,91 @@
+"""Open-domain generalisation in OpenMMLab: ``mixplug.OfficeHome``, ``mixplug.OpenSetAccuracy``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from mixplug.functional.open_set import h_score, open_set_accuracy, spread_thresholds
+from mixplug.registry import METRICS
+
+Row = tuple[float, bool, bool]  # confidence, whether its class is right, whether it is unknown
+
+
+@METRICS.register_module()
+class OpenSetAccuracy(BaseMetric):
+    """Accuracy where some classes were not trained on: labels from the number of scores on.
+
+    In percent, over all examples of a kind:
+
+    - 'known_accuracy': of known classes, top-1, with nothing rejected;
+    - 'h_score': the best harmonic mean of the accuracies of known examples, a rejected one being an
+      error, and of unknown ones, over thresholds on the largest probability;
+    - 'open_accuracy': the best accuracy of all, 'unknown' being a class, over the same thresholds.
+
+    The latter two are there if unknown examples are, and are upper bounds: the threshold is chosen
+    on the test set, as by the authors of the setting.
+
+    Args:
+        thresholds: how many, see :func:`mixplug.functional.open_set.spread_thresholds`.
+        collect_device: mmengine's.
+        prefix: mmengine's.
+        collect_dir: mmengine's.
+
+    Raises:
+        ValueError: fewer than two thresholds.
+    """
+
+    default_prefix = ""
+
+    def __init__(
+        self,
+        thresholds: int = 10,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        if thresholds < 2:
+            raise ValueError(f"OpenSetAccuracy needs thresholds >= 2, got {thresholds}.")
+        self.thresholds = thresholds
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep what counts of every example of a batch.
+
+        Raises:
+            ValueError: data samples without scores or labels.
+        """
+        for sample in data_samples:
+            if "pred_score" not in sample or "gt_label" not in sample:
+                raise ValueError(
+                    f"OpenSetAccuracy needs data samples with pred_score and gt_label, got "
+                    f"{sorted(sample)}."
+                )
+        scores = torch.stack([sample["pred_score"] for sample in data_samples])
+        confidence, called = (part.tolist() for part in scores.max(1))
+        for sample, c, k in zip(data_samples, confidence, called, strict=True):
+            label = int(sample["gt_label"])
+            self.results.append((c, k == label, label >= scores.shape[1]))
+
+    def compute_metrics(self, results: list[Row]) -> dict[str, float]:
+        """See the class.
+
+        Raises:
+            ValueError: no example of a known class.
+        """
+        confidence, correct, unknown = (torch.tensor(row) for row in zip(*results, strict=True))
+        if bool(unknown.all()):
+            raise ValueError(
+                f"OpenSetAccuracy needs examples of known classes, got {len(unknown)} of others."
+            )
+        scores = {"known_accuracy": correct[~unknown].double().mean()}
+        if bool(unknown.any()):
+            at = spread_thresholds(confidence, self.thresholds)
+            known, other = open_set_accuracy(confidence, correct, unknown, at)
+            share = unknown.double().mean()
+            scores["h_score"] = h_score(known, other).max()
+            scores["open_accuracy"] = ((1 - share) * known + share * other).max()
+        return {name: 100 * float(value) for name, value in scores.items()}

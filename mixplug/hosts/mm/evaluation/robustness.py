@@ -1,0 +1,113 @@
+"""mm evaluator of robustness: ``dict(type='mixplug.RobustAccuracy', attack='pgd')``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixplug import distributed as ranks
+from mixplug import sampling
+from mixplug.hosts.mm.evaluation.watch import WatchingMetric, labels_of
+from mixplug.metrics.robustness import ATTACKS, Attack
+from mixplug.registry import METRICS
+
+LOWER_IS_BETTER = tuple(f"{attack}_error" for attack in ATTACKS)
+
+
+@METRICS.register_module()
+class RobustAccuracy(WatchingMetric):
+    """Top-1 error in percent under an attack (Tables 3.3 and 5.4), as 'fgsm_error' and so on.
+
+    Images are attacked in pixel space, [0, 1], through the model's data preprocessor, whatever it
+    normalises and whichever order its channels have; the model runs in float32. An attack costs
+    about three more forward passes per step. Attacked images are not rounded to whole grey levels.
+
+    Args:
+        attack: 'fgsm', 'pgd' or 'apgd', see :mod:`mixplug.functional.attacks`.
+        white: what inputs have where pixels are 1; None is 255, and wants inputs in uint8.
+        seed: of random starts; draws depend on it, the rank, and the number of the example.
+        collect_device: mmengine's.
+        prefix: mmengine's. Two settings of one attack need different ones.
+        collect_dir: mmengine's.
+        **settings: of the attack, such as ``eps`` and ``iters``.
+
+    Raises:
+        ValueError: another attack, or white <= 0.
+        KeyError: a setting that the attack does not have.
+    """
+
+    def __init__(
+        self,
+        attack: str = "fgsm",
+        white: float | None = None,
+        seed: int = 0,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        if white is not None and not white > 0:
+            raise ValueError(f"RobustAccuracy needs white > 0 or None, got {white}.")
+        self.attack, self.white, self.seed = Attack(attack, settings), white, seed
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Attack a batch, and keep which images are classified right all the same.
+
+        Raises:
+            ValueError: see :meth:`pixels` and :func:`mixplug.functional.fgsm`.
+        """
+        labels = torch.tensor(labels_of(type(self).__name__, data_samples))
+        known = labels >= 0
+        right = torch.zeros(len(labels), dtype=torch.bool)
+        if bool(known.any()):
+            _, watch = self.watched
+            pixels = self.pixels(data_batch["inputs"], known)
+            y = labels[known].to(pixels.device)
+            draws = sampling.generators(self.seed, len(self.results), ranks.rank())
+            key = sampling.key(draws.local)
+            with watch.away():
+                attacked = self.attack(self.logits, pixels, y, key)
+                with torch.no_grad():
+                    right[known] = (self.logits(attacked).argmax(1) == y).cpu()
+        self.results += list(zip(right.tolist(), known.tolist(), strict=True))
+
+    def pixels(self, inputs: Any, wanted: Tensor) -> Tensor:
+        """The wanted ones of a batch's images in [0, 1], (B, C, H, W), on the model's device.
+
+        Raises:
+            ValueError: images of different sizes, or neither uint8 nor with ``white``.
+        """
+        images = [image for image, take in zip(inputs, wanted.tolist(), strict=True) if take]
+        if len({image.shape for image in images}) > 1:
+            raise ValueError(
+                "RobustAccuracy needs images of one size: end the pipeline with a CenterCrop."
+            )
+        batch = torch.stack(images).to(next(self.watched[0].parameters()).device)
+        if batch.dtype != torch.uint8 and self.white is None:
+            raise ValueError(
+                f"RobustAccuracy needs inputs in uint8, or to be told by white=255 or white=1 what "
+                f"a white pixel is, got {batch.dtype}. Images are to be normalised by the "
+                f"data_preprocessor, not by the pipeline."
+            )
+        return batch.float() / (self.white or 255)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits (B, K) of pixels (B, C, H, W) in [0, 1]."""
+        model, _ = self.watched
+        given = {"inputs": pixels * (self.white or 255)}
+        return model(model.data_preprocessor(given, False)["inputs"], mode="tensor")
+
+    def compute_metrics(self, results: list[tuple[bool, bool]]) -> dict[str, float]:
+        """See the class.
+
+        Raises:
+            ValueError: no example of a known class.
+        """
+        right = [right for right, known in results if known]
+        if not right:
+            raise ValueError("RobustAccuracy got no image of a known class.")
+        return {f"{self.attack.name}_error": 100 * (1 - sum(right) / len(right))}

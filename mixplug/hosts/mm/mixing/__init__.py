@@ -1,0 +1,1 @@
+"""The key ``mixup`` in models of mmpretrain, mmdet and mmseg."""

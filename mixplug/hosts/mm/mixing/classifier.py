@@ -1,0 +1,158 @@
+"""mmpretrain: image classifiers in stages, their losses term by term, and training with a mixer."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+
+import torch
+from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
+from mmpretrain.models.heads import ClsHead, CSRAClsHead, MultiLabelClsHead
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mixplug import distributed as ranks
+from mixplug import sampling
+from mixplug.blocks import before_last_block
+from mixplug.criterion import Criterion, as_criterion, cross_entropy
+from mixplug.hosts.clock import Clock
+from mixplug.hosts.mm.mixing.criterion import Terms
+from mixplug.hosts.retype import retype
+from mixplug.layouts import Layout
+from mixplug.mixers.base import Mixer
+from mixplug.stages import Stages
+
+
+class MixedLoss:
+    """An ImageClassifier's loss, with a mixer between its parts."""
+
+    mixer: Mixer
+    stages: Stages
+    clock: Clock
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """Losses of the mixed batch, under the names that the plain classifier gives them."""
+        clock = self.clock
+        draws = sampling.generators(clock.seed, clock.step, ranks.rank())
+        y = self.targets(data_samples).to(inputs.device)
+        mixed = self.mixer(self.stages, inputs, y, draws, clock.epoch, clock.step)
+        return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
+
+    def targets(self, data_samples: list[DataSample]) -> Tensor:
+        """Class indices (B,), or rows (B, K) where scores or several labels are given."""
+        if "gt_score" in data_samples[0]:
+            return torch.stack([sample.gt_score for sample in data_samples])
+        if isinstance(self.head, MultiLabelClsHead):
+            rows = torch.zeros(len(data_samples), self.head.num_classes)
+            for row, sample in zip(rows, data_samples, strict=True):
+                row[sample.gt_label.cpu()] = 1
+            return rows
+        return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def train_with(model: nn.Module, mixer: Mixer) -> str:
+    """Let an ImageClassifier train with a mixer. Its parameters and its testing stay as they are.
+
+    It says in words what is mixed.
+
+    Raises:
+        ValueError: another kind of model or head, or one whose batches are mixed already.
+    """
+    if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
+        raise ValueError(
+            f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead or MultiLabelClsHead "
+            f"whose loss is a function of logits and targets alone, got {type(model).__name__} "
+            f"with {type(getattr(model, 'head', None)).__name__}."
+        )
+    if getattr(model.data_preprocessor, "batch_augments", None) is not None:
+        raise ValueError(
+            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch: "
+            "remove one, for instance with model=dict(train_cfg=None)."
+        )
+    criterion_of(model.head.loss_module)
+    classifier = classifier_name(model.head)  # refuses before anything is changed
+    retype(model, MixedLoss)
+    model.mixer, model.clock = mixer, Clock()
+    model.stages = mm_stages(model)
+    mixer.attach(model.stages)
+    return f"what {classifier} classifies"
+
+
+def _plain_loss(head: nn.Module | None) -> bool:
+    """Whether the loss is the loss module on the logits, and these are a layer's output."""
+    return any(
+        isinstance(head, plain)
+        and type(head).loss is plain.loss
+        and type(head)._get_loss is plain._get_loss
+        and not isinstance(head, CSRAClsHead)
+        for plain in (ClsHead, MultiLabelClsHead)
+    )
+
+
+def mm_stages(model: ImageClassifier) -> Stages:
+    """An mmpretrain classifier in stages.
+
+    A dense loss works on the last level of the backbone's output; for a backbone that pools, on
+    what it pools; for a transformer that gives no map, on the tokens after its last block. The map
+    A to be aligned is that before the last block: the block can carry mixed patches to a class
+    token, and in any network alignment directly before average pooling would be in vain.
+
+    Raises:
+        ValueError: the head has no linear layer for its classes.
+    """
+    classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
+    grid = getattr(backbone, "patch_resolution", None)
+    layout = Layout(prefix=getattr(backbone, "num_extra_tokens", 0), grid=grid and tuple(grid))
+    if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
+        last = f"backbone.stages.{len(backbone.stages) - 1}"
+    elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
+        blocks = "layers" if hasattr(backbone, "layers") else "encoder"  # the latter in T2T-ViT
+        last = f"backbone.{blocks}.{len(getattr(backbone, blocks)) - 1}"
+    block = before_last_block(backbone)
+    features = f"backbone.{block}" if block else last
+    return Stages(model, features, classifier, last, layout, partial(_logits, model))
+
+
+def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
+    """Logits (B, K) of the plain forward."""
+    return model.head(model.extract_feat(inputs))
+
+
+def classifier_name(head: nn.Module) -> str:
+    """Name of the last layer of a head that is as wide as the classes."""
+    classes = getattr(head, "num_classes", None)
+    names = [
+        f"head.{name}"
+        for name, module in head.named_modules()
+        if classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+        and classes is not None
+    ]
+    if not names:
+        raise ValueError(
+            f"{type(head).__name__} has no layer with num_classes={classes} outputs to mix before."
+        )
+    return names[-1]
+
+
+def criterion_of(loss: nn.Module) -> Criterion:
+    """A head's loss term by term.
+
+    mm losses average over examples and sum over classes; they give terms by ``reduction_override``.
+    """
+    if "reduction_override" not in inspect.signature(loss.forward).parameters:
+        return as_criterion(loss)
+    return _fused(loss) or Criterion(Terms(loss))
+
+
+def _fused(loss: nn.Module) -> Criterion | None:
+    """The cross-entropies that the fused form can stand in for."""
+    ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
+    if (
+        type(ce).forward is not CrossEntropyLoss.forward
+        or ce.use_sigmoid
+        or ce.class_weight is not None
+    ):
+        return None
+    if isinstance(loss, LabelSmoothLoss):
+        return None if loss.mode == "multi_label" else cross_entropy(loss._eps, loss.loss_weight)
+    return cross_entropy(scale=loss.loss_weight)

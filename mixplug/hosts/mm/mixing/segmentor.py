@@ -1,0 +1,136 @@
+"""mmseg: an EncoderDecoder's pixel classifier, trained on mixed pixel embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss, accuracy
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mixplug.hosts.clock import Clock, plan_within
+from mixplug.hosts.mm.mixing.criterion import softmax_criterion, total_weight, unfit_loss
+from mixplug.hosts.retype import retype
+from mixplug.mixers.base import CLEAN, Mixer
+
+_HOST = "an mmseg segmentor"
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class MixedPixelLoss:
+    """A decode head whose losses are those of pixels mixed over the batch.
+
+    A pixel's embedding is what enters ``conv_seg``, after dropout, resized to the label map as the
+    plain loss resizes logits. Both are the same: ``conv_seg`` is a 1x1 convolution and bilinear
+    weights sum to 1. Hence logits are resized, then mixed. Labels stay as they are: to sample them
+    down to the features' grid would be cheaper, and would take thin objects out of the loss.
+
+    The mixer says how terms are averaged: DenseMultiMix with reduction='global' over all that are
+    not ignored, by default at each pixel, then over the pixels that any image has a label of
+    (5.14). What they weigh in all is what those of the plain loss do, so that mixed and clean
+    batches are of one scale, and with one-hot Λ and reduction='global' of one value; see
+    :func:`mixplug.hosts.mm.mixing.criterion.total_weight`.
+    """
+
+    mixer: Mixer
+    clock: Clock
+
+    def loss_by_feat(
+        self, seg_logits: Tensor, batch_data_samples: list[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """Losses of the mixed pixels and accuracy of the clean ones, under the plain names.
+
+        A pixel that is ignored has weight 0; a sampler's weight counts as it does in the plain
+        loss.
+        """
+        plan = plan_within(self.mixer, self.clock)
+        if plan.branch == CLEAN:
+            return self.plain.loss_by_feat(self, seg_logits, batch_data_samples)
+        labels = self._stack_batch_gt(batch_data_samples)
+        logits = resize(
+            seg_logits, labels.shape[2:], mode="bilinear", align_corners=self.align_corners
+        )
+        weight = (labels != self.ignore_index).squeeze(1).float()
+        if self.sampler is not None:
+            weight = weight * self.sampler.sample(logits, labels)
+        labels = labels.squeeze(1)
+        known = torch.where(labels == self.ignore_index, 0, labels)
+        mixed = self.mixer.mix_positions(
+            logits.flatten(2), known.flatten(1), plan, weight.flatten(1)
+        )
+        own = 1.0 if mixed.weight is None else mixed.weight.sum().clamp(min=_TINY)
+        losses: dict[str, Tensor] = {}
+        for loss in _losses(self):
+            criterion = softmax_criterion(loss)
+            total = total_weight(loss, labels, weight, self.ignore_index)
+            value = mixed.loss(replace(criterion, scale=criterion.scale * total / own))
+            name = loss.loss_name
+            losses[name] = losses[name] + value if name in losses else value
+        losses["acc_seg"] = accuracy(logits, labels, ignore_index=self.ignore_index)
+        return losses
+
+
+def train_with(model: nn.Module, mixer: Mixer) -> str:
+    """Let a segmentor train with a mixer: its decode head, the last one of a cascade.
+
+    Auxiliary heads, and earlier stages of a cascade, stay clean. It says in words what is mixed.
+
+    Raises:
+        ValueError: another kind of segmentor, head, classifier or loss; or a mixer without
+            ``mix_positions``.
+    """
+    head, name = getattr(model, "decode_head", None), "decode_head"
+    if isinstance(head, nn.ModuleList):
+        head, name = head[-1], f"decode_head.{len(head) - 1}"
+    _require(model, head)
+    mixer.require_way("mix_positions", _HOST)
+    model.mixer, model.clock = mixer, Clock()
+    retype(head, MixedPixelLoss)
+    head.mixer, head.clock = mixer, model.clock
+    return f"the input of {name}.conv_seg"
+
+
+def _require(model: nn.Module, head: nn.Module | None) -> None:
+    if not isinstance(model, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
+        raise _unfit(f"{type(model).__name__} with {type(head).__name__}")
+    name, kind = type(head).__name__, type(head)
+    own = kind.loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss)
+    if own or kind.loss_by_feat is not BaseDecodeHead.loss_by_feat:
+        raise _unfit(f"{name}, whose loss is not BaseDecodeHead's")
+    if kind.cls_seg is not BaseDecodeHead.cls_seg:
+        raise _unfit(f"{name}, whose cls_seg is not BaseDecodeHead's")
+    conv = getattr(head, "conv_seg", None)
+    if not _pixelwise(conv):
+        size = getattr(conv, "kernel_size", None)
+        raise _unfit(f"{name} whose conv_seg is {type(conv).__name__} with kernel_size={size}")
+    if head.out_channels < 2:
+        raise _unfit(f"{name} with out_channels={head.out_channels}")
+    for loss in _losses(head):
+        why = unfit_loss(loss, CrossEntropyLoss)
+        if why is not None:
+            raise _unfit(f"{name} whose loss_decode is {why}")
+
+
+def _pixelwise(conv: nn.Module | None) -> bool:
+    linear = isinstance(conv, nn.Conv2d) and type(conv).forward is nn.Conv2d.forward
+    return linear and conv.kernel_size == (1, 1) and conv.groups == 1
+
+
+def _losses(head: nn.Module) -> Sequence[nn.Module]:
+    losses = head.loss_decode
+    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+
+
+def _unfit(found: str) -> ValueError:
+    return ValueError(
+        "The mixup key looks for the pixel classifier of mmseg's EncoderDecoder: decode_head (of a "
+        "cascade, the last), with the loss of BaseDecodeHead, whose conv_seg is a 1x1 convolution "
+        "to two or more classes and whose loss_decode is CrossEntropyLoss with softmax and "
+        f"reduction='mean'. It found {found}."
+    )

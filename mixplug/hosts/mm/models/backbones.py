@@ -1,0 +1,166 @@
+"""mm backbones: the small-image networks of mixplug, and any model of timm.
+
+``backbone=dict(type='mixplug.PreActResNet')``. Weights of the former are named as in
+:mod:`mixplug.models`, so a checkpoint of the timm model loads here once ``fc.*`` is dropped, and
+the other way round once the prefix ``backbone.`` is.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mixplug.hosts.mm.models.pretrained import instead_of_stock
+from mixplug.models.small import vgg_gap
+from mixplug.models.small.preact import PreActTrunk, TrunkSpec
+from mixplug.models.small.preact_resnet import preact_resnet_spec
+from mixplug.models.small.wide_resnet import wide_resnet_spec
+from mixplug.models.vit.timm_names import timm_with
+from mixplug.registry import MODELS
+
+
+class _Backbone(PreActTrunk, BaseModule):
+    """A trunk with mmengine's ``init_cfg``."""
+
+    def __init__(
+        self, spec: TrunkSpec, in_channels: int, stem_stride: int, last_stride: int, init_cfg: Any
+    ) -> None:
+        super().__init__(spec, in_channels, stem_stride, last_stride)
+        # Set afterwards: the trunk does not know mmengine and hands no arguments on.
+        self.init_cfg = instead_of_stock(init_cfg, type(self).__name__)
+        self.num_features = spec.widths[-1]
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Map images (B, in_channels, H, W) to a tuple of the last map A (B, C, h, w)."""
+        return (self.forward_features(x),)
+
+
+@MODELS.register_module()
+class PreActResNet(_Backbone):
+    """Backbone of :class:`mixplug.models.PreActResNet`; 512x4x4 on 32x32 images.
+
+    Args:
+        depth: 18.
+        in_channels: channels of the image.
+        stem_stride: 1, or 2 for 64x64 images.
+        last_stride: 2, or 1 for a map of twice the side.
+        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+            He's.
+    """
+
+    def __init__(
+        self,
+        depth: int = 18,
+        in_channels: int = 3,
+        stem_stride: int = 1,
+        last_stride: int = 2,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(preact_resnet_spec(depth), in_channels, stem_stride, last_stride, init_cfg)
+
+
+@MODELS.register_module()
+class WideResNet(_Backbone):
+    """Backbone of :class:`mixplug.models.WideResNet`; 512x8x8 on 32x32 images.
+
+    Args:
+        depth: 10, 16, 22, 28 or 40.
+        widen_factor: multiple of the widths (16, 32, 64).
+        in_channels: channels of the image.
+        stem_stride: 1, or 2 for 64x64 images.
+        last_stride: 2, or 1 for a map of twice the side.
+        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+            He's.
+    """
+
+    def __init__(
+        self,
+        depth: int = 16,
+        widen_factor: int = 8,
+        in_channels: int = 3,
+        stem_stride: int = 1,
+        last_stride: int = 2,
+        init_cfg: Any = None,
+    ) -> None:
+        spec = wide_resnet_spec(depth, widen_factor)
+        super().__init__(spec, in_channels, stem_stride, last_stride, init_cfg)
+
+
+@MODELS.register_module()
+class TimmBackbone(BaseModule):
+    """A model of timm without its head: ``backbone=dict(type='mixplug.TimmBackbone', ...)``.
+
+    Its last map comes channels first whatever the model: maps of CNNs, channels-last maps as of
+    Swin, and patch tokens without class and register tokens, as of ViT.
+
+    Args:
+        model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. With 'hf-hub:NAME'
+            timm fetches the model's config.
+        pretrained: download weights; without it nothing is downloaded.
+        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+            timm's.
+        **options: of the model, such as ``img_size``.
+
+    Attributes:
+        num_features: C, channels of the map.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: timm knows no such model; it names the nearest.
+    """
+
+    def __init__(
+        self, model_name: str, pretrained: bool = False, init_cfg: Any = None, **options: Any
+    ) -> None:
+        timm = timm_with(model_name, "timm", "TimmBackbone")
+        from mixplug.hosts.timm.stages import map_layout
+
+        super().__init__(instead_of_stock(init_cfg, "TimmBackbone"))
+        self.model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, **options)
+        _drop_head(self.model)
+        self.model.is_init = True  # else mmengine calls init_weights of a ViT, over loaded weights
+        self.num_features: int = self.model.num_features
+        self.layout = map_layout(self.model)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Map images (B, 3, H, W) to a tuple of the last map A (B, C, h, w)."""
+        return (self.layout.map(self.model.forward_features(x)),)
+
+
+def _drop_head(model: nn.Module) -> None:
+    """Take out what follows the map: its parameters would wait for gradients under DDP."""
+    if hasattr(model, "prune_intermediate_layers"):
+        model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+    else:
+        model.reset_classifier(0, "")
+
+
+@MODELS.register_module()
+class VGGGAP(vgg_gap.VGGGAP, BaseModule):
+    """Backbone of :class:`mixplug.models.small.vgg_gap.VGGGAP`; 1024x14x14 on 224x224 images.
+
+    ::
+
+        backbone=dict(
+            type='mixplug.VGGGAP',
+            init_cfg=dict(type='Pretrained', checkpoint='torchvision://vgg16'))
+
+    Weights of ImageNet are named as torchvision's; of its ``classifier`` nothing is loaded, and
+    ``conv6`` is new. AlignMixup aligns the map before ``conv6``: ``features='backbone.features'``.
+
+    Args:
+        width: channels of the last map.
+        init_cfg: mmengine's weight initialisation; None keeps He's.
+    """
+
+    def __init__(self, width: int = 1024, init_cfg: Any = None) -> None:
+        super().__init__(width)
+        # Set afterwards: the network does not know mmengine and hands no arguments on.
+        self.init_cfg = copy.deepcopy(init_cfg)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Map images (B, 3, H, W) to a tuple of the last map (B, width, h, w)."""
+        return (self.forward_features(x),)

@@ -1,0 +1,60 @@
+"""The data preprocessor of self-distillation: views on the device, normalized there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmpretrain.models import ClsDataPreprocessor
+from torch import Tensor
+
+from mixplug.models.self_distillation.distillation import Views
+from mixplug.registry import MODELS
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of R, G and B
+
+
+@MODELS.register_module()
+class ViewsPreprocessor(ClsDataPreprocessor):
+    """Views on the model's device, normalised there; and images as mmpretrain's classifiers do.
+
+    Args:
+        mean: of R, G and B in [0, 255].
+        std: of R, G and B.
+        to_rgb: whether images are BGR; views are RGB always.
+        **options: of mmpretrain's ClsDataPreprocessor, for images.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = _MEAN,
+        std: Sequence[float] = _STD,
+        to_rgb: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(mean=mean, std=std, to_rgb=to_rgb, **options)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """``views``: :class:`mixplug.models.self_distillation.Views` of ``large``, or images.
+
+        Args:
+            data: a batch of B items of views, stacked or in lists, or of images.
+            training: mmengine's.
+        """
+        if "large" not in data:
+            return super().forward(data, training)
+        small = data.get("small")
+        return {
+            "views": Views(
+                self._normalised(data["large"]),
+                None if small is None else self._normalised(small),
+            )
+        }
+
+    def _normalised(self, items: Tensor | Sequence[Tensor]) -> Tensor:
+        """B times (V, T, 3, H, W) uint8 to (V, B, T, 3, H, W) float32."""
+        # a byte per value travels, and what is large is made on the device
+        items = self.cast_data(items)
+        views = items.transpose(0, 1) if isinstance(items, Tensor) else torch.stack(items, 1)
+        return (views.float() - self.mean).div_(self.std)

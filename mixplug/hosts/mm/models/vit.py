@@ -1,0 +1,128 @@
+"""ViTs of timm in mmdet, mmseg and mmpretrain, and how their parts learn.
+
+::
+
+    backbone = dict(
+        type='mixplug.TimmViT', model_name='vit_small_patch16_224', out_indices=(3, 5, 7, 11),
+        init_cfg=dict(type='mixplug.Pretrained', checkpoint='dora.pth', part='teacher'))
+    neck = dict(type='mixplug.ViTPyramid', embed_dim=384)
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from mixplug.hosts.mm.models.pretrained import instead_of_stock
+from mixplug.models.vit import pyramid, timm_vit
+from mixplug.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@MODELS.register_module()
+class TimmViT(timm_vit.TimmViT, BaseModule):
+    """Keys: :class:`mixplug.models.vit.TimmViT`, and mmengine's ``init_cfg``.
+
+    There 'Pretrained' is mixplug's own, see
+    :func:`mixplug.hosts.mm.models.pretrained.instead_of_stock`.
+    """
+
+    def __init__(
+        self, *args: Any, init_cfg: Any = None, pretrained: bool = False, **keys: Any
+    ) -> None:
+        if isinstance(pretrained, str):  # mmseg's old key would have timm's own weights downloaded
+            raise ValueError(
+                f"TimmViT's pretrained is a bool, of timm's own weights, got {pretrained!r}: name "
+                f"a checkpoint by init_cfg=dict(type='mixplug.Pretrained', checkpoint=...)."
+            )
+        super().__init__(*args, pretrained=bool(pretrained), **keys)
+        self.init_cfg = instead_of_stock(init_cfg, "TimmViT")
+
+
+@MODELS.register_module()
+class ViTPyramid(pyramid.ViTPyramid, BaseModule):
+    """:class:`mixplug.models.vit.pyramid.ViTPyramid` with mmcv's norms.
+
+    Args:
+        embed_dim: D.
+        norm_cfg: of the norm between the two deconvolutions.
+        init_cfg: mmengine's.
+    """
+
+    def __init__(
+        self, embed_dim: int = 384, norm_cfg: dict[str, Any] | None = None, init_cfg: Any = None
+    ) -> None:
+        settings = norm_cfg or {"type": "BN"}
+        super().__init__(embed_dim, lambda channels: build_norm_layer(settings, channels)[1])
+        self.init_cfg = copy.deepcopy(init_cfg)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecay(DefaultOptimWrapperConstructor):
+    """Lower rates for earlier layers of the backbone (6.5.3).
+
+        lr_l = lr rate^(L - l),   l = 0 for embeddings, i + 1 for block i, L for what follows
+
+    ::
+
+        optim_wrapper = dict(constructor='mixplug.LayerDecay',
+                             paramwise_cfg=dict(layer_decay_rate=0.75))
+
+    The backbone says the depth of a parameter by ``get_layer_depth``, as mixplug.TimmViT and
+    mmpretrain's transformers do. What else stands in ``paramwise_cfg`` is mmengine's.
+
+    Raises:
+        ValueError: a rate outside (0, 1], or a backbone that does not say depths.
+    """
+
+    def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
+        settings = dict(paramwise_cfg or {})
+        self.rate = settings.pop("layer_decay_rate", None)
+        if self.rate is None or not 0 < self.rate <= 1:
+            raise ValueError(
+                f"mixplug.LayerDecay needs paramwise_cfg=dict(layer_decay_rate=...) in (0, 1], got "
+                f"{self.rate}."
+            )
+        # an empty one would have mmengine take all parameters in one group
+        super().__init__(optim_wrapper_cfg, settings or {"bias_lr_mult": 1.0})
+
+    def add_params(
+        self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **keys: Any
+    ) -> None:
+        """Append one group for every rate and weight decay."""
+        if prefix:  # mmengine's descent into children
+            super().add_params(params, module, prefix=prefix, **keys)
+            return
+        one_each: list[dict[str, Any]] = []
+        super().add_params(one_each, module, prefix=prefix, **keys)
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for group in one_each:
+            (parameter,) = (
+                group["params"] if isinstance(group["params"], list) else [group["params"]]
+            )
+            if not parameter.requires_grad:
+                continue
+            depth, depths = _depth(module, names[id(parameter)])
+            scale = self.rate ** (depths - 1 - depth)
+            settings = {
+                **{k: v for k, v in group.items() if k != "params"},
+                "lr": group.get("lr", self.base_lr) * scale,
+            }
+            key = tuple(sorted(settings.items()))
+            groups.setdefault(key, {"params": [], **settings})["params"].append(parameter)
+        params += groups.values()
+
+
+def _depth(model: nn.Module, name: str) -> tuple[int, int]:
+    backbone = getattr(model, "backbone", None)
+    if not hasattr(backbone, "get_layer_depth"):
+        raise ValueError(
+            f"mixplug.LayerDecay needs a model whose backbone has get_layer_depth, such as "
+            f"mixplug.TimmViT, got {type(model).__name__} with {type(backbone).__name__}."
+        )
+    return backbone.get_layer_depth(name, "backbone.")

@@ -1,0 +1,173 @@
+"""timm: classifiers by name and folders of images, as a reliability card takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from PIL import Image
+from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import mixplug.models.small.timm_entrypoints  # noqa: F401  registers
+from mixplug.data.image_folders import Labelled, labelled
+from mixplug.evaluation.card.checkpoints import facts_of
+from mixplug.evaluation.card.outside import of_files, outside, overlaps
+from mixplug.evaluation.card.settings import Settings
+from mixplug.evaluation.card.subject import Data, Stream, Subject
+from mixplug.evaluation.results import fingerprint, put
+from mixplug.hosts.timm.stages import timm_stages
+from mixplug.hosts.timm.task import LEARNED
+from mixplug.models.vit.timm_names import timm_with
+from mixplug.weights import load, part, read, timm_model
+from mixplug.weights.vit import TIMM
+
+
+def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> Subject:
+    """A classifier of timm by its name.
+
+    Args:
+        model: as in ``timm.create_model``, with a tag for other weights than the default ones.
+        checkpoint: of train.py; its EMA weights if it has such. None takes timm's own weights,
+            from its cache, or from where timm has them.
+        name: of the column.
+        device: where to put it.
+
+    Raises:
+        ValueError: no such model, weights that do not fit it, or a network without a classifier.
+    """
+    if checkpoint is None:
+        network = timm_model(model, pretrained=True, num_classes=None)
+        facts: dict[str, Any] = {"checkpoint": TIMM + model}
+    else:
+        timm_with(model, "timm", "mixplug eval card")
+        found = read(checkpoint)
+        state = {
+            key: value for key, value in part(found).backbone.items() if not key.startswith(LEARNED)
+        }
+        network = timm_model(model, num_classes=_classes_of(model, state))
+        try:
+            load(network, state, min_loaded=1.0, source=checkpoint.name)
+        except ValueError as error:
+            raise ValueError(
+                f"{checkpoint} does not fit {model}: {str(error).splitlines()[-1]}"
+            ) from None
+        facts = {**facts_of(checkpoint, found), "weights": part(found).name}
+    network = put(network, device).eval().requires_grad_(False)
+    colors = resolve_data_config({}, model=network)
+    mean, std = (torch.tensor(colors[key], device=device)[:, None, None] for key in ("mean", "std"))
+    digest = hashlib.sha256(f"{model} {colors} {fingerprint(network)}".encode()).hexdigest()[:16]
+    facts |= {"model": model, "input_size": list(colors["input_size"])}
+    try:
+        stages = timm_stages(network)
+    except ValueError as error:
+        raise ValueError(f"No card can be made of {model}: {error}") from None
+    return Subject(name, stages, partial(_normalised, mean, std), digest, facts)
+
+
+def _normalised(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
+    return (pixels - mean) / std
+
+
+def _classes_of(model: str, state: dict[str, Tensor]) -> int:
+    """How many classes a checkpoint has, by the rows of its classifier.
+
+    Raises:
+        ValueError: it has no classifier.
+    """
+    config = timm.get_pretrained_cfg(model, allow_unregistered=True)
+    head = getattr(config, "classifier", None)
+    heads = [head] if isinstance(head, str) else list(head or ())
+    for one in heads:
+        if f"{one}.weight" in state:
+            return len(state[f"{one}.weight"])
+    raise ValueError(f"The checkpoint has no classifier of {model} ({', '.join(heads) or 'none'}).")
+
+
+class Pixels(Dataset[tuple[Tensor, int]]):
+    """Images (3, H, W) uint8 as timm's evaluation crops them, and labels.
+
+    Args:
+        images: their files and labels.
+        transform: from a PIL image or a tensor to a tensor.
+        indices: which ones; None is all.
+    """
+
+    def __init__(
+        self, images: Labelled, transform: Any, indices: Sequence[int] | None = None
+    ) -> None:
+        self.images, self.transform = images, transform
+        self.indices = range(len(images)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """An image and its label.
+
+        Raises:
+            ValueError: a file that cannot be read.
+        """
+        place = self.indices[index]
+        path = Path(self.images.paths[place])
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")  # of PIL, as timm's own evaluation has it
+            return self.transform(image), int(self.images.labels[place])
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def data_of(subject: Subject, root: Path, settings: Settings) -> Data:
+    """What a card is measured on: ROOT/val/CLASS/ of images, and ROOT/train/CLASS/ for k-NN.
+
+    Without ROOT/val, the classes are the folders of ROOT. Folders that are named as the network's
+    ImageNet classes are (WordNet's ids) may be some of them; else they are all classes of the
+    network, in the order of their names.
+
+    Raises:
+        ValueError: another layout, or folders of which it is not known which classes they are.
+    """
+    has_val = (root / "val").is_dir()
+    images = _numbered(labelled(root / "val" if has_val else root), subject)
+    colors = resolve_data_config({}, model=subject.network)
+    transform = create_transform(**colors, normalize=False)
+    test = Stream("test", Pixels(images, transform), of_files(images.paths, str(colors)))
+    bank = None
+    if has_val and (root / "train").is_dir() and "ood" in settings.parts:
+        bank = _bank(labelled(root / "train"), transform, settings, str(colors))
+    classes = images.classes
+    return Data(test, classes, bank, outside(settings, test), overlaps(settings, classes))
+
+
+def _bank(images: Labelled, transform: Any, settings: Settings, made: str) -> Stream:
+    chosen = settings.bank_of(len(images))
+    files = [images.paths[i] for i in chosen]
+    return Stream("train", Pixels(images, transform, chosen), of_files(files, made))
+
+
+def _numbered(images: Labelled, subject: Subject) -> Labelled:
+    """Labels as the network numbers its classes."""
+    known, classes = _names(subject.network), subject.stages.num_classes
+    if known and set(images.classes) <= set(known):
+        places = torch.tensor([known.index(name) for name in images.classes])
+        return Labelled(images.paths, places[images.labels], known)
+    if len(images.classes) != classes:
+        raise ValueError(
+            f"The data has {len(images.classes):,} classes ({', '.join(images.classes[:3])}, ...) "
+            f"and {subject.name} has {classes:,}: folders need to be all of its classes, or "
+            f"to have the names of ImageNet's (such as n01440764)."
+        )
+    return images
+
+
+def _names(network: nn.Module) -> list[str]:
+    """WordNet's ids of the network's classes; none where it is none of ImageNet's."""
+    subset = infer_imagenet_subset(network)
+    return list(ImageNetInfo(subset).label_names()) if subset else []

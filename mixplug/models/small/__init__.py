@@ -1,0 +1,7 @@
+"""Small convolutional networks of the thesis; to build them by timm, see ``timm_entrypoints``."""
+
+from mixplug.models.small.preact_resnet import PreActResNet, preact_resnet18
+from mixplug.models.small.vgg_gap import VGGGAP
+from mixplug.models.small.wide_resnet import WideResNet, wide_resnet16_8
+
+__all__ = ["VGGGAP", "PreActResNet", "WideResNet", "preact_resnet18", "wide_resnet16_8"]

@@ -1,0 +1,6 @@
+"""A single-object tracker on a frozen vision transformer."""
+
+from mixplug.models.tracking.box_decoder import BoxDecoder
+from mixplug.models.tracking.frozen_tracker import FrozenTracker
+
+__all__ = ["BoxDecoder", "FrozenTracker"]
