@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from mixplug.cli.eval import app
 from mixplug.data.davis import davis_videos, palette, read_labels, write_labels
+from mixplug.evaluation.frozen import davis
 from mixplug.evaluation.frozen.davis import DavisResult, evaluate_davis
-from mixplug.evaluation.frozen.frozen import Frozen, davis
+from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.label_propagation import Protocol
 
 PROTOCOL = Protocol(size=films.HEIGHT)

@@ -14,8 +14,8 @@ from weights.made import timm_vit
 
 from mixplug.cli import app
 from mixplug.data.image_folders import image_folders
-from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen import knn as module
+from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.knn import knn
 from mixplug.models.vit.encoder import as_encoder
 

@@ -13,7 +13,8 @@ from reference.propagation import propagated
 from torch import Tensor
 from weights.made import timm_vit
 
-from mixplug.evaluation.frozen.frozen import Frozen, label_propagation
+from mixplug.evaluation.frozen import label_propagation
+from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.label_propagation import Protocol, patch_labels, segment
 from mixplug.functional.propagation import label_map
 from mixplug.functional.vos import region_similarity

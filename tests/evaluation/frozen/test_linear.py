@@ -19,8 +19,8 @@ from weights.made import timm_vit
 from mixplug.cli import app
 from mixplug.data.image_folders import Crops, image_folders
 from mixplug.data.image_views import as_tensor
-from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen import linear as module
+from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.linear import CHECKPOINT, Probe, linear
 from mixplug.models.vit.encoder import as_encoder
 
