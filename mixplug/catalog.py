@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from mixplug.renamed import current_keys
+
 Target = Callable[..., Any]
 T = TypeVar("T", bound=Target)
 
@@ -126,7 +128,7 @@ def build(
     if "type" not in spec:
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
-    arguments = {**spec, **overrides}
+    arguments = current_keys(target, {**spec, **overrides})
     known = keys_of(target)
     for key in arguments if known and not takes_more(target) else ():
         if key not in known:

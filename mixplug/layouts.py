@@ -60,7 +60,7 @@ class Layout:
         x = _last(output)
         return x[:, : self.prefix] if x.dim() == 3 and self.prefix else None
 
-    def put(self, output: object, a: Tensor, prefix: Tensor | None) -> object:
+    def restore(self, output: object, a: Tensor, prefix: Tensor | None) -> object:
         """``output`` with another map (B', C, H', W') and other prefix tokens (B', P, C)."""
         if _last(output).dim() == 4:
             return _replace(output, a.permute(0, 2, 3, 1) if self.channels_last else a)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def apart(paths: Sequence[Path], parts: int = 1) -> list[str]:
+def distinct(paths: Sequence[Path], parts: int = 1) -> list[str]:
     """Names with as much of the path as makes them differ, and its last ``parts`` at least.
 
     Raises:

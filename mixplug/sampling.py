@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixplug.renamed import renamed_names
+
 _MASK = (1 << 64) - 1
 _ALL_RANKS = -1
-DATA = -3  # purposes of :func:`apart`: which clips and views there are,
+DATA = -3  # purposes of :func:`derive_seed`: which clips and views there are,
 HOST = -4  # and what a host draws by itself, such as dropout; steps count from 0
 
 
@@ -44,7 +46,7 @@ def generators(seed: int, step: int, rank: int = 0) -> Generators:
     return Generators(_keyed(seed, step, _ALL_RANKS), _keyed(seed, step, rank))
 
 
-def apart(seed: int, purpose: int) -> int:
+def derive_seed(seed: int, purpose: int) -> int:
     """A seed of its own for draws that are none of a mixer's or a method's, which have ``seed``.
 
     Args:
@@ -105,7 +107,7 @@ def beta(alpha: float, size: int, source: torch.Generator) -> Tensor:
 
 
 def box(height: int, width: int, area: float, source: torch.Generator) -> tuple[int, int, int, int]:
-    """A rectangle (top, bottom, left, right) of the image's aspect, centred anywhere, clipped.
+    """A rectangle (top, bottom, left, right) of the image's aspect, centered anywhere, clipped.
 
     ``area`` is its share of the image before clipping.
     """
@@ -262,7 +264,7 @@ def concentration_range(alpha: float | Sequence[float]) -> tuple[float, float]:
 
 
 def _keyed(*numbers: int) -> torch.Generator:
-    """A CPU generator whose seed mixes all bits of all numbers (splitmix64's finaliser)."""
+    """A CPU generator whose seed mixes all bits of all numbers (splitmix64's finalizer)."""
     state = 0
     for number in numbers:
         state = (state ^ (number & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
@@ -270,3 +272,6 @@ def _keyed(*numbers: int) -> torch.Generator:
         state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK
         state ^= state >> 31
     return torch.Generator().manual_seed(state >> 1)
+
+
+__getattr__ = renamed_names(__name__, {"apart": derive_seed})

@@ -309,7 +309,7 @@ class Stages:
             prefix = self.layout.prefix_tokens(output)
             if prefix is not None and prefix_edit is not None:
                 prefix = prefix_edit(prefix)
-            return self.layout.put(output, edit(self.layout.map(output)), prefix)
+            return self.layout.restore(output, edit(self.layout.map(output)), prefix)
 
         return edit_output
 

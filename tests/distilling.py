@@ -32,11 +32,11 @@ def views(dtype: torch.dtype = torch.float32, b: int = 2, t: int = 3, m: int = 2
     return Views(torch.randn(2, b, t, 3, 16, 12, dtype=dtype), small)
 
 
-def apart(method: SelfDistillation) -> SelfDistillation:
-    """The same with a teacher that is not the student, and a centre that is not zero."""
+def spread_out(method: SelfDistillation) -> SelfDistillation:
+    """The same with a teacher that is not the student, and a center that is not zero."""
     for parameter in method.teacher.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    method.centre.normal_()
+    method.center.normal_()
     return method
 
 

@@ -14,7 +14,7 @@ _PALETTE = [value for i in range(256) for value in (i, 255 - i, (7 * i) % 256)]
 
 @dataclass(frozen=True)
 class Scene:
-    """An image of VOC: grey levels (H, W), class numbers (H, W), boxes as in the XML."""
+    """An image of VOC: gray levels (H, W), class numbers (H, W), boxes as in the XML."""
 
     levels: np.ndarray
     mask: np.ndarray
@@ -64,14 +64,14 @@ def classes(
 
 
 def noisy(color: Sequence[int], count: int, seed: int, side: int = 40) -> list[np.ndarray]:
-    """Images of one colour and some noise."""
+    """Images of one color and some noise."""
     drawn = np.random.default_rng(seed).integers(-20, 21, (count, side, side, 3))
     return list((np.asarray(color) + drawn).clip(0, 255).astype(np.uint8))
 
 
 def office_home(root: Path, count: int, classes: Sequence[str]) -> Path:
-    """root/DOMAIN/CLASS/00001.jpg and so on, ``count`` each, all of them the same grey image."""
-    first = root / "grey.jpg"
+    """root/DOMAIN/CLASS/00001.jpg and so on, ``count`` each, all of them the same gray image."""
+    first = root / "gray.jpg"
     root.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 10), (128, 128, 128)).save(first)
     for domain in ("Art", "Clipart", "Product", "Real World"):

@@ -17,14 +17,14 @@ def test_channels_first_is_the_map_itself() -> None:
     x = torch.randn(2, 3, 4, 5)
     assert torch.equal(NCHW.map(x), x)
     assert NCHW.prefix_tokens(x) is None
-    assert torch.equal(NCHW.put(x, 2 * x, None), 2 * x)
+    assert torch.equal(NCHW.restore(x, 2 * x, None), 2 * x)
 
 
 def test_channels_last_is_permuted_and_back() -> None:
     x = torch.randn(2, 4, 5, 3)
     a = NHWC.map(x)
     assert a.shape == (2, 3, 4, 5) and torch.equal(a[1, 2], x[1, :, :, 2])
-    assert torch.equal(NHWC.put(x, a, None), x)
+    assert torch.equal(NHWC.restore(x, a, None), x)
 
 
 def test_tokens_fill_a_square_row_by_row() -> None:
@@ -34,7 +34,7 @@ def test_tokens_fill_a_square_row_by_row() -> None:
     for n, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         assert torch.equal(a[:, :, row, column], x[:, 2 + n])
     assert torch.equal(TOKENS.prefix_tokens(x), x[:, :2])
-    assert torch.equal(TOKENS.put(x, a, x[:, :2]), x)
+    assert torch.equal(TOKENS.restore(x, a, x[:, :2]), x)
 
 
 @pytest.mark.parametrize("tokens", [3, 6, 8])
@@ -43,14 +43,14 @@ def test_tokens_that_fill_no_square_are_one_row(tokens: int) -> None:
     a = TOKENS.map(x)
     assert a.shape == (2, 5, 1, tokens)
     assert torch.equal(a[:, :, 0].mT, x[:, 2:])
-    assert torch.equal(TOKENS.put(x, a, x[:, :2]), x)
+    assert torch.equal(TOKENS.restore(x, a, x[:, :2]), x)
 
 
 def test_tokens_without_a_prefix() -> None:
     x = torch.randn(2, 4, 5)
     assert Layout().prefix_tokens(x) is None
     assert torch.equal(Layout().map(x).flatten(2).mT, x)
-    assert torch.equal(Layout().put(x, Layout().map(x), None), x)
+    assert torch.equal(Layout().restore(x, Layout().map(x), None), x)
 
 
 @pytest.mark.parametrize("kind", [tuple, list])
@@ -58,7 +58,7 @@ def test_the_last_of_several_levels_counts(kind: type) -> None:
     first, last = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)
     output = kind([first, last])
     assert NCHW.map(output) is last
-    put = NCHW.put(output, last + 1, None)
+    put = NCHW.restore(output, last + 1, None)
     assert type(put) is kind and put[0] is first and torch.equal(put[1], last + 1)
     assert output[1] is last  # the caller's own list is left alone
 

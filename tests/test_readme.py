@@ -78,7 +78,7 @@ def test_a_vit_from_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     names: dict = {}
     exec(code, names)
     assert int(names["method"].steps) == 2
-    assert bool(names["method"].centre.any())
+    assert bool(names["method"].center.any())
 
 
 def test_every_command_is_one() -> None:

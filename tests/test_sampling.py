@@ -24,12 +24,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def moment_error(values: Tensor, power: int, centre: float, expected: float) -> float:
-    """|mean of (values - centre)^power - expected| in standard errors.
+def moment_error(values: Tensor, power: int, center: float, expected: float) -> float:
+    """|mean of (values - center)^power - expected| in standard errors.
 
     For values in [0, 1] the powers X are in [-1, 1], so Var X <= E X^2 <= E |X|.
     """
-    x = (values.double() - centre) ** power
+    x = (values.double() - center) ** power
     deviation = math.sqrt(float(x.square().mean()) / x.numel())
     return abs(float(x.mean()) - expected) / deviation
 
@@ -88,7 +88,7 @@ def test_every_seed_step_and_rank_has_draws_of_its_own() -> None:
     assert not local & synced
 
 
-def test_draws_of_neighbouring_steps_are_independent() -> None:
+def test_draws_of_neighboring_steps_are_independent() -> None:
     """Lag-one correlation of 4000 first uniforms: standard error 1/sqrt(4000)."""
     sources = (sampling.generators(0, step).local for step in range(4000))
     draws = torch.tensor([float(torch.rand((), generator=source)) for source in sources])
@@ -143,8 +143,8 @@ def test_beta_of_one_is_uniform() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "area"), [(7, 12, 0.3), (6, 6, 0.9), (5, 9, 1.0)])
-def test_boxes_are_centred_anywhere_and_clipped(height: int, width: int, area: float) -> None:
-    """Every pixel is a centre alike; the sides before clipping are floor(side * sqrt(area))."""
+def test_boxes_are_centered_anywhere_and_clipped(height: int, width: int, area: float) -> None:
+    """Every pixel is a center alike; the sides before clipping are floor(side * sqrt(area))."""
     high, wide = math.floor(height * math.sqrt(area)), math.floor(width * math.sqrt(area))
     expected: Counter[tuple[int, ...]] = Counter()
     for row, column in itertools.product(range(height), range(width)):

@@ -156,8 +156,8 @@ def embed(net: ConvNet, a: Tensor) -> Tensor:
     if isinstance(net, ConvHeadNet):
         return torch.stack([channel.sum() / channel.numel() for channel in a])
     pooled = torch.stack([torch.tanh(channel).sum() / channel.numel() for channel in a])
-    centred = pooled - pooled.sum() / 5
-    normal = centred / torch.sqrt((centred * centred).sum() / 5 + net.norm.eps)
+    centered = pooled - pooled.sum() / 5
+    normal = centered / torch.sqrt((centered * centered).sum() / 5 + net.norm.eps)
     return torch.tanh(
         net.hidden.weight @ (normal * net.norm.weight + net.norm.bias) + net.hidden.bias
     )

@@ -31,11 +31,11 @@ def loss_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     def closed() -> None:
         metrix.mixed(embeddings, labels, lam, "pos-neg").backward()
 
-    def materialised() -> None:
+    def materialized() -> None:
         mixed_embeddings_first(embeddings, labels, lam).backward()
 
-    closed(), materialised()
-    seconds = in_turns({"plain": materialised, "closed": closed}, rounds, tick)
+    closed(), materialized()
+    seconds = in_turns({"plain": materialized, "closed": closed}, rounds, tick)
     times = ratio(seconds["plain"], seconds["closed"])
     note = f"{1e3 * min(seconds['closed']):.1f} ms against {1e3 * min(seconds['plain']):.1f} ms"
     yield Row("mixed MultiSimilarity, level embed", times, 10.0, True, "x", note)

@@ -19,7 +19,7 @@ from mixplug.optional import optional
 Tick = Callable[[], None]
 COUNT, WIDTH, CLASSES = 60_000, 512, 11_000  # as many as the test set of SOP
 KS = (1, 10, 100, 1000)
-SMALL = 6_000  # pytorch-metric-learning holds SMALL x SMALL neighbours, labels and masks
+SMALL = 6_000  # pytorch-metric-learning holds SMALL x SMALL neighbors, labels and masks
 # Scores that both libraries have, by their names there and here.
 _SHARED = {
     "precision_at_1": "precision_at_1",
@@ -59,7 +59,7 @@ def measure_search(count: int, rounds: int, threads: int) -> dict[str, list[floa
     """Seconds of ours and of faiss alone in turns, and the bytes that ours grows the process by.
 
     Ours is everything from collected embeddings to four numbers; theirs is one call that searches
-    an index that stands already, for the same 1001 neighbours, the query among them.
+    an index that stands already, for the same 1001 neighbors, the query among them.
     """
     import resource  # no Windows
 
@@ -88,7 +88,7 @@ def measure_search(count: int, rounds: int, threads: int) -> dict[str, list[floa
 def score_rows(rounds: int, count: int, tick: Tick) -> Iterator[Row]:
     """Precision@1, R-precision and MAP@R by AccuracyCalculator, relative to ours.
 
-    Told the number of neighbours that it needs, which ours finds by itself, it waits for the same
+    Told the number of neighbors that it needs, which ours finds by itself, it waits for the same
     search of faiss as ours does, and with NMI for the same clusters: of that nothing is promised.
     """
     where = "pytorch_metric_learning.utils.accuracy_calculator"
@@ -127,14 +127,14 @@ GROUPS = {"retrieval": retrieval_rows}
 
 
 def clustered(count: int, classes: int = CLASSES) -> tuple[Tensor, Tensor]:
-    """Embeddings of length 1 around a centre per class, and their classes, from one seed."""
+    """Embeddings of length 1 around a center per class, and their classes, from one seed."""
     source = torch.Generator().manual_seed(0)
     labels = torch.randint(classes, (count,), generator=source)
     labels[: 2 * classes] = torch.arange(classes).repeat(2)[:count]  # none alone in its class
-    centres = torch.randn(classes, WIDTH, generator=source)
+    centers = torch.randn(classes, WIDTH, generator=source)
     embeddings = torch.randn(count, WIDTH, generator=source)
     for part, own in zip(embeddings.split(1000), labels.split(1000), strict=True):
-        part.mul_(2.5).add_(centres[own])  # in place and in parts: the peak is to be ours
+        part.mul_(2.5).add_(centers[own])  # in place and in parts: the peak is to be ours
         part.copy_(F.normalize(part))
     return embeddings, labels
 

@@ -26,11 +26,11 @@ def retrieval(
     config: Config,
     checkpoint: Checkpoint,
     queries: Annotated[int, typer.Option(min=1, help="how many")] = 8,
-    top: Annotated[int, typer.Option(min=1, help="neighbours of each")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="neighbors of each")] = 5,
     seed: Seed = 0,
     out: Out = _OUT,
 ) -> None:
-    """Show test queries and their nearest neighbours, hits and misses framed; PNG and HTML."""
+    """Show test queries and their nearest neighbors, hits and misses framed; PNG and HTML."""
     _draw("draw_retrieval", config, out, checkpoint, queries, top, seed)
 
 

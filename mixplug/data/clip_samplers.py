@@ -17,7 +17,7 @@ from mixplug import sampling
 
 def generators(seed: int, epoch: int, index: int = 0) -> sampling.Generators:
     """The sources of data: of an epoch, and of one of its items."""
-    return sampling.generators(sampling.apart(seed, sampling.DATA), epoch, index)
+    return sampling.generators(sampling.derive_seed(seed, sampling.DATA), epoch, index)
 
 
 class ClipSampler(Sampler[int]):

@@ -1,4 +1,4 @@
-"""CUB200-2011 as weakly supervised localisation has it: all 200 classes, and a box of each bird.
+"""CUB200-2011 as weakly supervised localization has it: all 200 classes, and a box of each bird.
 
 The split is that of the authors, whose classes train and test alike; for that of metric learning,
 by class, see :mod:`mixplug.data.retrieval`.

@@ -82,14 +82,14 @@ def read_labels(path: Path) -> Tensor:
     """A label map (H, W) uint8: which object every pixel is of, 0 is the background.
 
     Raises:
-        ValueError: no image, or one in colours, which tell no numbers.
+        ValueError: no image, or one in colors, which tell no numbers.
     """
     pillow = optional("PIL.Image", "timm", _WHY)
     try:
         with pillow.open(path) as image:
             if image.mode not in ("P", "L"):
                 raise ValueError(
-                    f"{path} is of mode {image.mode}: label maps need a palette (P) or grey (L)."
+                    f"{path} is of mode {image.mode}: label maps need a palette (P) or gray (L)."
                 )
             data, (width, height) = bytearray(image.tobytes()), image.size
     except OSError as error:
@@ -101,7 +101,7 @@ def write_labels(path: Path, labels: Tensor) -> None:
     """A label map (H, W) in [0, 255], with DAVIS' palette; there is no half a file, ever."""
     pillow = optional("PIL.Image", "timm", "Writing label maps")
     image = pillow.fromarray(labels.to("cpu", torch.uint8).numpy())
-    image.putpalette(palette())  # grey before, now of mode P
+    image.putpalette(palette())  # gray before, now of mode P
     part = path.with_name(f".{path.name}.part")
     image.save(part, format="PNG")
     os.replace(part, path)
@@ -110,7 +110,7 @@ def write_labels(path: Path, labels: Tensor) -> None:
 def palette() -> list[int]:
     """R, G and B of labels 0 to 255, as of Pascal VOC, which DAVIS took over.
 
-    The bits of a label go to red, green and blue in turns, from the lowest, each colour filling
+    The bits of a label go to red, green and blue in turns, from the lowest, each color filling
     from its highest bit.
     """
     return [

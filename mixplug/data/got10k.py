@@ -57,7 +57,7 @@ class TrackingSequence:
     motion_class: str = ""
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether every frame has a box."""
         return len(self.cover) > 0
 

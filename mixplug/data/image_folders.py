@@ -1,4 +1,4 @@
-"""Labelled images as ImageNet has them: train/CLASS/*.JPEG and val/CLASS/*.JPEG."""
+"""Labeled images as ImageNet has them: train/CLASS/*.JPEG and val/CLASS/*.JPEG."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mixplug.data.image_views import as_tensor
 from mixplug.optional import optional
 from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
-RESIZE = 256 / 224  # shorter side to the side of the centre crop
+RESIZE = 256 / 224  # shorter side to the side of the center crop
 _LAYOUT = (
     "It needs train/CLASS/ and val/CLASS/ with images, and the same classes in both. The archive "
     "of ImageNet's validation images has no folders of classes: sort them into such first."
 )
-_WHY = "Labelled images"
+_WHY = "Labeled images"
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """Images of one split, in the order of their classes and names.
 
     Attributes:
@@ -42,7 +42,7 @@ class Labelled:
         return len(self.paths)
 
 
-def image_folders(root: str | Path) -> tuple[Labelled, Labelled]:
+def image_folders(root: str | Path) -> tuple[Labeled, Labeled]:
     """The splits train and val under ``root``.
 
     Raises:
@@ -53,7 +53,7 @@ def image_folders(root: str | Path) -> tuple[Labelled, Labelled]:
     splits = []
     for name in ("train", "val"):
         try:
-            splits.append(labelled(Path(root) / name))
+            splits.append(labeled(Path(root) / name))
         except ValueError as error:
             raise ValueError(f"{root} is no ImageNet-style folder: {error} {_LAYOUT}") from None
     train, val = splits
@@ -66,7 +66,7 @@ def image_folders(root: str | Path) -> tuple[Labelled, Labelled]:
     return train, val
 
 
-def labelled(folder: str | Path) -> Labelled:
+def labeled(folder: str | Path) -> Labeled:
     """The images below ``folder``/CLASS/.
 
     Raises:
@@ -80,7 +80,7 @@ def labelled(folder: str | Path) -> Labelled:
     except OSError as error:  # of a folder, or of a class without an image
         why = str(error).rstrip(". ") if Path(folder).is_dir() else f"there is no {folder}"
         raise ValueError(f"{why}.") from None
-    return Labelled([path for path, _ in rows], torch.tensor([n for _, n in rows]), classes)
+    return Labeled([path for path, _ in rows], torch.tensor([n for _, n in rows]), classes)
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
@@ -93,14 +93,14 @@ class Crops(Dataset[tuple[Tensor, int]]):
         images: the split.
         size: side in pixels.
         augment: a random resized crop, flipped with probability 1/2, as DINO trains its linear
-            classifier; without, the shorter side is resized to size 256 / 224 and the centre taken.
+            classifier; without, the shorter side is resized to size 256 / 224 and the center taken.
         seed: of all draws.
 
     Attributes:
         epoch: set it before a loader is iterated.
     """
 
-    def __init__(self, images: Labelled, size: int, augment: bool = False, seed: int = 0) -> None:
+    def __init__(self, images: Labeled, size: int, augment: bool = False, seed: int = 0) -> None:
         transforms = optional("torchvision.transforms.v2", "timm", _WHY)
         self.images, self.seed, self.epoch, self.augment = images, seed, 0, augment
         steps: list[Any] = (

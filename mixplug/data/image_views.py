@@ -35,7 +35,7 @@ class ImageViews(Dataset[dict[str, Tensor]]):
 
     Args:
         images: a folder, in which and in whose folders all images count; or a data set of PIL
-            images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), RGB or grey, labelled or not.
+            images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), RGB or gray, labeled or not.
         views: a :class:`mixplug.data.multicrop.MultiCrop`, or keys of one.
         seed: of all draws.
 

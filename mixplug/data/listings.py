@@ -84,10 +84,10 @@ def cars(root: Path, split: str) -> Listing:
         meta = root / "cars_annos.mat"
     elif (root / "devkit").is_dir():
         given = "devkit/cars_test_annos_withlabels.mat"
-        labelled = given if (root / given).exists() else Path(given).name  # torchvision's place
+        labeled = given if (root / given).exists() else Path(given).name  # torchvision's place
         parts = [
             (root / "cars_train", "devkit/cars_train_annos.mat", "fname"),
-            (root / "cars_test", labelled, "fname"),
+            (root / "cars_test", labeled, "fname"),
         ]
         meta = root / "devkit" / "cars_meta.mat"
     else:

@@ -14,12 +14,14 @@ from mixplug import sampling
 from mixplug.catalog import build
 from mixplug.data.view import View
 from mixplug.optional import optional
+from mixplug.renamed import renamed_keys
 
 LARGE_VIEWS = 2
 _TRIES = 10  # at a place of the wanted area and ratio within the frame
 _NUMBERS = 12 + 2 * _TRIES  # that are drawn for a view
 
 
+@renamed_keys(grey="gray", solarise="solarize")
 @dataclass(frozen=True, kw_only=True)
 class MultiCrop:
     """Two large views and ``smalls`` small ones of a clip (6.5.2), with DINO's augmentations.
@@ -37,12 +39,12 @@ class MultiCrop:
         ratio: of a view's width to its height in the frame, drawn uniformly in the logarithm.
         flip: probability of swapping left and right.
         jitter: largest change of brightness, contrast and saturation, as shares, and of the hue, as
-            a share of the colour wheel; the four are applied in a random order.
+            a share of the color wheel; the four are applied in a random order.
         jitter_p: probability of jitter.
-        grey: probability of losing colours.
+        gray: probability of losing colors.
         blur: probability of blurring the first large view, the second, and a small one.
         sigma: standard deviation of the blur in pixels, drawn uniformly.
-        solarise: the same for inverting what is 128 or brighter.
+        solarize: the same for inverting what is 128 or brighter.
 
     Raises:
         ValueError: a setting that is not allowed; it says which are.
@@ -57,14 +59,14 @@ class MultiCrop:
     flip: float = 0.5
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     jitter_p: float = 0.8
-    grey: float = 0.2
+    gray: float = 0.2
     blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
     sigma: tuple[float, float] = (0.1, 2.0)
-    solarise: tuple[float, float, float] = (0.0, 0.2, 0.0)
+    solarize: tuple[float, float, float] = (0.0, 0.2, 0.0)
 
     def __post_init__(self) -> None:
         optional("torchvision.transforms.v2.functional", "video", "MultiCrop")  # before any fork
-        shares = (self.flip, self.jitter_p, self.grey, *self.blur, *self.solarise)
+        shares = (self.flip, self.jitter_p, self.gray, *self.blur, *self.solarize)
         scales = (self.large_scale, self.small_scale)
         checks = {
             "large, small >= 1 and smalls >= 0": min(self.large, self.small) >= 1
@@ -73,8 +75,8 @@ class MultiCrop:
             "a ratio with 0 < low <= high": 0 < self.ratio[0] <= self.ratio[1],
             "a sigma with 0 < low <= high": 0 < self.sigma[0] <= self.sigma[1],
             "probabilities in [0, 1]": all(0 <= p <= 1 for p in shares),
-            "three probabilities in blur and in solarise": len(self.blur) == 3
-            and len(self.solarise) == 3,
+            "three probabilities in blur and in solarize": len(self.blur) == 3
+            and len(self.solarize) == 3,
             "four numbers in jitter, in [0, 1], the last in [0, 0.5]": len(self.jitter) == 4
             and all(0 <= j <= 1 for j in self.jitter)
             and self.jitter[3] <= 0.5,
@@ -126,7 +128,7 @@ class MultiCrop:
         # all that any setting needs, so that one setting does not change the draws of another
         order = sampling.permutation(len(self.jitter), draws.local).tolist()
         drawn = sampling.uniform((_NUMBERS,), draws.local).tolist()
-        flip, jitter, grey, blur, sigma, solarise, *factors = drawn[: 6 + len(self.jitter)]
+        flip, jitter, gray, blur, sigma, solarize, *factors = drawn[: 6 + len(self.jitter)]
         scale = self.large_scale if kind < LARGE_VIEWS else self.small_scale
         place = _place(height, width, scale, self.ratio, drawn[6 + len(self.jitter) :])
         return View(
@@ -134,16 +136,16 @@ class MultiCrop:
             size=self.large if kind < LARGE_VIEWS else self.small,
             flip=flip < self.flip,
             jitter=self._factors(order, factors) if jitter < self.jitter_p else (),
-            grey=grey < self.grey,
+            gray=gray < self.gray,
             sigma=_between(*self.sigma, sigma) if blur < self.blur[kind] else 0.0,
-            solarise=solarise < self.solarise[kind],
+            solarize=solarize < self.solarize[kind],
         )
 
     def _factors(self, order: list[int], drawn: list[float]) -> tuple[tuple[str, float], ...]:
         names = ("brightness", "contrast", "saturation", "hue")
-        centres = (1.0, 1.0, 1.0, 0.0)
+        centers = (1.0, 1.0, 1.0, 0.0)
         return tuple(
-            (names[i], centres[i] + self.jitter[i] * (2 * drawn[i] - 1))
+            (names[i], centers[i] + self.jitter[i] * (2 * drawn[i] - 1))
             for i in order
             if self.jitter[i]
         )

@@ -21,7 +21,7 @@ class Noise(Dataset[Tensor]):
     """Images of independent pixels, drawn when they are asked for.
 
     'uniform' is U(0, 1). 'gaussian' is N(0.5, 0.5), 0.5 being the deviation, clamped to [0, 1]:
-    pixels have no other values, and a network that normalises its input would otherwise see what no
+    pixels have no other values, and a network that normalizes its input would otherwise see what no
     file can hold. Of such pixels 16 % are 0 and 16 % are 1. (3.4.4 writes of "test images with
     noise"; it is read as noise alone, as in the works that it follows.)
 

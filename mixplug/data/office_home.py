@@ -1,4 +1,4 @@
-"""Office-Home with the label sets of open-domain generalisation (Table 5.8).
+"""Office-Home with the label sets of open-domain generalization (Table 5.8).
 
 Three domains train, each with classes of its own, and the fourth tests, with classes that some of
 them have and classes that none has. Which, is :data:`CLASSES` and :func:`label_sets`: the official
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixplug.data.unlabelled import plain
+from mixplug.data.unlabeled import plain
 from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")

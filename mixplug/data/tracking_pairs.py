@@ -21,28 +21,30 @@ from mixplug.data.clip_samplers import generators
 from mixplug.data.got10k import GOT10k, TrackingSequence
 from mixplug.functional.box_tokens import clip_boxes
 from mixplug.functional.crops import cut, into_square, square_around
+from mixplug.renamed import renamed_keys
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL has it
+_GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL has it
 
 
+@renamed_keys(grey="gray", centre="center")
 @dataclass(frozen=True)
 class Jitter:
-    """How crops and colours vary.
+    """How crops and colors vary.
 
     Attributes:
-        centre: of a search crop: its centre is within half of ``centre`` times the geometric mean
+        center: of a search crop: its center is within half of ``center`` times the geometric mean
             of the jittered sides, on either axis, uniformly.
         scale: of a search crop: the sides are multiplied by e to the power of ``scale`` times a
             standard normal number each.
         brightness: every crop is multiplied by a uniform number in 1 plus or minus this.
-        grey: chance that all crops of an example are grey.
+        gray: chance that all crops of an example are gray.
         flip: chance that a crop is mirrored, each for itself.
     """
 
-    centre: float = 3.5
+    center: float = 3.5
     scale: float = 0.5
     brightness: float = 0.2
-    grey: float = 0.05
+    gray: float = 0.05
     flip: float = 0.5
 
 
@@ -124,13 +126,13 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
             raise IndexError(f"Keys are epoch * {len(self)} + index >= 0, got {key}.")
         source = generators(self.seed, *divmod(int(key), len(self))).local
         sequence, frames = self.draw(source)
-        grey = bool(sampling.uniform((), source) < self.jitter.grey)
+        gray = bool(sampling.uniform((), source) < self.jitter.gray)
         shown = []
         for frame in frames[:-1]:
             square = square_around(sequence.boxes[frame].tolist(), self.template_factor)
             crop = cut(sequence.read(frame), square, self.size)
-            shown.append(self._coloured(crop, grey, source)[0])
-        search, box = self._search(sequence, frames[-1], grey, source)
+            shown.append(self._colored(crop, gray, source)[0])
+        search, box = self._search(sequence, frames[-1], gray, source)
         return {"template": torch.stack(shown), "search": search, "box": box}
 
     def draw(self, source: torch.Generator) -> tuple[TrackingSequence, list[int]]:
@@ -152,28 +154,28 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
         return sequence, chosen.sort(descending=backwards).values.tolist()
 
     def _search(
-        self, sequence: TrackingSequence, frame: int, grey: bool, source: torch.Generator
+        self, sequence: TrackingSequence, frame: int, gray: bool, source: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """A crop around a jittered box, and the box in it."""
         left, top, width, height = sequence.boxes[frame].tolist()
         stretch = (self.jitter.scale * sampling.normal((2,), source)).exp().tolist()
         wide, high = width * stretch[0], height * stretch[1]
-        reach = self.jitter.centre * math.sqrt(wide * high)
+        reach = self.jitter.center * math.sqrt(wide * high)
         move = [reach * (share - 0.5) for share in sampling.uniform((2,), source).tolist()]
         x, y = left + width / 2 + move[0], top + height / 2 + move[1]
         square = square_around([x - wide / 2, y - high / 2, wide, high], self.search_factor)
-        crop, flipped = self._coloured(cut(sequence.read(frame), square, self.size), grey, source)
+        crop, flipped = self._colored(cut(sequence.read(frame), square, self.size), gray, source)
         box = into_square(sequence.boxes[frame], square)
         if flipped:
             box = torch.stack([1 - box[0] - box[2], *box[1:]])
         return crop, clip_boxes(box).float()
 
-    def _coloured(self, crop: Tensor, grey: bool, source: torch.Generator) -> tuple[Tensor, bool]:
+    def _colored(self, crop: Tensor, gray: bool, source: torch.Generator) -> tuple[Tensor, bool]:
         """A crop in other light, and whether it is mirrored."""
         light, mirror = sampling.uniform((2,), source).tolist()
         values = crop.float() * (1 + self.jitter.brightness * (2 * light - 1))
-        if grey:
-            values = torch.einsum("chw,c->hw", values, torch.tensor(_GREY)).expand_as(values)
+        if gray:
+            values = torch.einsum("chw,c->hw", values, torch.tensor(_GRAY)).expand_as(values)
         flipped = mirror < self.jitter.flip
         values = values.flip(-1) if flipped else values
         return values.round().clamp(0, 255).byte(), flipped

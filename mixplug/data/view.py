@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixplug.optional import optional
 
-_THRESHOLD = 128  # of solarising
+_THRESHOLD = 128  # of solarizing
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class View:
         flip: whether left and right are swapped.
         jitter: (operation, its factor) in order, out of 'brightness', 'contrast', 'saturation' and
             'hue'.
-        grey: whether colours go.
+        gray: whether colors go.
         sigma: standard deviation of the blur in pixels, 0 is none.
-        solarise: whether values of 128 and more are inverted.
+        solarize: whether values of 128 and more are inverted.
     """
 
     top: int
@@ -38,9 +38,9 @@ class View:
     size: int
     flip: bool = False
     jitter: tuple[tuple[str, float], ...] = ()
-    grey: bool = False
+    gray: bool = False
     sigma: float = 0.0
-    solarise: bool = False
+    solarize: bool = False
 
     def __call__(self, clip: Tensor) -> Tensor:
         """(T, 3, H, W) uint8 to (T, 3, size, size) uint8."""
@@ -53,11 +53,11 @@ class View:
             view = ops.horizontal_flip(view)
         for name, factor in self.jitter:
             view = getattr(ops, f"adjust_{name}")(view, factor)
-        if self.grey:
+        if self.gray:
             view = ops.rgb_to_grayscale(view, 3)
         if self.sigma > 0:
             view = blurred(view, self.sigma)
-        if self.solarise:
+        if self.solarize:
             view = torch.where(view < _THRESHOLD, view, 255 - view)
         return view.contiguous()
 

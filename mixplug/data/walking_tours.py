@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mixplug.video.index import VideoIndex
 from mixplug.video.spans import Span, without
 
-LICENCE = "CC-BY"
+LICENSE = "CC-BY"
 PAGE = "https://shashankvkt.github.io/dora"
 WIDTH, HEIGHT, FPS = 3840, 2160, 60.0  # of all of them (6.3.1)
 _MUCH = 0.01  # of a duration or a count, from which on a difference is one

@@ -33,8 +33,8 @@ class Patches(Dataset[Tensor]):
     def __init__(self, count: int) -> None:
         datasets = optional("sklearn.datasets", "demo", "The photographs")
         photographs = [torch.tensor(one) for one in datasets.load_sample_images().images]
-        grey = torch.stack(photographs).float().mean(-1) / 255  # (2, H, W)
-        cells = grey.unfold(1, _SIZE, _SIZE).unfold(2, _SIZE, _SIZE).flatten(0, 2)
+        gray = torch.stack(photographs).float().mean(-1) / 255  # (2, H, W)
+        cells = gray.unfold(1, _SIZE, _SIZE).unfold(2, _SIZE, _SIZE).flatten(0, 2)
         self.patches = cells[:: len(cells) // count][:count, None]
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ def run(folder: Path, out: Path, seed: int, tick: Tick) -> tuple[Card, Data]:
     Raises:
         ValueError: they are not there.
     """
-    settings = Settings(seed=seed, neighbours=10)
+    settings = Settings(seed=seed, neighbors=10)
     test = _stream("test")
     patches = Patches(len(test))
     photographs = Stream("photographs", Unnamed(patches), f"patches {len(patches)}")

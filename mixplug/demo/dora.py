@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mixplug.data.clip_samplers import ClipSampler
 from mixplug.data.clips import VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.models.self_distillation.distillation import Views, normalised
+from mixplug.models.self_distillation.distillation import Views, normalized
 from mixplug.models.self_distillation.dora import DoRA, object_tracks
 from mixplug.models.self_distillation.schedules import cosine
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
@@ -34,9 +34,9 @@ SIZE = {
 MIMETIC = 0.5  # of the identity, in values and in the projection behind them
 OUTPUTS, OBJECTS = 256, 3
 CLIPS, FRAMES, INTERVAL, CROP = 4, 4, 0.2, 224
-# Of a few hundred steps on five scenes nothing would be learned against strong changes of colour,
+# Of a few hundred steps on five scenes nothing would be learned against strong changes of color,
 # and the teacher's differences are small: they are sharpened twice as much as in DINO.
-VIEWS = MultiCrop(large=64, small=32, smalls=4, jitter_p=0.0, grey=0.0, solarise=(0.0, 0.0, 0.0))
+VIEWS = MultiCrop(large=64, small=32, smalls=4, jitter_p=0.0, gray=0.0, solarize=(0.0, 0.0, 0.0))
 TEMPERATURE = 0.02
 RATE, DECAY = (5e-4, 1e-5), (0.996, 1.0)
 SHOWN, SIDE = 8, 128  # frames of the picture, and their height
@@ -51,13 +51,13 @@ class Result:
         loss: L of (6.10).
         teacher_entropy: in nats.
         teacher_kl: from the teacher to the student.
-        centre_norm: of the centre.
+        center_norm: of the center.
     """
 
     loss: list[float] = field(default_factory=list)
     teacher_entropy: list[float] = field(default_factory=list)
     teacher_kl: list[float] = field(default_factory=list)
-    centre_norm: list[float] = field(default_factory=list)
+    center_norm: list[float] = field(default_factory=list)
 
     def ends(self) -> Iterator[tuple[str, float, float]]:
         """Names, and means over the first and the last steps."""
@@ -124,7 +124,7 @@ def train(video: Path, steps: int, seed: int, tick: Callable[[float], None]) -> 
         torch.nn.utils.clip_grad_norm_(parameters, 3.0)
         optimizer.step()
         result.loss.append(float(loss.detach()))
-        for name in ("teacher_entropy", "teacher_kl", "centre_norm"):
+        for name in ("teacher_entropy", "teacher_kl", "center_norm"):
             getattr(result, name).append(float(terms[name]))
         tick(result.loss[-1])
     return result, method.eval()
@@ -167,7 +167,7 @@ def tracks(
     title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
     files = draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
     view = as_encoder(vit)
-    images = normalised(fitted(clip, view.patch, SIDE))
+    images = normalized(fitted(clip, view.patch, SIDE))
     pairs = torch.ones(len(heads), len(heads)).triu(1).bool()
     shares = {
         name: overlaps(object_tracks(view, images, heads=heads, tracker=tracker))[:, pairs]
@@ -183,7 +183,7 @@ def figure(result: Result, path: Path) -> None:
     curves: list[tuple[str, dict[str, list[float]]]] = [
         ("loss (6.10)", {"loss": result.loss}),
         ("nats", {"teacher entropy": result.teacher_entropy, "KL": result.teacher_kl}),
-        ("norm of the centre", {"centre": result.centre_norm}),
+        ("norm of the center", {"center": result.center_norm}),
     ]
     for axis, (label, lines) in zip(axes, curves, strict=True):
         for name, values in lines.items():

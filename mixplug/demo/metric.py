@@ -88,7 +88,7 @@ def train_epoch(run: Run, x: Tensor, y: Tensor, epoch: int) -> None:
     for index in batches(y, run.seed, epoch):
         begin = time.perf_counter()
         maps = run.model.trunk(x[index])
-        loss = run.loss.hosted(
+        loss = run.loss.forward_in_host(
             run.model.head(maps),
             y[index],
             features=(maps, run.model.head),

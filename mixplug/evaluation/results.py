@@ -28,7 +28,7 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def put(network: nn.Module, device: str | torch.device) -> nn.Module:
+def to_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     """A network on a device.
 
     Raises:

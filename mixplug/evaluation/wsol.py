@@ -1,4 +1,4 @@
-"""Weakly supervised localisation with the maps of a classifier (3.4.5, Table 3.7)."""
+"""Weakly supervised localization with the maps of a classifier (3.4.5, Table 3.7)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Batch:
     names: Sequence[str]
 
 
-def localise(
+def localize(
     heat_maps: HeatMaps,
     batches: Iterable[Batch],
     total: int,
@@ -48,7 +48,7 @@ def localise(
     """Find the object of each image with the map of its true class.
 
     The map is resized to the image and scaled to [0, 1], and boxes are around what exceeds a
-    threshold: the box of the largest component at ``threshold`` for top-1 localisation, as in the
+    threshold: the box of the largest component at ``threshold`` for top-1 localization, as in the
     thesis, and at the best of all thresholds for MaxBoxAcc. Where the class is right, the map of
     the true class is that of the predicted one.
 
@@ -56,7 +56,7 @@ def localise(
         heat_maps: of the network, in evaluation mode.
         batches: of all images.
         total: how many images there are.
-        threshold: of top-1 localisation.
+        threshold: of top-1 localization.
         steps: of thresholds that the best is sought among.
         show: how many images are kept for a figure, evenly spread.
         tick: called after every batch.
@@ -72,7 +72,7 @@ def localise(
     wanted = {(2 * i + 1) * total // (2 * show) for i in range(show)}
     images: list[dict[str, Any]] = []
     shown: list[Shown] = []
-    tick(0, total, "localising")
+    tick(0, total, "localizing")
     for batch in batches:
         with torch.no_grad():
             logits, maps = heat_maps(batch.inputs, batch.labels)
@@ -84,7 +84,7 @@ def localise(
                 truths, classes = batch.boxes[i], (int(labels[i]), int(predicted[i]))
                 shown.append(Shown(batch.pixels[i], heat[i], one.box, truths, one.iou, *classes))
             images.append(_told(batch.names[i], one, bool(predicted[i] == labels[i])))
-        tick(len(images), total, "localising")
+        tick(len(images), total, "localizing")
     values = {
         name: value if name.endswith("_threshold") else 100 * value
         for name, value in scores.compute().items()

@@ -22,7 +22,7 @@ from mixplug.evaluation.card.checkpoints import facts_of
 from mixplug.evaluation.card.outside import of_files, outside, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
-from mixplug.evaluation.results import fingerprint, put
+from mixplug.evaluation.results import fingerprint, to_device
 from mixplug.from_config.config import built, load, preprocessor_of
 from mixplug.hosts.mm.mixing.classifier import mm_stages
 
@@ -43,11 +43,11 @@ def subject_of(config: Config, checkpoint: Path, name: str, device: str) -> Subj
             f"{type(model).__name__}."
         )
     found = load(model, checkpoint)
-    model = put(model, device).eval().requires_grad_(False)
+    model = to_device(model, device).eval().requires_grad_(False)
     digest = hashlib.sha256(f"{config.model} {fingerprint(model)}".encode()).hexdigest()[:16]
     facts = {**facts_of(checkpoint, found), "config": str(config.filename)}
-    normalise = partial(_normalised, model)
-    return Subject(name, mm_stages(model), normalise, digest, facts, _trained_on(found))
+    normalize = partial(_normalized, model)
+    return Subject(name, mm_stages(model), normalize, digest, facts, _trained_on(found))
 
 
 def _trained_on(found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def _trained_on(found: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
-def _normalised(model: ImageClassifier, pixels: Tensor) -> Tensor:
+def _normalized(model: ImageClassifier, pixels: Tensor) -> Tensor:
     """Pixels in [0, 1], RGB, as the config's data preprocessor makes them of images."""
     images = 255 * pixels
     if model.data_preprocessor.to_rgb:
@@ -92,7 +92,7 @@ class Pixels(Dataset[tuple[Tensor, int]]):
         image, label = item["inputs"], item["data_samples"].gt_label
         if image.dtype != torch.uint8 or label.numel() != 1:
             raise ValueError(
-                f"A card needs images in uint8, normalised by the data preprocessor, and one label "
+                f"A card needs images in uint8, normalized by the data preprocessor, and one label "
                 f"each; the pipeline gives {image.dtype} and {label.numel()} labels."
             )
         return image.flip(0) if self.bgr and len(image) == 3 else image, int(label)

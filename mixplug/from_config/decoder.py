@@ -46,7 +46,7 @@ class Decoding:
     scope: str
 
     def ready(self, files: Sequence[Path]) -> Tensor:
-        """Pictures (B, C, H, W) as the network takes them: read, fitted and normalised.
+        """Pictures (B, C, H, W) as the network takes them: read, fitted and normalized.
 
         The test pipeline of the config fits them. Where it leaves another size than the decoder
         has, as one that trusts its data does, the shorter edge is resized and the middle cut out.
@@ -64,7 +64,7 @@ class Decoding:
         return result
 
     def shown(self, images: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W) as RGB in [0, 1], (B, H, W, 3)."""
+        """Normalized images (B, C, H, W) as RGB in [0, 1], (B, H, W, 3)."""
         preprocessor: Any = self.stages.model.data_preprocessor
         if hasattr(preprocessor, "mean"):
             images = images * preprocessor.std + preprocessor.mean

@@ -14,7 +14,7 @@ from mixplug import sampling
 from mixplug.from_config.embeddings import Embedded, embeddings_of
 from mixplug.losses.pair import MultiSimilarity
 from mixplug.metrics.positivity import Positivity
-from mixplug.names import apart
+from mixplug.names import distinct
 from mixplug.retrieval.search import search
 from mixplug.viz import embedding, positivity, retrieval
 
@@ -25,7 +25,7 @@ _CLASSES = 10  # of a map, where nothing else is said: more are hard to tell apa
 def draw_retrieval(
     config: Path, checkpoint: Path, queries: int, top: int, seed: int, out: Path, tick: Tick
 ) -> tuple[list[Path], str]:
-    """Queries drawn at random and their nearest neighbours (Figure 4.3), as PNG and HTML.
+    """Queries drawn at random and their nearest neighbors (Figure 4.3), as PNG and HTML.
 
     They are searched for in the gallery if the test set has one, else among all queries.
 
@@ -44,7 +44,7 @@ def draw_retrieval(
     # each query is itself an item, at a place that asked, which ascends, tells
     own = None if len(gallery) else torch.searchsorted(asked, drawn)
     if top > len(items) - (own is not None):
-        raise ValueError(f"{top} neighbours are wanted, but there are only {len(items)} items.")
+        raise ValueError(f"{top} neighbors are wanted, but there are only {len(items)} items.")
     _, ids = search(
         found.embeddings[drawn], found.embeddings[items], top, exclude=own, metric="cosine"
     )
@@ -53,7 +53,7 @@ def draw_retrieval(
         for query, near in zip(drawn.tolist(), items[ids].tolist(), strict=True)
     ]
     hits = sum(sum(row.hits) for row in rows)
-    said = f"{hits} of the {queries * top} neighbours are of the query's class."
+    said = f"{hits} of the {queries * top} neighbors are of the query's class."
     title = f"{queries} queries and their top {top}: {Path(checkpoint).name}"
     files = [out / "retrieval.png", out / "retrieval.html"]
     retrieval.figure(rows, files[0], f"{title}\n{said}")
@@ -94,7 +94,7 @@ def draw_embedding(
     """
     maps: dict[str, Tensor] = {}
     labels, names, method = torch.empty(0), (), ""
-    for name, checkpoint in zip(apart(checkpoints), checkpoints, strict=True):
+    for name, checkpoint in zip(distinct(checkpoints), checkpoints, strict=True):
         found = embeddings_of(config, checkpoint, "test", tick=tick)
         test = found.of("query", "gallery")
         known = found.labels[test]

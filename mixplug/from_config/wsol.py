@@ -1,4 +1,4 @@
-"""The model and the test images of an mm config, for weakly supervised localisation."""
+"""The model and the test images of an mm config, for weakly supervised localization."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import mixplug
 import mixplug.mm  # registers
-from mixplug.evaluation.results import best_device, fingerprint, put
+from mixplug.evaluation.results import best_device, fingerprint, to_device
 from mixplug.evaluation.wsol import Batch
 from mixplug.from_config.config import built, load, ordered, read_config
 from mixplug.from_config.heat_maps import heat_maps_of
@@ -124,7 +124,7 @@ def wsol_of(
 def _model(config: Config, checkpoint: str | Path, device: str | None) -> nn.Module:
     model = built(config)
     load(model, checkpoint)
-    return put(model, device or best_device()).eval()
+    return to_device(model, device or best_device()).eval()
 
 
 def _require_pipeline(dataset: Any) -> None:

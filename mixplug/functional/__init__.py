@@ -28,7 +28,7 @@ from mixplug.functional.distill import (
     kl_divergence,
     local_loss,
     teacher_probabilities,
-    updated_centre,
+    updated_center,
 )
 from mixplug.functional.hull import hull_cross_entropy, multimix
 from mixplug.functional.localization import (
@@ -79,6 +79,7 @@ from mixplug.functional.track import (
     track,
 )
 from mixplug.functional.transport import sinkhorn
+from mixplug.renamed import renamed_names
 
 __all__ = [
     "align",
@@ -144,6 +145,8 @@ __all__ = [
     "top1_localization",
     "track",
     "uniformity",
-    "updated_centre",
+    "updated_center",
     "utilization",
 ]
+
+__getattr__ = renamed_names(__name__, {"updated_centre": updated_center})

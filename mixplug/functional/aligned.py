@@ -42,7 +42,7 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Cost ``m_ij = |a_i - b_j|^2``, summed over channels, not normalised (3.7).
+    """Cost ``m_ij = |a_i - b_j|^2``, summed over channels, not normalized (3.7).
 
     Args:
         a: (B, C, N) columns of N positions.
@@ -55,9 +55,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     with torch.autocast(a.device.type, enabled=False):
         a, b = a.to(dtype), b.to(dtype)
         # The expansion of the square cancels badly far from the origin; distances do not move
-        # with it, so both sets are centred at the mean of the first.
-        centre = a.mean(-1, keepdim=True)
-        a, b = a - centre, b - centre
+        # with it, so both sets are centered at the mean of the first.
+        center = a.mean(-1, keepdim=True)
+        a, b = a - center, b - center
         norms = a.square().sum(1)[:, :, None] + b.square().sum(1)[:, None, :]
         return torch.baddbmm(norms, a.mT, b, alpha=-2).clamp_(min=0)
 
@@ -84,7 +84,7 @@ def align(
         a: A, (B, C, H, W).
         b: A', same shape.
         eps: entropy weight, in the units of the squared distance between features.
-        iters: Sinkhorn iterations; 0 only normalises rows for ``a_aligned``, columns for
+        iters: Sinkhorn iterations; 0 only normalizes rows for ``a_aligned``, columns for
             ``b_aligned`` (Table 3.9), so that both remain convex combinations.
         normalize_cost: divide each cost matrix by its maximum, which makes ``eps`` relative.
             Not in the thesis.

@@ -1,7 +1,7 @@
 """White-box attacks: images near to given ones that a classifier gets wrong.
 
 Letters: B images, C channels, H W pixels, K classes. Images are in pixel space, [0, 1]: the model
-normalises by itself. ε and steps are in the same unit, so 8/255 is eight of 256 grey levels.
+normalizes by itself. ε and steps are in the same unit, so 8/255 is eight of 256 gray levels.
 
 All attacks are untargeted, in the L∞ ball, and climb the cross-entropy of the true class. Its
 gradient is taken in another form: with m the log-sum-exp of the other logits less the true one,
@@ -195,7 +195,7 @@ def _gradient(model: Model, at: Tensor, y: Tensor, top: int) -> Tensor:
     if gradient is None:
         raise ValueError(
             "An attack needs the gradient of the images, but none reaches them: the model is "
-            "quantised, exported without gradients, or detaches its input."
+            "quantized, exported without gradients, or detaches its input."
         )
     return gradient
 
@@ -213,7 +213,7 @@ def _check(who: str, x: Tensor, y: Tensor, eps: float) -> int:
         )
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise ValueError(
-            f"{who} needs images in [0, 1], before normalisation, got values from "
+            f"{who} needs images in [0, 1], before normalization, got values from "
             f"{float(x.min()):g} to {float(x.max()):g}."
         )
     if not eps >= 0:

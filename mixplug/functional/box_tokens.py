@@ -1,7 +1,7 @@
 """Boxes as sequences of tokens, which a decoder reads out one after the other (6.5.3) [0].
 
 A box of a square crop is (x, y, w, h) in shares of its side, and four tokens in [0, bins) stand for
-centre x, centre y, width and height. Letters: B boxes.
+center x, center y, width and height. Letters: B boxes.
 
 - [0]: SeqTrack: Sequence to Sequence Learning for Visual Object Tracking, 2023,
   https://arxiv.org/abs/2304.14394
@@ -29,17 +29,17 @@ def clip_boxes(boxes: Tensor) -> Tensor:
     return torch.cat([low, (high - low).clamp(min=0)], -1)
 
 
-def to_centre(boxes: Tensor) -> Tensor:
-    """(left, top, w, h) to (centre x, centre y, w, h), both (..., 4)."""
+def to_center(boxes: Tensor) -> Tensor:
+    """(left, top, w, h) to (center x, center y, w, h), both (..., 4)."""
     return torch.cat([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], -1)
 
 
 def to_corner(boxes: Tensor) -> Tensor:
-    """(centre x, centre y, w, h) to (left, top, w, h), both (..., 4)."""
+    """(center x, center y, w, h) to (left, top, w, h), both (..., 4)."""
     return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], -1)
 
 
-def quantise(shares: Tensor, bins: int) -> Tensor:
+def quantize(shares: Tensor, bins: int) -> Tensor:
     """The nearest of ``bins`` evenly spaced values, ``round(share * (bins - 1))``.
 
     SeqTrack's code takes the next lower one instead, which is half a bin off on average.
@@ -58,10 +58,10 @@ def quantise(shares: Tensor, bins: int) -> Tensor:
     return (shares.clamp(0, 1) * (bins - 1)).round().long()
 
 
-def dequantise(tokens: Tensor, bins: int) -> Tensor:
+def dequantize(tokens: Tensor, bins: int) -> Tensor:
     """The values of tokens, ``token / (bins - 1)`` in [0, 1], float32.
 
-    They are within half a bin, ``1 / (2 (bins - 1))``, of what was quantised.
+    They are within half a bin, ``1 / (2 (bins - 1))``, of what was quantized.
 
     Raises:
         ValueError: fewer than 2 bins.
@@ -75,17 +75,17 @@ def box_tokens(boxes: Tensor, bins: int) -> Tensor:
 
     Args:
         boxes: (B, 4), left, top, width and height.
-        bins: see :func:`quantise`.
+        bins: see :func:`quantize`.
 
     Returns:
         (B, 4) int64.
     """
-    return quantise(to_centre(clip_boxes(boxes)), bins)
+    return quantize(to_center(clip_boxes(boxes)), bins)
 
 
 def token_boxes(tokens: Tensor, bins: int) -> Tensor:
     """Boxes of tokens (B, 4): left, top, width and height, (B, 4) float32."""
-    return to_corner(dequantise(tokens, bins))
+    return to_corner(dequantize(tokens, bins))
 
 
 def start_token(bins: int) -> int:
@@ -113,10 +113,10 @@ def teacher_forcing(tokens: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     return torch.cat([start, tokens], 1), torch.cat([tokens, end], 1)
 
 
-def centre_window(bins: int, device: torch.device | None = None) -> Tensor:
+def center_window(bins: int, device: torch.device | None = None) -> Tensor:
     """Hann window over the bins, ``sin^2(pi i / (bins - 1))``, (bins,) float32.
 
-    Likelihoods of a centre are multiplied by it: an object is sought where it was.
+    Likelihoods of a center are multiplied by it: an object is sought where it was.
     """
     _require_bins(bins)
     return torch.hann_window(bins, periodic=False, device=device)

@@ -22,7 +22,7 @@ class Square:
 
 
 def square_around(box: Sequence[float], factor: float) -> Square:
-    """The square with the centre of a box and ``factor^2`` times its area.
+    """The square with the center of a box and ``factor^2`` times its area.
 
     Args:
         box: left, top, width and height, in pixels.

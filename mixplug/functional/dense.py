@@ -33,7 +33,7 @@ def attention_map(
         (B, N), float32 or float64 if given, without gradient. Each row sums to 1 or to 0.
 
     Raises:
-        ValueError: an unknown query or normalisation, z not 3-D, or 'cam' without its arguments.
+        ValueError: an unknown query or normalization, z not 3-D, or 'cam' without its arguments.
     """
     if query not in QUERIES or normalize not in NORMALIZE:
         raise ValueError(

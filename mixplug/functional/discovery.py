@@ -1,4 +1,4 @@
-"""Objects that nobody has labelled, found in frozen features, and how well they are found (6.5.3).
+"""Objects that nobody has labeled, found in frozen features, and how well they are found (6.5.3).
 
 Letters: B images, h heads, N patches in a grid of (rows, columns), D width, P predicted and G true
 masks. Boxes are (left, top, right, bottom), of which right and bottom are the first that are
@@ -213,7 +213,7 @@ def best_iou(box: Tensor, truths: Tensor) -> Tensor:
 
 
 def corloc(boxes: Tensor, truths: Sequence[Tensor], threshold: float = 0.5) -> float:
-    """Correct localisation [0]: share of images whose box fits one of the true boxes.
+    """Correct localization [0]: share of images whose box fits one of the true boxes.
 
     A box fits with an intersection over union that is no less than the threshold (6.5.3).
 

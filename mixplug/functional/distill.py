@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.renamed import renamed_keys
 
 
-def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    """Centred and sharpened, ``softmax((x - c) / τ)``: the targets of (6.8) and (6.9).
+@renamed_keys(centre="center")
+def teacher_probabilities(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
+    """Centered and sharpened, ``softmax((x - c) / τ)``: the targets of (6.8) and (6.9).
 
     Args:
         logits: (..., K) of the teacher's head.
-        centre: c, (K,), the running mean of these logits.
+        center: c, (K,), the running mean of these logits.
         temperature: τ > 0, below the student's.
 
     Raises:
@@ -26,7 +28,7 @@ def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) ->
     _require_temperature(temperature, "teacher_probabilities")
     dtype = exact_dtype(logits)
     with torch.autocast(logits.device.type, enabled=False):
-        return ((logits.to(dtype) - centre.to(dtype)) / temperature).softmax(-1)
+        return ((logits.to(dtype) - center.to(dtype)) / temperature).softmax(-1)
 
 
 def cross_entropy(target: Tensor, logits: Tensor, temperature: float = 0.1) -> Tensor:
@@ -135,11 +137,12 @@ def kl_divergence(target: Tensor, logits: Tensor, temperature: float = 0.1) -> T
     return cross_entropy(target, logits, temperature) - entropy(target)
 
 
-def updated_centre(centre: Tensor, mean: Tensor, decay: float = 0.9) -> Tensor:
+@renamed_keys(centre="center")
+def updated_center(center: Tensor, mean: Tensor, decay: float = 0.9) -> Tensor:
     """``c <- decay c + (1 - decay) mean``: decay is the weight of the old value.
 
     Args:
-        centre: c, (K,).
+        center: c, (K,).
         mean: of the teacher's logits over views, frames and processes, (K,).
         decay: in [0, 1].
 
@@ -147,8 +150,8 @@ def updated_centre(centre: Tensor, mean: Tensor, decay: float = 0.9) -> Tensor:
         ValueError: decay outside [0, 1].
     """
     if not 0 <= decay <= 1:
-        raise ValueError(f"updated_centre needs decay in [0, 1], got {decay}.")
-    return decay * centre + (1 - decay) * mean.to(centre.dtype)
+        raise ValueError(f"updated_center needs decay in [0, 1], got {decay}.")
+    return decay * center + (1 - decay) * mean.to(center.dtype)
 
 
 def _require_temperature(temperature: float, who: str) -> None:

@@ -1,6 +1,6 @@
-"""Nearest neighbours, exactly and in blocks.
+"""Nearest neighbors, exactly and in blocks.
 
-Letters: Q queries, N gallery items, D width, k neighbours.
+Letters: Q queries, N gallery items, D width, k neighbors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def nearest(
     Args:
         queries: (Q, D).
         gallery: (N, D).
-        k: neighbours per query, at most N.
+        k: neighbors per query, at most N.
         metric: 'ip' or 'l2'.
         block: queries and gallery items at a time; None takes 1024 queries, and as much gallery as
             makes 256 MiB of scores.
@@ -69,7 +69,7 @@ def nearest(
 
 
 def settle(values: Tensor, ids: Tensor, largest: bool) -> tuple[Tensor, Tensor]:
-    """Order neighbours (Q, k) by distance, and by id where distances are equal."""
+    """Order neighbors (Q, k) by distance, and by id where distances are equal."""
     ids, order = ids.sort(dim=1, stable=True)
     values, by_value = values.gather(1, order).sort(dim=1, stable=True, descending=largest)
     return values, ids.gather(1, by_value)
@@ -80,11 +80,11 @@ def untie(
     ids: Tensor,
     k: int,
     largest: bool,
-    again: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
+    search_all: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
 ) -> tuple[Tensor, Tensor]:
-    """The first k of neighbours sorted by distance, with ties in the order of ids.
+    """The first k of neighbors sorted by distance, with ties in the order of ids.
 
-    A search for the largest values takes any of equal ones. So it is asked for one neighbour more:
+    A search for the largest values takes any of equal ones. So it is asked for one neighbor more:
     where that is at the distance of the k-th, ties were cut, and the row is searched again.
 
     Args:
@@ -92,7 +92,7 @@ def untie(
         ids: of the same shape.
         k: how many are wanted.
         largest: whether large values come first.
-        again: rows (Q',) to their neighbours with ties in order, at least k of them; None leaves
+        search_all: rows (Q',) to their neighbors with ties in order, at least k; None leaves
             ties that were cut.
 
     Returns:
@@ -103,10 +103,10 @@ def untie(
     cut = equal[:, k - 1 :].any(1).nonzero()[:, 0]
     values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
     values[inside], ids[inside] = settle(values[inside], ids[inside], largest)
-    if again is None or not len(cut):
+    if search_all is None or not len(cut):
         return values, ids
     for rows in cut.split(_TIED_ROWS):
-        all_values, all_ids = again(rows)
+        all_values, all_ids = search_all(rows)
         values[rows], ids[rows] = all_values[:, :k], all_ids[:, :k]
     return values, ids
 
@@ -169,8 +169,8 @@ def _padded(t: Tensor) -> Tensor:
 def _top(scores: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
     """Top k of every row, settled."""
 
-    def again(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def search_all(rows: Tensor) -> tuple[Tensor, Tensor]:
         return scores[rows].sort(dim=1, stable=True, descending=largest)
 
     values, ids = scores.topk(min(k + 1, scores.shape[1]), dim=1, largest=largest)
-    return untie(values, ids, k, largest, again)
+    return untie(values, ids, k, largest, search_all)

@@ -1,4 +1,4 @@
-"""Where a classifier looks, as a map and as a box: weakly supervised localisation (3.4.5).
+"""Where a classifier looks, as a map and as a box: weakly supervised localization (3.4.5).
 
 Letters: B images, C channels, h w grid of a map, H W pixels, K classes, T thresholds, n boxes.
 Boxes are (left, top, right, bottom), of which right and bottom are the first that are outside, so
@@ -22,7 +22,7 @@ from torch import Tensor
 from mixplug.functional.precision import exact_dtype
 from mixplug.optional import optional
 
-_WHY = "Weakly supervised localisation"
+_WHY = "Weakly supervised localization"
 OVERLAPS = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
 
 
@@ -200,7 +200,7 @@ def map_overlaps(
 
 
 def top1_localization(right: Tensor, iou: Tensor, least: float = 0.5) -> Tensor:
-    """Top-1 localisation: share of images that are classified and localised right (3.4.5).
+    """Top-1 localization: share of images that are classified and localized right (3.4.5).
 
     Args:
         right: whether the class is, (B,) bool.

@@ -1,7 +1,7 @@
-"""Retrieval scores as functions of the labels of neighbours.
+"""Retrieval scores as functions of the labels of neighbors.
 
-Letters: Q queries, B examples, k neighbours, R items that are relevant to a query.
-Neighbour labels are (Q, k) int64, nearest first, without the query itself; -1 where there is none.
+Letters: Q queries, B examples, k neighbors, R items that are relevant to a query.
+Neighbor labels are (Q, k) int64, nearest first, without the query itself; -1 where there is none.
 All scores are fractions, means over queries.
 """
 
@@ -21,7 +21,7 @@ def recall_at_k(
 ) -> dict[int, float]:
     r"""Recall@K as deep metric learning defines it [0]: is *any* of the K nearest of the class?
 
-        R@K = 1/Q sum_q [ exists i <= K: label of neighbour i of q = label of q ]
+        R@K = 1/Q sum_q [ exists i <= K: label of neighbor i of q = label of q ]
 
     It is not the share of relevant items that are found, which is what others call recall. A query
     without any relevant item counts, as 0.
@@ -50,7 +50,7 @@ def recall_at_k(
 
 
 def precision_at_1(neighbor_labels: Tensor, query_labels: Tensor) -> float:
-    """Share of queries whose nearest neighbour is of their class; equal to Recall@1.
+    """Share of queries whose nearest neighbor is of their class; equal to Recall@1.
 
     Arguments and errors are those of :func:`recall_at_k`.
     """
@@ -58,9 +58,9 @@ def precision_at_1(neighbor_labels: Tensor, query_labels: Tensor) -> float:
 
 
 def r_precision(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor) -> float:
-    r"""R-Precision [0]: the share of a query's first R neighbours that are of its class.
+    r"""R-Precision [0]: the share of a query's first R neighbors that are of its class.
 
-        1/Q sum_q 1/R_q sum_{i <= R_q} [ label of neighbour i = label of q ]
+        1/Q sum_q 1/R_q sum_{i <= R_q} [ label of neighbor i = label of q ]
 
     Queries with R = 0 have no value and are left out of the mean.
 
@@ -79,9 +79,9 @@ def r_precision(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor)
 
 
 def map_at_r(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor) -> float:
-    r"""MAP@R [0]: precision at each hit among the first R neighbours, over R.
+    r"""MAP@R [0]: precision at each hit among the first R neighbors, over R.
 
-        1/Q sum_q 1/R_q sum_{i <= R_q} P_q(i) [ label of neighbour i = label of q ]
+        1/Q sum_q 1/R_q sum_{i <= R_q} P_q(i) [ label of neighbor i = label of q ]
 
     where P_q(i) is the share of hits in the first i. Queries with R = 0 are left out of the mean.
     Arguments, errors and [0] are those of :func:`r_precision`.
@@ -93,7 +93,7 @@ def map_at_r(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor) ->
 
 
 def nmi(labels: Tensor, clusters: Tensor) -> float:
-    """Normalised mutual information of classes and clusters: 2 I(Y; C) / (H(Y) + H(C)), in [0, 1].
+    """Normalized mutual information of classes and clusters: 2 I(Y; C) / (H(Y) + H(C)), in [0, 1].
 
     Args:
         labels: (B,) classes.
@@ -113,7 +113,7 @@ def nmi(labels: Tensor, clusters: Tensor) -> float:
 
 
 def _hits(who: str, neighbor_labels: Tensor, query_labels: Tensor) -> Tensor:
-    """(Q, k) bool: is this neighbour of the query's class?"""
+    """(Q, k) bool: is this neighbor of the query's class?"""
     if (
         neighbor_labels.dim() != 2
         or query_labels.shape != neighbor_labels.shape[:1]
@@ -126,7 +126,7 @@ def _hits(who: str, neighbor_labels: Tensor, query_labels: Tensor) -> Tensor:
     if (query_labels < 0).any():
         raise ValueError(
             f"{who} needs query labels >= 0, got {int(query_labels.min())}: -1 marks a missing "
-            f"neighbour."
+            f"neighbor."
         )
     return neighbor_labels == query_labels[:, None]
 
@@ -154,23 +154,23 @@ def _first_r(
 def _enough(who: str, k: int, hits: Tensor) -> None:
     if k > hits.shape[1]:
         raise ValueError(
-            f"{who} needs {k} neighbours per query, got {hits.shape[1]}: gallery smaller than K."
+            f"{who} needs {k} neighbors per query, got {hits.shape[1]}: gallery smaller than K."
         )
 
 
 def knn_votes(
     similarities: Tensor, neighbor_labels: Tensor, classes: int, temperature: float | None = 0.07
 ) -> Tensor:
-    r"""Votes of the k nearest neighbours, :math:`\sum_i [y_i = c]\, e^{s_i / \tau}`, as in [0].
+    r"""Votes of the k nearest neighbors, :math:`\sum_i [y_i = c]\, e^{s_i / \tau}`, as in [0].
 
     They are divided by the largest of a query's weights, which changes no order and overflows
     nowhere.
 
     Args:
-        similarities: s of the neighbours, cosine as a rule, (Q, k).
+        similarities: s of the neighbors, cosine as a rule, (Q, k).
         neighbor_labels: y, (Q, k) int64 in [0, K).
         classes: K.
-        temperature: τ > 0; None gives each neighbour one vote.
+        temperature: τ > 0; None gives each neighbor one vote.
 
     Returns:
         (Q, K).

@@ -39,7 +39,7 @@ def max_softmax(logits: Tensor) -> Tensor:
 
 
 def max_logit(logits: Tensor) -> Tensor:
-    r"""Maximum logit [0], ``max_c z_c``: confidence that the other classes do not normalise.
+    r"""Maximum logit [0], ``max_c z_c``: confidence that the other classes do not normalize.
 
     Arguments: :func:`max_softmax`.
 

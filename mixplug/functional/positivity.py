@@ -27,7 +27,7 @@ def positivity_threshold(lam: Tensor, beta: float, gamma: float, margin: float) 
 def acts_positive(
     s: Tensor, there: Tensor, lam: Tensor, beta: float, gamma: float, margin: float
 ) -> Tensor:
-    r"""Pos(a, v): whether minimising the mixed loss (4.13) makes a and v more similar (4.3.6).
+    r"""Pos(a, v): whether minimizing the mixed loss (4.13) makes a and v more similar (4.3.6).
 
     .. math::
         \partial \tilde\ell_{MS}(a) / \partial s(a, v) \le 0

@@ -159,7 +159,7 @@ def intrusion_distance(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Te
     dtype, block = exact_dtype(mixed), max(1, _PAIRS // len(clean))
     with torch.autocast(mixed.device.type, enabled=False):
         z = clean.to(dtype)
-        centre = z.mean(0)  # distances stay, and cancel less digits
+        center = z.mean(0)  # distances stay, and cancel less digits
         total, count = z.new_zeros(()), z.new_zeros(())
         for part, weight in zip(mixed.split(block), weights.split(block), strict=True):
             rows = part.to(dtype)
@@ -167,7 +167,7 @@ def intrusion_distance(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Te
             inside.index_add_(1, classes, (weight > 0).int())
             taken = (inside > 0)[:, classes]  # (rows, B): of a class in the mixture
             with torch.no_grad():
-                squares = _squared(rows - centre, z - centre).masked_fill(taken, torch.inf)
+                squares = _squared(rows - center, z - center).masked_fill(taken, torch.inf)
                 ids = squares.argmin(1)
             there = ~taken.all(1)
             distance = (rows - z[ids]).square().sum(1)

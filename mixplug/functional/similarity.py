@@ -33,7 +33,7 @@ def mixed_similarity(
         second_square: |x'|².
         between: ⟨x, x'⟩.
         lam: λ, the weight of x.
-        normalize: whether the mixed embedding is ℓ2-normalised again.
+        normalize: whether the mixed embedding is ℓ2-normalized again.
     """
     other = 1 - lam
     s = lam * to_first + other * to_second

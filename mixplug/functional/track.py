@@ -167,7 +167,7 @@ def object_masks(
 ) -> Tensor:
     """Masks of objects in pixels: :func:`patch_masks`, each patch's value at all its pixels (6.7).
 
-    Nearest neighbour for both kinds: a pixel is masked as the patch that the network sees it in.
+    Nearest neighbor for both kinds: a pixel is masked as the patch that the network sees it in.
 
     Args:
         attention: T or T', (B, k, N).

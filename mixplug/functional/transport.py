@@ -23,17 +23,17 @@ def sinkhorn(
 
         P = argmin <P, cost> - eps H(P)   subject to   P 1 = 1/N,  P^T 1 = 1/M        (3.8)-(3.9)
 
-    One iteration normalises the rows and then the columns, from P = exp(-cost / eps). The first is
+    One iteration normalizes the rows and then the columns, from P = exp(-cost / eps). The first is
     made in the log domain, for any range of costs. After it every row holds at least 1/(N M) of
     the mass, since no column can be scaled by less than 1/M; likewise every column from then on.
     An entry hence grows by at most N M per iteration, and the iterations may go on as products of
-    matrix and vector on the plan itself, re-centred every log(range) / log(N M) of them, without
+    matrix and vector on the plan itself, re-centered every log(range) / log(N M) of them, without
     an underflow that a later iteration would miss.
 
     Args:
         cost: (..., N, M), any device. float64 is computed as such, all else in float32.
         eps: entropy weight in the units of ``cost``; a large one gives the uniform plan.
-        iters: number of iterations, no stop that depends on data. 0 normalises ``axis`` once
+        iters: number of iterations, no stop that depends on data. 0 normalizes ``axis`` once
             (row 4 of Table 3.9, "similar to cross-attention").
         axis: 'row' or 'column', used only by ``iters=0``.
         tol: stop as soon as every row sum is within ``tol`` of 1/N. Costs a host sync for each
@@ -60,11 +60,11 @@ def sinkhorn(
     with torch.autocast(cost.device.type, enabled=False):
         log_kernel = cost.to(exact_dtype(cost)) / -eps
         if iters == 0:
-            return _normalise_once(log_kernel, axis)
+            return _normalize_once(log_kernel, axis)
         return _iterate(log_kernel, iters, tol)
 
 
-def _normalise_once(log_kernel: Tensor, axis: str) -> Tensor:
+def _normalize_once(log_kernel: Tensor, axis: str) -> Tensor:
     dim = -1 if axis == "row" else -2
     return torch.softmax(log_kernel, dim) / log_kernel.shape[-1 if axis == "column" else -2]
 

@@ -22,10 +22,10 @@ class MetricLoss(nn.Module):
     """Base of metric losses: ``loss(embeddings, labels)``, a scalar.
 
     The sum over an anchor's pairs, the mean over anchors (4.10); similarity is the inner product of
-    ℓ2-normalised embeddings.
+    ℓ2-normalized embeddings.
 
     Args:
-        normalize: whether embeddings (and proxies) are ℓ2-normalised first.
+        normalize: whether embeddings (and proxies) are ℓ2-normalized first.
     """
 
     def __init__(self, normalize: bool = True) -> None:
@@ -49,7 +49,7 @@ class MetricLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def hosted(
+    def forward_in_host(
         self,
         embeddings: Tensor,
         labels: Tensor,
@@ -80,7 +80,7 @@ class MetricLoss(nn.Module):
             raise ValueError(f"{self.name} needs {key} {allowed}, got {value!r}.")
 
     def prepare(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch, checked; embeddings in float32 (float64 if given), ℓ2-normalised.
+        """The batch, checked; embeddings in float32 (float64 if given), ℓ2-normalized.
 
         Raises:
             ValueError: shapes, labels that are not integers, a non-finite or a zero embedding.

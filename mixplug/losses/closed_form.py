@@ -34,7 +34,7 @@ def similarities(
         relation: anchors and points.
         pairs: of points, M(a).
         lam: λ, a number or (A, F, S).
-        renormalize: whether mixed embeddings are ℓ2-normalised.
+        renormalize: whether mixed embeddings are ℓ2-normalized.
     """
     points = relation.points
     to_points, square = inner(relation.anchors, points), points.square().sum(1)

@@ -52,7 +52,7 @@ class IMix(MixingLoss):
         clean: c, weight of the clean loss, >= 0.
         hardest: k, how many of the nearest negatives of an example are mixed with it; a number, or
             a dict of numbers by level. None is 3 for 'input' and all for the others.
-        renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
+        renormalize: whether mixed embeddings are ℓ2-normalized again, where the loss normalizes.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or whose anchors are proxies, or a setting

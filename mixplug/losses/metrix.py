@@ -43,7 +43,7 @@ class Metrix(MixingLoss):
 
     - 'embed': embeddings, one for every anchor and pair, by closed forms on the Gram matrix;
     - 'feature': maps before pooling, one for every pair of examples (all anchors share it); where
-      pooling is the average and all that follows linear, as 'embed', of the unnormalised ones;
+      pooling is the average and all that follows linear, as 'embed', of the unnormalized ones;
     - 'input': examples, of the k hardest negatives of every anchor with the anchor, or with one of
       its positives, so that at most k·B more are embedded ('pos-pos': every pair of a class, (m-1)
       B / 2 and each with itself; 'neg-neg': k² B at most), all at once: in chunks batch norm would
@@ -63,7 +63,7 @@ class Metrix(MixingLoss):
         w: weight of the mixed loss, >= 0.
         hardest: k, how many of the nearest negatives of an anchor are mixed; a number, or a dict of
             numbers by level. None is 3 for 'input' and all for the others.
-        renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
+        renormalize: whether mixed embeddings are ℓ2-normalized again, where the loss normalizes.
         chunk: how many anchors ('embed') or mixed maps or examples are in memory at a time, the
             others are computed again in the backward pass. None goes by their size: half as many
             similarities as there are clean ones, 2²⁴ elements of mixed maps. At 'feature' the mixed

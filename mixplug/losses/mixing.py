@@ -29,7 +29,7 @@ class MixingLoss(MetricLoss):
     Args:
         loss: a loss of form (4.3), its config or its name; also one of another package that is of
             this form, see :func:`as_pair_loss`.
-        renormalize: whether what is mixed is ℓ2-normalised again, where the loss normalises.
+        renormalize: whether what is mixed is ℓ2-normalized again, where the loss normalizes.
     """
 
     loss: PairLoss
@@ -63,7 +63,7 @@ class MixingLoss(MetricLoss):
         """
         raise NotImplementedError
 
-    def hosted(
+    def forward_in_host(
         self,
         embeddings: Tensor,
         labels: Tensor,
@@ -122,10 +122,10 @@ def local_draws(generators: Generators | None, device: torch.device) -> torch.Ge
 
 
 def linear(source: Source, renormalize: bool) -> Tensor | None:
-    """Embeddings (B, D) before normalisation, whose mixtures are those of the mixed maps.
+    """Embeddings (B, D) before normalization, whose mixtures are those of the mixed maps.
 
     None where there are no such: average pooling and a linear layer commute with mixing, what else
-    a function from maps to embeddings may hold does not, such as a normalisation that
+    a function from maps to embeddings may hold does not, such as a normalization that
     ``renormalize`` does not repeat.
     """
     function: Any = source[1]
@@ -150,7 +150,7 @@ def embed_mixed(
         first: indices (V,) of what is mixed.
         second: and with what.
         lam: λ (V,), the weight of the first.
-        renormalize: whether embeddings are ℓ2-normalised.
+        renormalize: whether embeddings are ℓ2-normalized.
         chunk: how many are mixed at a time, the others being recomputed in the backward pass; None
             goes by their size.
 

@@ -47,7 +47,7 @@ class MoCHi(MixingLoss):
         synthetic: how many of the pairs are drawn, uniformly with replacement, for an anchor: a
             number, or a dict of numbers by pairs; None is all of M(a), once each.
         alpha: λ ~ Beta(α, α), halved for 'anc-neg'; 1 is the uniform distribution.
-        renormalize: whether mixed embeddings are ℓ2-normalised again, where the loss normalises.
+        renormalize: whether mixed embeddings are ℓ2-normalized again, where the loss normalizes.
 
     Raises:
         ValueError: a loss that is not of form (4.3), or a setting that is not allowed.

@@ -16,7 +16,7 @@ class Contrastive(PairLoss):
     Args:
         margin: m, similarity up to which negatives are left alone.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalised first.
+        normalize: whether embeddings are ℓ2-normalized first.
     """
 
     def __init__(self, margin: float = 0.5, reduction: str = "sum", normalize: bool = True) -> None:
@@ -30,7 +30,7 @@ class LiftedStructure(PairLoss):
     Args:
         margin: m.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalised first.
+        normalize: whether embeddings are ℓ2-normalized first.
     """
 
     def __init__(self, margin: float = 1.0, reduction: str = "sum", normalize: bool = True) -> None:
@@ -57,7 +57,7 @@ class BinomialDeviance(_TwoSided):
         beta, gamma: scales of positives and negatives.
         margin: m.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalised first.
+        normalize: whether embeddings are ℓ2-normalized first.
     """
 
     row = "BinomialDeviance"
@@ -85,7 +85,7 @@ class MultiSimilarity(_TwoSided):
         beta, gamma: scales of positives and negatives.
         margin: m.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalised first.
+        normalize: whether embeddings are ℓ2-normalized first.
     """
 
     row = "MultiSimilarity"
@@ -107,7 +107,7 @@ class NCA(PairLoss):
 
     Args:
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalised first.
+        normalize: whether embeddings are ℓ2-normalized first.
     """
 
     def __init__(self, reduction: str = "sum", normalize: bool = True) -> None:

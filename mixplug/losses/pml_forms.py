@@ -23,7 +23,7 @@ class Scale:
     Attributes:
         slope: c.
         level: of a margin m, in units of the distance, the similarity.
-        normalize: whether it normalises embeddings.
+        normalize: whether it normalizes embeddings.
     """
 
     slope: float
@@ -44,7 +44,7 @@ def _scale(loss: Any) -> Scale:
         f"PML's {type(loss).__name__} measures by {name}(p={distance.p}, power={distance.power}, "
         f"normalize_embeddings={distance.normalize_embeddings}), but a loss of form (4.3) is a "
         f"function of inner products. Give it distance=CosineSimilarity(), and its margins in "
-        f"units of similarity; DotProductSimilarity and LpDistance(power=2) of normalised "
+        f"units of similarity; DotProductSimilarity and LpDistance(power=2) of normalized "
         f"embeddings will do too."
     )
 

@@ -18,14 +18,14 @@ VARIANTS = ("published", "thesis")
 
 
 class ProxyLoss(PairLoss):
-    """Base of losses that hold ``proxies`` (num_classes, dim), He-initialised.
+    """Base of losses that hold ``proxies`` (num_classes, dim), He-initialized.
 
     Args:
         form: τ, σ and ρ.
         num_classes: K, of the training set.
         dim: D, of the embedding.
         reduction: as in :class:`PairLoss`.
-        normalize: whether embeddings and proxies are ℓ2-normalised first.
+        normalize: whether embeddings and proxies are ℓ2-normalized first.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class ProxyAnchor(ProxiesAreAnchors):
         variant: 'published', or 'thesis', which is Table 4.1: multi-similarity's form (terms over
             β and γ, the margin the same in both), averaged over all proxies.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings and proxies are ℓ2-normalised first.
+        normalize: whether embeddings and proxies are ℓ2-normalized first.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class ProxyNCA(ExamplesAreAnchors):
         num_classes: K, of the training set.
         dim: D, of the embedding.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings and proxies are ℓ2-normalised first.
+        normalize: whether embeddings and proxies are ℓ2-normalized first.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class ProxyNCAPlusPlus(ExamplesAreAnchors):
         dim: D, of the embedding.
         temperature: T; 1/9 as its authors.
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings and proxies are ℓ2-normalised first.
+        normalize: whether embeddings and proxies are ℓ2-normalized first.
     """
 
     def __init__(

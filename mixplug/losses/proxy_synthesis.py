@@ -30,7 +30,7 @@ class ProxySynthesis(MixingLoss):
         \tilde x = \lambda x_i + (1 - \lambda) x_j, \qquad
         \tilde p = \lambda p_{y_i} + (1 - \lambda) p_{y_j}
 
-    are ℓ2-normalised and are the one example and the proxy of a class of their own. All μB of them
+    are ℓ2-normalized and are the one example and the proxy of a class of their own. All μB of them
     are appended to batch and proxies, and the loss is that of the larger batch: synthetic and clean
     ones are anchors, positives and negatives of each other, and labels are not interpolated.
 
@@ -43,7 +43,7 @@ class ProxySynthesis(MixingLoss):
         alpha: α > 0.
         mu: μ > 0, how many synthetic examples there are for each in the batch; where it is no
             integer, the first of the batch have one more.
-        renormalize: whether synthetic embeddings and proxies are ℓ2-normalised again.
+        renormalize: whether synthetic embeddings and proxies are ℓ2-normalized again.
 
     Raises:
         ValueError: a loss without proxies, or a setting that is not allowed.

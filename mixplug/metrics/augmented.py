@@ -15,7 +15,7 @@ def mixed_embeddings(
 ) -> Tensor:
     """Every embedding mixed with one of another class, once per epoch.
 
-    With λ ~ Beta(α, α) as in training (4.4.2), λ weighing the embedding itself; ℓ2-normalised
+    With λ ~ Beta(α, α) as in training (4.4.2), λ weighing the embedding itself; ℓ2-normalized
     before and after, as Metrix does. It is embeddings that are mixed, whatever the level that was
     trained with: only they are left at this point.
 

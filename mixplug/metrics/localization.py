@@ -1,4 +1,4 @@
-"""Weakly supervised localisation of a whole test set, image by image."""
+"""Weakly supervised localization of a whole test set, image by image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mixplug.functional.localization import (
 )
 
 STEPS = 100  # of thresholds from 0 on; at 1 nothing is left of any map
-FIXED = 0.15  # threshold of top-1 localisation (3.4.5)
-_LEAST = 0.5  # overlap of top-1 localisation and of MaxBoxAcc
+FIXED = 0.15  # threshold of top-1 localization (3.4.5)
+_LEAST = 0.5  # overlap of top-1 localization and of MaxBoxAcc
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Localization:
     """Streams maps; holds two overlaps for each image and threshold, and no map.
 
     Args:
-        threshold: of top-1 localisation.
+        threshold: of top-1 localization.
         steps: T, how many thresholds 0, 1/T, ..., 1 - 1/T the best one is sought among. The code of
             Choe et al. has 1000 of them.
 

@@ -29,7 +29,7 @@ class Positivity:
     Attributes:
         grid: values of λ in [0, 1], the weight of the positive.
         loss: whose β, γ and m are taken.
-        renormalize: whether mixed embeddings are ℓ2-normalised again.
+        renormalize: whether mixed embeddings are ℓ2-normalized again.
     """
 
     grid: Sequence[float] = GRID

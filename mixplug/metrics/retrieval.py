@@ -13,8 +13,8 @@ from mixplug.functional.representation import utilization
 from mixplug.metrics.scores import NAMES, OF_EMBEDDINGS, OF_NEIGHBORS, Found
 from mixplug.retrieval.search import METRICS, Index
 
-Labelled = tuple[Tensor, Tensor]
-_BLOCK = 4096  # queries whose neighbours are held at a time
+Labeled = tuple[Tensor, Tensor]
+_BLOCK = 4096  # queries whose neighbors are held at a time
 
 
 @register("RecallAtK", kind="metric", reference="thesis 4.4.1", hosts=("mm", "torch"))
@@ -22,7 +22,7 @@ _BLOCK = 4096  # queries whose neighbours are held at a time
 class RetrievalMetrics:
     """Collects embeddings and labels; scores them as retrieval does.
 
-    Neighbours are searched once, as many as the largest K and the largest class (R) need, 4096
+    Neighbors are searched once, as many as the largest K and the largest class (R) need, 4096
     queries at a time, so that memory does not grow with Q x k. R is about ten in product data, and
     hundreds where classes are few: the search then takes longer, and 'map_at_r' and 'r_precision'
     may be left out. 'nmi' clusters into as many clusters as there are classes, which with
@@ -38,7 +38,7 @@ class RetrievalMetrics:
         seed: of the clusters that 'nmi' needs.
         metric: 'cosine', which brings all embeddings to length 1 first, or 'l2' or 'ip' as they
             are.
-        device: where neighbours are searched, 'cpu', 'cuda' or 'cuda:1'; None takes this process'
+        device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes this process'
             GPU if torch sees one, else the CPU. Embeddings stay on the CPU: the gallery moves once,
             queries as they are searched. All else is computed on the CPU.
     """
@@ -50,7 +50,7 @@ class RetrievalMetrics:
     seed: int = 0
     metric: str = "cosine"
     device: str | None = None
-    _kept: list[Labelled] = field(default_factory=list, init=False, repr=False)
+    _kept: list[Labeled] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.scores if name not in NAMES]
@@ -68,7 +68,7 @@ class RetrievalMetrics:
             ValueError: shapes do not fit each other or what came before, or negative labels.
         """
         width = self._kept[0][0].shape[1] if self._kept else None
-        self._kept.append(_labelled("update", embeddings, labels, width))
+        self._kept.append(_labeled("update", embeddings, labels, width))
 
     def reset(self) -> None:
         """Forget all."""
@@ -76,7 +76,7 @@ class RetrievalMetrics:
 
     def compute(
         self,
-        gallery: Labelled | None = None,
+        gallery: Labeled | None = None,
         train: Tensor | None = None,
         mixed: Tensor | None = None,
     ) -> dict[str, float]:
@@ -85,7 +85,7 @@ class RetrievalMetrics:
         Args:
             gallery: embeddings (N, D) and classes (N,) to search instead, as In-Shop has them;
                 nothing is left out then. None searches what was added, each query left out by its
-                own id. The scores that know no neighbours are those of the queries.
+                own id. The scores that know no neighbors are those of the queries.
             train: training embeddings X, for 'utilization': u(Q, X) of (4.25).
             mixed: mixed training embeddings, for 'utilization_mixed': u(Q, X and mixed).
 
@@ -115,7 +115,7 @@ class RetrievalMetrics:
                 results["utilization_mixed"] = float(utilization(queries, known))
         return results
 
-    def _queries(self) -> Labelled:
+    def _queries(self) -> Labeled:
         if not self._kept:
             raise ValueError("RetrievalMetrics has nothing to score: call update first.")
         if len(self._kept) > 1:  # from now on one batch, so that there are no two copies
@@ -124,7 +124,7 @@ class RetrievalMetrics:
         return self._kept[0]
 
     def _of_neighbors(
-        self, queries: Tensor, labels: Tensor, gallery: Labelled | None
+        self, queries: Tensor, labels: Tensor, gallery: Labeled | None
     ) -> dict[str, float]:
         """Means over all queries of what is found in blocks."""
         wanted = {name: OF_NEIGHBORS[name] for name in self.scores if name in OF_NEIGHBORS}
@@ -132,7 +132,7 @@ class RetrievalMetrics:
             return {}
         items, classes = queries, labels
         if gallery is not None:
-            items, classes = _labelled("compute", *gallery, queries.shape[1])
+            items, classes = _labeled("compute", *gallery, queries.shape[1])
             items = METRICS[self.metric][0](items)
         relevant = _relevant(labels, classes) - int(gallery is None)
         sizes = max(self.ks, default=1), int(relevant.max())
@@ -158,7 +158,7 @@ class RetrievalMetrics:
         k: int,
         among_themselves: bool,
     ) -> Iterator[Found]:
-        """Neighbours of 4096 queries at a time."""
+        """Neighbors of 4096 queries at a time."""
         metric = METRICS[self.metric][1]  # of what is prepared already
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         index = Index(self.index, metric, self.backend).build(items.to(device))
@@ -170,7 +170,7 @@ class RetrievalMetrics:
             yield Found(padded[ids.cpu()], labels[rows], relevant[rows])
 
 
-def _labelled(who: str, embeddings: Tensor, labels: Tensor, width: int | None) -> Labelled:
+def _labeled(who: str, embeddings: Tensor, labels: Tensor, width: int | None) -> Labeled:
     """On the CPU, in float32 and int64."""
     if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Retrieval scores by name: those of neighbours, and those of embeddings alone."""
+"""Retrieval scores by name: those of neighbors, and those of embeddings alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixplug.retrieval.clusters import kmeans_clusters
 
 @dataclass(frozen=True)
 class Found:
-    """Neighbours of some queries: labels (Q, k), labels of the queries (Q,), and R (Q,)."""
+    """Neighbors of some queries: labels (Q, k), labels of the queries (Q,), and R (Q,)."""
 
     neighbors: Tensor
     labels: Tensor
@@ -52,7 +52,7 @@ def _uniformity(embeddings: Tensor, labels: Tensor, seed: int) -> dict[str, floa
     return {"uniformity": float(uniformity(embeddings))}
 
 
-# Scores of neighbours: the function, how many neighbours it needs of the largest K and the largest
+# Scores of neighbors: the function, how many neighbors it needs of the largest K and the largest
 # R, and which queries it is a mean over.
 OF_NEIGHBORS: dict[
     str,

@@ -55,7 +55,7 @@ class AlignMixup(PairMixer):
         per_example: one λ per example; False is one per batch.
         align: align maps; False mixes them as they are (Table 3.8, "unaligned").
         eps: entropy weight, in the units of squared distances.
-        iters: Sinkhorn iterations; 0 normalises once (Table 3.9).
+        iters: Sinkhorn iterations; 0 normalizes once (Table 3.9).
         tol: stop Sinkhorn early; not in the thesis.
         normalize_cost: divide costs by their maximum; not in the thesis.
         features: name of the module whose map is A; None is where the host's stages have it, in
@@ -120,7 +120,7 @@ class AlignMixup(PairMixer):
         assert self.decoder is not None and self.image_shape is not None  # checked at the start
         return _DECODERS[self.decoder](embed_dim, self.image_shape, self.decoder_width)
 
-    def points(self) -> Sequence[str]:
+    def edited_modules(self) -> Sequence[str]:
         """The named modules."""
         named = [mode.removesuffix("'") for mode in self.modes if mode not in _LEVELS]
         return [*named, *([self.features] if self.features else [])]

@@ -14,6 +14,7 @@ from mixplug import sampling
 from mixplug.catalog import KINDS, entries
 from mixplug.functional.aligned import mix
 from mixplug.mixed import HullMixed, Mixed, clean
+from mixplug.renamed import warn
 from mixplug.stages import Stages
 
 CLEAN = "clean"
@@ -59,7 +60,7 @@ class Mixer:
     """Base of all mixers; fields of a subclass are its config keys.
 
     A subclass gives :meth:`sample` and :meth:`apply`, and, if it learns or mixes at named layers,
-    :meth:`build_module` and :meth:`points`.
+    :meth:`build_module` and :meth:`edited_modules`.
 
     A host whose model classifies many things in an image runs that model itself. It asks the mixer
     for a plan by :meth:`sample_within` and then, for what it has classified, by :meth:`mix_rows`
@@ -153,8 +154,12 @@ class Mixer:
         """What the mixer learns itself, for embeddings of width ``embed_dim``."""
         raise NotImplementedError
 
-    def points(self) -> Sequence[str]:
+    def edited_modules(self) -> Sequence[str]:
         """Names of the model's modules at which it mixes, beside features and embedding."""
+        if hasattr(self, "points"):
+            warn(f"{self.name}.points", "Mixer.edited_modules")
+            names: Sequence[str] = self.points()
+            return names
         return ()
 
     def attach(self, stages: Stages) -> None:
@@ -162,7 +167,7 @@ class Mixer:
 
         To be called before the optimizer is built and before DDP or compile wrap the model.
         """
-        for name in self.points():
+        for name in self.edited_modules():
             stages.require(name)
         if self.learns:
             like = next(stages.model.parameters())

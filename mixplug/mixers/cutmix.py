@@ -18,7 +18,7 @@ from mixplug.mixers.pairwise import PairMixer
 class CutMix(PairMixer):
     """CutMix [0]: x' inside a rectangle, x outside; targets mixed by the share of the area.
 
-    λ weighs x: it is drawn from Beta(α, α), the rectangle has an area of 1 - λ, centred anywhere
+    λ weighs x: it is drawn from Beta(α, α), the rectangle has an area of 1 - λ, centered anywhere
     and clipped to the image, and λ is then the share that really is x's. One rectangle per batch.
 
     - [0]: CutMix, 2019, https://arxiv.org/abs/1905.04899

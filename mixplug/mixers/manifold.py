@@ -41,6 +41,6 @@ class ManifoldMixup(PairMixer):
         """Every layer alike."""
         return dict.fromkeys(self.layers, 1.0)
 
-    def points(self) -> Sequence[str]:
+    def edited_modules(self) -> Sequence[str]:
         """The named layers."""
         return [name for name in self.layers if name not in _LEVELS]

@@ -54,7 +54,7 @@ class MetricMixing(Mixer):
         out = self._probe(stages, x)
         cpu = torch.device("cpu")
         draws = sampling.Generators(sampling.generator(plan.synced, cpu), plan.generator(cpu))
-        loss = self._loss(stages).hosted(
+        loss = self._loss(stages).forward_in_host(
             out.embedding,
             _classes(y),
             features=_features(stages, out.embedding),

@@ -74,7 +74,7 @@ class MultiMix(Mixer):
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
 
-    def points(self) -> tuple[str, ...]:
+    def edited_modules(self) -> tuple[str, ...]:
         """The named layer."""
         return (self.layer,) if self.layer else ()
 

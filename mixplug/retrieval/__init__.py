@@ -1,4 +1,4 @@
-"""Search for nearest neighbours: by faiss, or exactly by torch in blocks."""
+"""Search for nearest neighbors: by faiss, or exactly by torch in blocks."""
 
 from mixplug.retrieval.clusters import kmeans_clusters
 from mixplug.retrieval.memory import memory_estimate

@@ -13,12 +13,12 @@ from mixplug.retrieval.faiss_library import array, has_faiss, load_faiss, thread
 def kmeans_clusters(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
     """Clusters (B,) int64 of k-means: 20 iterations of faiss if it is installed, else scikit-learn.
 
-    The two draw their first centres differently, so their clusters differ.
+    The two draw their first centers differently, so their clusters differ.
 
     Args:
         embeddings: (B, D).
         k: clusters, at most B.
-        seed: of the first centres.
+        seed: of the first centers.
 
     Raises:
         ValueError: NaN, or k is not between 1 and B.

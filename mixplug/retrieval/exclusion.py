@@ -1,6 +1,6 @@
 """The one item that a query is not to find, mostly itself.
 
-One neighbour more than asked for is found, and one is taken out. Letters: Q queries, k neighbours.
+One neighbor more than asked for is found, and one is taken out. Letters: Q queries, k neighbors.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def check_exclude(exclude: Tensor | None, queries: int, gallery: int | None) -> int:
-    """How many neighbours more must be found: 1 if anything is left out.
+    """How many neighbors more must be found: 1 if anything is left out.
 
     Args:
         exclude: (Q,) ids, -1 for none; or None.
@@ -43,7 +43,7 @@ def check_k(k: int, gallery: int, extra: int) -> None:
 
 
 def without(values: Tensor, ids: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One neighbour less: the own id, or the last one where that is not among them. In place.
+    """One neighbor less: the own id, or the last one where that is not among them. In place.
 
     Args:
         values: (Q, k + 1) distances.

@@ -58,7 +58,7 @@ def array(t: Tensor) -> Any:
 
 @functools.cache
 def gpu_faiss_works() -> bool:
-    """Whether faiss finds known neighbours on a GPU; asked once per process.
+    """Whether faiss finds known neighbors on a GPU; asked once per process.
 
     It is asked in a process of its own, since faiss aborts where its wheel has no kernels for the
     GPU at hand.

@@ -22,7 +22,7 @@ def memory_estimate(queries: int, gallery: int, width: int, k: int) -> int:
         queries: Q.
         gallery: N.
         width: D.
-        k: neighbours per query.
+        k: neighbors per query.
     """
     return 4 * (gallery + queries) * width + 12 * queries * k + _SCRATCH + 48 * BLOCK * k
 

@@ -1,9 +1,9 @@
-"""Nearest neighbours by faiss, or exactly by torch in blocks; the query is left out by its id.
+"""Nearest neighbors by faiss, or exactly by torch in blocks; the query is left out by its id.
 
-Letters: Q queries, N gallery items, D width, k neighbours. Distances are similarities, largest
+Letters: Q queries, N gallery items, D width, k neighbors. Distances are similarities, largest
 first, for 'ip' and 'cosine', and squared Euclidean distances, smallest first, for 'l2'.
 
-Order of ties: equal distances come by ascending id. One neighbour more than asked for is searched
+Order of ties: equal distances come by ascending id. One neighbor more than asked for is searched
 to see whether k cuts through a tie; such queries are searched again by torch, which looks at all
 items. What is equal is what the backend computes in float32: between backends, and between faiss'
 own ways for few and for many queries, distances differ in their last digits. The approximate
@@ -65,7 +65,7 @@ def search(
     Args:
         queries: (Q, D), CPU or GPU; compared in float32.
         gallery: (N, D).
-        k: neighbours per query.
+        k: neighbors per query.
         exclude: (Q,) int64, the id of the item to leave out per query, -1 for none; arange(Q) where
             the queries are the gallery.
         backend: 'faiss', 'torch', or 'auto': faiss if it is installed, on a GPU only if it passes

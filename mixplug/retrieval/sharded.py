@@ -1,6 +1,6 @@
 """Search over a gallery whose parts lie on the ranks of torch.distributed.
 
-Letters: Q queries, n items of a shard, D width, k neighbours.
+Letters: Q queries, n items of a shard, D width, k neighbors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Share(NamedTuple):
     items: int
     widths: set[int]
     offset: int | None  # of the ids, as asked for
-    extra: int  # neighbours more, since some are left out
+    extra: int  # neighbors more, since some are left out
 
 
 def sharded_search(
@@ -53,7 +53,7 @@ def sharded_search(
     Args:
         queries: (Q, D), the same on all ranks; or, with ``queries_sharded``, each rank's own.
         gallery_shard: (n, D); n may differ between ranks and be 0.
-        k: neighbours per query.
+        k: neighbors per query.
         offset: id of the shard's first item; None numbers the shards in the order of ranks.
         exclude: (Q,) ids over the whole gallery, -1 for none.
         queries_sharded: whether queries and results are each rank's own.
@@ -104,7 +104,7 @@ def _prepared(
 
 
 def _agree(shares: Sequence[_Share], k: int, queries_sharded: bool) -> tuple[list[int], int]:
-    """Offsets of all shards, and how many neighbours more are needed; the same on all ranks."""
+    """Offsets of all shards, and how many neighbors more are needed; the same on all ranks."""
     for rank, share in enumerate(shares):
         if share.problem is not None:
             raise ValueError(f"sharded_search on rank {rank}: {share.problem}")

@@ -1,6 +1,6 @@
-"""What holds a gallery and finds neighbours in it: torch's tensor, or an index of faiss.
+"""What holds a gallery and finds neighbors in it: torch's tensor, or an index of faiss.
 
-A store takes embeddings as they are to be compared, by 'ip' or 'l2'; finds k neighbours, ties in
+A store takes embeddings as they are to be compared, by 'ip' or 'l2'; finds k neighbors, ties in
 the order of ids, on the device of the queries; and writes itself to a file, and reads it.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from mixplug.functional.exact_search import nearest, untie
 from mixplug.retrieval.faiss_library import array, gpu_faiss_works, has_faiss, load_faiss, threads
 
-_GPU_MOST = 2048  # neighbours that faiss finds on a GPU
+_GPU_MOST = 2048  # neighbors that faiss finds on a GPU
 
 
 class TorchStore:
@@ -79,10 +79,10 @@ class FaissStore:
         with threads(faiss):
             values, ids = map(torch.from_numpy, self.searched.search(array(queries), asked))
 
-        def again(rows: Tensor) -> tuple[Tensor, Tensor]:
+        def search_all(rows: Tensor) -> tuple[Tensor, Tensor]:
             return nearest(queries[rows].cpu(), self._gallery(), k, self.metric, block)
 
-        found = untie(values, ids, k, self.metric == "ip", again if exact else None)
+        found = untie(values, ids, k, self.metric == "ip", search_all if exact else None)
         return found[0].to(queries.device), found[1].to(queries.device)
 
     def _gallery(self) -> Tensor:

@@ -36,7 +36,7 @@ class VideoIndex:
         cuts: when the first frame of another scene is shown.
         bad: (start, end, reason) of what cannot be used: 'corrupt', which lasts to the next
             keyframe; 'missing', where a file promises more than it has; 'blank', frames of almost
-            one colour.
+            one color.
         lightness: (time, L*), the mean CIELAB lightness of a frame in each second, in [0, 100].
         settings: of the scan.
         complete: whether the scan came to the end.

@@ -182,10 +182,10 @@ def lines(
     index, share = correspondences(plan.cpu(), min(top, plan.shape[-1]))
     for i, (found, parts) in enumerate(zip(index.tolist(), share.tolist(), strict=True)):
         color = COLORS[(i % grid[1] + 3 * (i // grid[1])) % len(COLORS)]
-        start = _centre(i, grid, aspect, places[0])
+        start = _center(i, grid, aspect, places[0])
         for j, part in zip(found, parts, strict=True):
             if part > 0:
-                end = _centre(j, grid, aspect, places[1])
+                end = _center(j, grid, aspect, places[1])
                 thick = 0.6 + 3.4 * part
                 axes.plot(
                     *zip(start, end, strict=True), color=color, linewidth=thick, marker="o",
@@ -200,7 +200,7 @@ def lines(
     plt.close(fig)
 
 
-def _centre(
+def _center(
     i: int, grid: tuple[int, int], aspect: float, corner: tuple[float, float]
 ) -> tuple[float, float]:
     """Of a position in an image with this corner: across, and down."""

@@ -13,12 +13,12 @@ from mixplug.optional import optional
 from mixplug.viz.axes import bare
 from mixplug.viz.labels import wrapped
 
-_STRENGTH = 0.65  # of colour where attention is strongest
+_STRENGTH = 0.65  # of color where attention is strongest
 _LINE = 30  # letters in a line beside a row
 
 
 def overlay(images: Tensor, maps: Tensor) -> Tensor:
-    """Images with colours by attention: none where it is 0, most where the image's is strongest.
+    """Images with colors by attention: none where it is 0, most where the image's is strongest.
 
     Attention is resized to the image, bilinearly, and divided by its maximum.
 

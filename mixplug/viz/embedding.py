@@ -17,8 +17,8 @@ from torch import Tensor
 from mixplug.optional import optional
 
 METHODS = ("umap", "tsne")
-# Okabe and Ito's colours, told apart without colour vision too; cycles of 7 and 6 give 42 classes
-# a sign of their own, and neighbours in the legend differ in both.
+# Okabe and Ito's colors, told apart without color vision too; cycles of 7 and 6 give 42 classes
+# a sign of their own, and neighbors in the legend differ in both.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -123,7 +123,7 @@ def _short(name: str) -> str:
 
 
 def scatter(axes: Any, points: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-    """Draw one map: a colour and a marker for every class."""
+    """Draw one map: a color and a marker for every class."""
     size = min(26.0, max(4.0, 500 / math.sqrt(len(points))))
     for place, label in enumerate(labels.unique().tolist()):
         own = points[labels == label]

@@ -10,7 +10,7 @@ from mixplug.optional import optional
 from mixplug.video.index import REASONS, VideoIndex
 from mixplug.video.spans import joined
 
-# Colours of Okabe and Ito; spans differ in hatching too.
+# Colors of Okabe and Ito; spans differ in hatching too.
 _LINE, _CUT = "#0072B2", "#000000"
 _BAD = {
     "blank": ("0.75", ""),

@@ -21,7 +21,7 @@ def figure(shown: Sequence[Shown], class_names: Sequence[str], path: Path, title
     """Draw and save a grid: each image with its boxes, and below it the map over the image.
 
     A caption names the class and the overlap of the boxes; a class that was predicted in its place
-    stands below. True boxes are dashed, so that they are told apart without colours as well.
+    stands below. True boxes are dashed, so that they are told apart without colors as well.
 
     Args:
         shown: images.

@@ -65,7 +65,7 @@ def figure(
 
 
 def histograms(axes: Any, scores: Mapping[str, Tensor], order: list[str]) -> None:
-    """Draw the sets of one network; a set's colour is by its place in ``order``."""
+    """Draw the sets of one network; a set's color is by its place in ``order``."""
     every = torch.cat([found.flatten().double().cpu() for found in scores.values()])
     low, high = float(every.min()), float(every.max())
     edges = torch.linspace(low, high if high > low else low + 1, _BINS + 1, dtype=torch.float64)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixplug.optional import optional
 
-# Frames differ also without colour: hits are solid and ticked, misses dashed and crossed.
+# Frames differ also without color: hits are solid and ticked, misses dashed and crossed.
 HIT, MISS = "#00804d", "#d0202e"
 _SMALL = 64  # pixels; images up to this size are shown with square pixels
 _LARGEST = 320  # pixels of a side on the web page
@@ -22,14 +22,14 @@ _LARGEST = 320  # pixels of a side on the web page
 
 @dataclass(frozen=True)
 class Retrieved:
-    """A query and its neighbours, nearest first.
+    """A query and its neighbors, nearest first.
 
     Attributes:
         query: (H, W, 3) uint8, RGB.
         caption: of the query.
         neighbors: (H, W, 3) uint8 each, of any sizes.
-        hits: whether a neighbour is of the query's class.
-        captions: of the neighbours.
+        hits: whether a neighbor is of the query's class.
+        captions: of the neighbors.
     """
 
     query: Tensor
@@ -41,13 +41,13 @@ class Retrieved:
     def __post_init__(self) -> None:
         if not len(self.neighbors) == len(self.hits) == len(self.captions) >= 1:
             raise ValueError(
-                f"A query needs neighbours, hits and captions, equally many and at least one, got "
+                f"A query needs neighbors, hits and captions, equally many and at least one, got "
                 f"{len(self.neighbors)}, {len(self.hits)} and {len(self.captions)}."
             )
 
 
 def figure(rows: Sequence[Retrieved], path: Path, title: str = "") -> None:
-    """Draw and save a row for each query: itself, a gap, and its neighbours.
+    """Draw and save a row for each query: itself, a gap, and its neighbors.
 
     Args:
         rows: queries.
@@ -129,7 +129,7 @@ def _section(number: int, row: Retrieved) -> str:
         _cell(
             image,
             f"{'✓' if hit else '✗'} {caption}",
-            f"Neighbour {rank} of query {number}, a {'hit' if hit else 'miss'}: {caption}",
+            f"Neighbor {rank} of query {number}, a {'hit' if hit else 'miss'}: {caption}",
             "hit" if hit else "miss",
         )
         for rank, (image, hit, caption) in enumerate(
@@ -196,7 +196,7 @@ figcaption {{ font-size: .85rem; overflow-wrap: anywhere; margin-top: .2rem; }}
 <body>
 <h1>{title}</h1>
 <p>{note}</p>
-<p>In every row the query comes first, then its nearest neighbours in order.
+<p>In every row the query comes first, then its nearest neighbors in order.
 <span style="color: var(--hit)">✓ solid frame: of the query's class.</span>
 <span style="color: var(--miss)">✗ dashed frame: of another class.</span></p>
 {body}

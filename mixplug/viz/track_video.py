@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug.functional.track import cls_attention, patch_masks
-from mixplug.models.self_distillation.distillation import normalised
+from mixplug.models.self_distillation.distillation import normalized
 from mixplug.models.self_distillation.dora import Tracker, object_tracks
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader
@@ -128,7 +128,7 @@ def draw_clip(
     tick("tracking")
     view = as_encoder(vit)
     clip = fitted(clip, view.patch, side)
-    images = normalised(clip)
+    images = normalized(clip)
     grid = view.grid((clip.shape[-2], clip.shape[-1]))
     rows = {
         name: overlay(clip, object_tracks(view, images, heads=heads, tracker=tracker), grid)
@@ -158,7 +158,7 @@ def distinct_heads(
         objects: k; all heads where there are no more.
     """
     view = as_encoder(vit)
-    tokens = view.tokens(normalised(fitted(frame[None], view.patch, side)))
+    tokens = view.tokens(normalized(fitted(frame[None], view.patch, side)))
     shares = overlaps(cls_attention(tokens.queries, tokens.keys, tokens.prefix))[0]
     choices = combinations(range(view.heads), min(objects, view.heads))
     return min(

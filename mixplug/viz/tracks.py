@@ -20,11 +20,11 @@ from mixplug.viz.axes import bare
 
 # Of three objects; the hues of more are spread evenly.
 _PURE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-_STRONG = 0.95  # quantile of a map that has the full colour
-_STRENGTH = 0.6  # of colour where an object is most attended to
+_STRONG = 0.95  # quantile of a map that has the full color
+_STRENGTH = 0.6  # of color where an object is most attended to
 _LABEL = 22  # pixels in height, above a film
 _ACROSS = 8  # frames in a row
-_CUT = "#E69F00"  # none of the pure colours
+_CUT = "#E69F00"  # none of the pure colors
 _QUALITY = {"libx264": {"crf": "18", "preset": "fast"}, "mpeg4": {"q": "3"}}
 
 
@@ -36,11 +36,11 @@ def colors(objects: int) -> Tensor:
 
 
 def overlay(frames: Tensor, attention: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Frames with a colour for each object, by how much it is attended to.
+    """Frames with a color for each object, by how much it is attended to.
 
     Shown is by how much attention exceeds its mean over the frame, which is where a binary mask has
     its edge (6.7), relative to the strongest twentieth of the patches, so that a weak object is
-    seen as well. Where objects overlap, colours add up to others, and to white.
+    seen as well. Where objects overlap, colors add up to others, and to white.
 
     Args:
         frames: (T, 3, H, W) uint8, RGB.
@@ -85,7 +85,7 @@ def strip(
         times: of the frames, in seconds.
         path: of the PNG.
         title: above it.
-        heads: of the objects, whose colours a legend then tells.
+        heads: of the objects, whose colors a legend then tells.
         cuts: numbers of the frames that belong to another scene than the frame before, which a
             line says.
     """
@@ -128,7 +128,7 @@ def _frame(cell: Any, frame: Tensor | None) -> None:
 
 
 def _legend(fig: Any, heads: Sequence[int], cuts: bool) -> None:
-    """Which colour is which head, and what the line is."""
+    """Which color is which head, and what the line is."""
     patches = optional("matplotlib.patches", "video", "The figure")
     handles = [
         patches.Patch(color=color, label=f"head {head}")

@@ -204,7 +204,7 @@ def generic(name: str) -> str:
 
 
 def head_to_dino(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A projection head with DINO's names; torch's own of a weight-normalised layer are changed."""
+    """A projection head with DINO's names; torch's own of a weight-normalized layer are changed."""
     return {_LAST_LAYER.get(name, name): tensor for name, tensor in head.items()}
 
 

@@ -81,7 +81,7 @@ def parts(checkpoint: Mapping[str, Any]) -> dict[str, Part]:
         groups.setdefault(owner, {}).setdefault((is_backbone, prefix), {})[rest] = value
     named = any(is_backbone for is_backbone, _ in groups.get("model", {}))
     if not named and not groups.keys().isdisjoint(("teacher", "student")):
-        groups.pop("model", None)  # a centre or a counter that stands beside them
+        groups.pop("model", None)  # a center or a counter that stands beside them
     return {name: _part(name, groups[name]) for name in PARTS if name in groups}
 
 

@@ -33,8 +33,8 @@ train_dataloader = dict(
         interval=0.2,
         crop=224,
         frames_per_epoch=640,
-        # of so few scenes nothing would be learned against strong changes of colour
-        views=dict(large=64, small=32, smalls=4, jitter_p=0.0, grey=0.0, solarise=(0.0, 0.0, 0.0))))
+        # of so few scenes nothing would be learned against strong changes of color
+        views=dict(large=64, small=32, smalls=4, jitter_p=0.0, gray=0.0, solarize=(0.0, 0.0, 0.0))))
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.04), clip_grad=dict(max_norm=3.0))
 param_scheduler = [

@@ -39,7 +39,7 @@ train_dataloader = dict(
         size=256,
         template_factor=4.0,
         search_factor=4.0,
-        jitter=dict(centre=3.5, scale=0.5, brightness=0.2, grey=0.05, flip=0.5)))
+        jitter=dict(center=3.5, scale=0.5, brightness=0.2, gray=0.05, flip=0.5)))
 val_dataloader = dict(
     batch_size=1,
     num_workers=1,

@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: top-1 localisation 49.4 %, MaxBoxAccV2 59.7 % (Table 3.7)
+# the thesis' numbers, not ours: top-1 localization 49.4 %, MaxBoxAccV2 59.7 % (Table 3.7)

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: top-1 localisation 37.1 %, MaxBoxAccV2 59.0 % (Table 3.7)
+# the thesis' numbers, not ours: top-1 localization 37.1 %, MaxBoxAccV2 59.0 % (Table 3.7)
 
 # 3.4.2: 0.001 for the classifier, 0.0001 for the remaining layers. conv6 is as new as the classifier
 # and takes its rate.

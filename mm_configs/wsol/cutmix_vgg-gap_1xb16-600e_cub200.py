@@ -1,5 +1,5 @@
 _base_ = './baseline_vgg-gap_1xb16-600e_cub200.py'
 
-# the thesis' numbers, not ours: top-1 localisation 52.5 %, MaxBoxAccV2 62.6 % (Table 3.7)
+# the thesis' numbers, not ours: top-1 localization 52.5 %, MaxBoxAccV2 62.6 % (Table 3.7)
 
 mixup = dict(type='CutMix')

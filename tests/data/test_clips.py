@@ -1,6 +1,6 @@
 """Clips: where they are taken, what they show, and what happens where they cannot be had.
 
-Frames of the folders say by their colours which frame and which pixel it is. Statistical bounds are
+Frames of the folders say by their colors which frame and which pixel it is. Statistical bounds are
 five standard errors.
 """
 
@@ -356,7 +356,7 @@ def test_a_group_starts_within_an_interval_and_stays_uniform(cut: Path) -> None:
         rate(halves[span], hits[span], 0.5)
 
 
-def test_groups_have_a_common_neighbourhood_and_differ(folder: Path) -> None:
+def test_groups_have_a_common_neighborhood_and_differ(folder: Path) -> None:
     """With an interval of 0.5 s in 8.5 s, clips of one group are nearer than of two."""
     data = clips(folder, group=2, frames_per_epoch=4 * 400)
     pairs = [(data.place(0, i).start, data.place(0, i + 1).start) for i in range(0, 400, 2)]

@@ -44,7 +44,7 @@ def test_a_layout_that_is_not_there(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_palette_is_that_of_pascal_voc() -> None:
-    """Its first colours, and 255, of void, by hand: 8 bits of ones are 3, 3 and 2 of a colour."""
+    """Its first colors, and 255, of void, by hand: 8 bits of ones are 3, 3 and 2 of a color."""
     colors = torch.tensor(palette()).reshape(256, 3).tolist()
     first = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
     assert colors[:5] == first and colors[8] == [64, 0, 0] and colors[255] == [224, 224, 192]

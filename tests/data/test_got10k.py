@@ -17,7 +17,7 @@ from mixplug.data.got10k import GOT10k
 from mixplug.data.tracking_pairs import Jitter, TrackingPairs
 
 T = 12
-STILL = {"centre": 0.0, "scale": 0.0, "brightness": 0.0, "grey": 0.0, "flip": 0.0}
+STILL = {"center": 0.0, "scale": 0.0, "brightness": 0.0, "gray": 0.0, "flip": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_sequence_is_what_was_written(root: Path) -> None:
 def test_the_test_split_has_the_first_box_only(root: Path) -> None:
     sequence = GOT10k(root, "test")[1]
     assert sequence.boxes.tolist() == [[90, 60, 16, 16]] and len(sequence.frames) == T
-    assert not sequence.labelled and sequence.object_class == ""
+    assert not sequence.labeled and sequence.object_class == ""
 
 
 def test_visible_is_there_uncovered_and_with_an_area(spoilt: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_box_per_frame_of_test_is_refused(root: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- examples
 
 
-def test_without_jitter_crops_are_centred_on_the_object(root: Path) -> None:
+def test_without_jitter_crops_are_centered_on_the_object(root: Path) -> None:
     """Side 16 times 4: a square of 64 pixels, the box is the middle quarter of each side."""
     data = pairs(root)
     for key in range(20):
@@ -155,7 +155,7 @@ def test_without_jitter_crops_are_centred_on_the_object(root: Path) -> None:
 
 def test_the_box_says_where_the_square_is(root: Path) -> None:
     """Jittered, scaled and mirrored: bright pixels are inside of the box, and fill it."""
-    data = pairs(root, size=64, jitter={"brightness": 0.0, "grey": 0.0}, pairs_per_epoch=40)
+    data = pairs(root, size=64, jitter={"brightness": 0.0, "gray": 0.0}, pairs_per_epoch=40)
     flips = 0
     for key in range(40):
         item = data[key]
@@ -170,17 +170,17 @@ def test_the_box_says_where_the_square_is(root: Path) -> None:
 
 
 def test_jitter_has_the_stated_distribution(root: Path) -> None:
-    """The centre is within 1.75 sides of 16 of 64 pixels, uniformly in +-0.4375 of the crop.
+    """The center is within 1.75 sides of 16 of 64 pixels, uniformly in +-0.4375 of the crop.
 
     Of a box at 0.4375 from the middle, 0.0625 + 0.125 of its 0.25 are left in the crop.
     """
-    data = pairs(root, size=8, jitter={**STILL, "centre": 3.5}, pairs_per_epoch=200)
+    data = pairs(root, size=8, jitter={**STILL, "center": 3.5}, pairs_per_epoch=200)
     boxes = torch.stack([data[key]["box"] for key in range(200)])
     assert 0.1875 - 1 / 64 <= float(boxes[:, 2:].min()) < 0.22
-    centres = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5
-    near = float((centres.abs() < 0.21875).float().mean())
+    centers = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5
+    near = float((centers.abs() < 0.21875).float().mean())
     assert abs(near - 0.5) < 5 * 0.5 / 20
-    assert abs(float(centres.mean())) < 5 * 0.25 / 20
+    assert abs(float(centers.mean())) < 5 * 0.25 / 20
 
 
 def test_frames_are_visible_and_near(root: Path) -> None:
@@ -212,10 +212,10 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
         data[-1]
 
 
-def test_grey_and_brightness(root: Path) -> None:
-    grey = pairs(root, jitter={**STILL, "grey": 1.0})[0]
-    assert torch.equal(grey["search"][0], grey["search"][2])
-    assert torch.equal(grey["template"][:, 0], grey["template"][:, 1])
+def test_gray_and_brightness(root: Path) -> None:
+    gray = pairs(root, jitter={**STILL, "gray": 1.0})[0]
+    assert torch.equal(gray["search"][0], gray["search"][2])
+    assert torch.equal(gray["template"][:, 0], gray["template"][:, 1])
     plain = pairs(root)[0]["search"].float()
     means = [
         float(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mixplug.data.image_folders import Crops, Labelled, image_folders, loader
+from mixplug.data.image_folders import Crops, Labeled, image_folders, loader
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The shorter side is 8; colours tell columns and rows."""
+    """The shorter side is 8; colors tell columns and rows."""
     rows, columns = np.mgrid[0:8, 0:12]
     picture = np.stack([20 * columns, 30 * rows, 0 * rows], -1).astype(np.uint8)
     folders.classes(tmp_path, "train", {"n02": [picture, picture + 1], "n01": [picture + 2]})
@@ -32,7 +32,7 @@ def test_classes_are_numbered_by_name(root: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_centre_is_cropped(root: Path) -> None:
+def test_the_center_is_cropped(root: Path) -> None:
     """Of 8 x 12 pixels, resized to 8 x 12 where 7 are wanted: rows 0 or 1 on, columns 2 or 3 on."""
     crops = Crops(image_folders(root)[1], 7)
     picture, label = crops[0]
@@ -96,6 +96,6 @@ def test_another_layout(root: Path, harm, message: str) -> None:
 def test_an_image_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "0.png"
     path.write_text("no image")
-    crops = Crops(Labelled([str(path)], torch.tensor([0]), ["n01"]), 8)
+    crops = Crops(Labeled([str(path)], torch.tensor([0]), ["n01"]), 8)
     with pytest.raises(ValueError, match=r"0.png cannot be read: cannot identify"):
         crops[0]

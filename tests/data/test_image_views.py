@@ -49,7 +49,7 @@ def test_items_are_the_views_of_their_image(folder: Path, pixels: Tensor) -> Non
         assert all(torch.equal(item[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("kind", ["torchvision", "tensors", "arrays", "pil", "labelled tensors"])
+@pytest.mark.parametrize("kind", ["torchvision", "tensors", "arrays", "pil", "labeled tensors"])
 def test_a_data_set_gives_what_its_folder_gives(folder: Path, pixels: Tensor, kind: str) -> None:
     """Labels are left out."""
     ordered = pixels[ORDER]
@@ -59,20 +59,20 @@ def test_a_data_set_gives_what_its_folder_gives(folder: Path, pixels: Tensor, ki
         "tensors": lambda: list(ordered),
         "arrays": lambda: arrays,
         "pil": lambda: [Image.fromarray(array) for array in arrays],
-        "labelled tensors": lambda: TensorDataset(ordered, torch.arange(5)),
+        "labeled tensors": lambda: TensorDataset(ordered, torch.arange(5)),
     }[kind]()
     own, of_folder = ImageViews(data, VIEWS), ImageViews(folder, VIEWS)
     for key in (0, 3, 11):
         assert torch.equal(own[key]["large"], of_folder[key]["large"])
 
 
-def test_grey_images_are_rgb(tmp_path: Path) -> None:
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    expected = torch.from_numpy(grey).expand(3, -1, -1)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    for image in (Image.fromarray(grey), grey[..., None], torch.from_numpy(grey)[None]):
+def test_gray_images_are_rgb(tmp_path: Path) -> None:
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    expected = torch.from_numpy(gray).expand(3, -1, -1)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    for image in (Image.fromarray(gray), gray[..., None], torch.from_numpy(gray)[None]):
         assert torch.equal(as_tensor(image), expected)
-    assert torch.equal(as_tensor(tmp_path / "grey.png"), expected)
+    assert torch.equal(as_tensor(tmp_path / "gray.png"), expected)
 
 
 def test_workers_and_epochs(folder: Path) -> None:

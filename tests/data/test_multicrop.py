@@ -31,7 +31,7 @@ def clip() -> Tensor:
 
 
 def near(got: Tensor, expected: Tensor, most: float = 1.03) -> None:
-    """Rounding and cutting off differ by up to one, and torchvision's grey weighs 0.9999."""
+    """Rounding and cutting off differ by up to one, and torchvision's gray weighs 0.9999."""
     assert got.dtype == torch.uint8 and got.shape == expected.shape
     assert float((got.double() - expected.double()).abs().max()) <= most
 
@@ -84,15 +84,15 @@ def test_hue(clip: Tensor, factor: float) -> None:
             near(changed[:, i, j], 255 * torch.tensor(colorsys.hsv_to_rgb((h + factor) % 1, s, v)))
 
 
-def test_grey(clip: Tensor) -> None:
-    got = dataclasses.replace(WHOLE, grey=True)(clip)
+def test_gray(clip: Tensor) -> None:
+    got = dataclasses.replace(WHOLE, gray=True)(clip)
     for frame, changed in zip(clip.double(), got, strict=True):
         for i, j in itertools.product(range(12), range(12)):
             near(changed[:, i, j], torch.tensor([luma(frame[:, i, j])] * 3))
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
-def test_blur_is_the_weighted_mean_of_neighbours(clip: Tensor, sigma: float) -> None:
+def test_blur_is_the_weighted_mean_of_neighbors(clip: Tensor, sigma: float) -> None:
     got = dataclasses.replace(WHOLE, sigma=sigma)(clip[..., :12, :12])
     radius = math.ceil(3 * sigma)
     steps = range(-radius, radius + 1)
@@ -115,12 +115,12 @@ def test_blur_keeps_a_constant_and_works_on_other_shapes() -> None:
     assert torch.equal(spread[..., :, 4], spread[..., :, 4].flip(-1))
 
 
-def test_solarise(clip: Tensor) -> None:
-    got = dataclasses.replace(WHOLE, solarise=True)(clip)
+def test_solarize(clip: Tensor) -> None:
+    got = dataclasses.replace(WHOLE, solarize=True)(clip)
     expected = [255 - v if v >= 128 else v for v in clip.flatten().tolist()]
     assert got.flatten().tolist() == expected
     edge = torch.tensor([127, 128]).byte().expand(1, 3, 2, 2)
-    assert View(0, 0, 2, 2, 2, solarise=True)(edge)[0, 0, 0].tolist() == [127, 127]
+    assert View(0, 0, 2, 2, 2, solarize=True)(edge)[0, 0, 0].tolist() == [127, 127]
 
 
 def test_operations_come_in_the_order_of_the_fields(clip: Tensor) -> None:
@@ -129,14 +129,14 @@ def test_operations_come_in_the_order_of_the_fields(clip: Tensor) -> None:
     at_once = View(2, 1, 8, 9, 12, True, jitter, True, 1.0, True)
     steps = [View(2, 1, 8, 9, 12), dataclasses.replace(WHOLE, flip=True)]
     steps += [dataclasses.replace(WHOLE, jitter=(one,)) for one in jitter]
-    steps += [dataclasses.replace(WHOLE, **{k: v}) for k, v in [("grey", True), ("sigma", 1.0)]]
-    steps += [dataclasses.replace(WHOLE, solarise=True)]
+    steps += [dataclasses.replace(WHOLE, **{k: v}) for k, v in [("gray", True), ("sigma", 1.0)]]
+    steps += [dataclasses.replace(WHOLE, solarize=True)]
     one_by_one = clip
     for step in steps:
         one_by_one = step(one_by_one)
     assert torch.equal(at_once(clip), one_by_one)
-    other = dataclasses.replace(at_once, jitter=jitter[::-1], grey=False)
-    assert not torch.equal(other(clip), dataclasses.replace(at_once, grey=False)(clip))
+    other = dataclasses.replace(at_once, jitter=jitter[::-1], gray=False)
+    assert not torch.equal(other(clip), dataclasses.replace(at_once, gray=False)(clip))
 
 
 # ---------------------------------------------------------------- clips
@@ -193,15 +193,15 @@ def test_defaults_are_the_thesis_and_dinos(drawn: list[list[View]]) -> None:
     assert {v.size for views in drawn for v in views[:2]} == {224}
     assert {v.size for views in drawn for v in views[2:]} == {96}
     first, second, small = ([w for v in drawn for w in v[s]] for s in PARTS)
-    rate([v.solarise for v in second], 0.2)
+    rate([v.solarize for v in second], 0.2)
     rate([v.sigma > 0 for v in second], 0.1)
     rate([v.sigma > 0 for v in small], 0.5)
-    assert all(v.sigma > 0 and not v.solarise for v in first)
-    assert not any(v.solarise for v in small)
+    assert all(v.sigma > 0 and not v.solarize for v in first)
+    assert not any(v.solarize for v in small)
     for part in (first, second, small):
         rate([v.flip for v in part], 0.5)
         rate([bool(v.jitter) for v in part], 0.8)
-        rate([v.grey for v in part], 0.2)
+        rate([v.gray for v in part], 0.2)
 
 
 PARTS = (slice(0, 1), slice(1, 2), slice(2, None))
@@ -287,7 +287,7 @@ def test_draws_depend_on_the_key_alone() -> None:
 def test_views_do_not_depend_on_how_many_there_are_nor_on_other_settings() -> None:
     views = MultiCrop().draw(300, 300, 3)
     assert MultiCrop(smalls=2).draw(300, 300, 3) == views[:4]
-    plain = MultiCrop(jitter_p=0, grey=0, blur=(0, 0, 0), flip=0, solarise=(0, 0, 0))
+    plain = MultiCrop(jitter_p=0, gray=0, blur=(0, 0, 0), flip=0, solarize=(0, 0, 0))
     for mine, other in zip(plain.draw(300, 300, 3), views, strict=True):
         assert mine == View(other.top, other.left, other.height, other.width, other.size)
 
@@ -312,7 +312,7 @@ def test_a_jitter_of_nothing_is_left_out() -> None:
         ({"sigma": (2, 1)}, "a sigma with 0 < low <= high"),
         ({"flip": 1.5}, r"probabilities in \[0, 1\]"),
         ({"blur": (0.5, 2, 0)}, r"probabilities in \[0, 1\]"),
-        ({"blur": (0.5, 0.5)}, "three probabilities in blur and in solarise"),
+        ({"blur": (0.5, 0.5)}, "three probabilities in blur and in solarize"),
         ({"jitter": (0.4, 0.4, 0.2)}, "four numbers in jitter"),
         ({"jitter": (0.4, 0.4, 0.2, 0.6)}, r"four numbers in jitter, in \[0, 1\], the last in"),
     ],

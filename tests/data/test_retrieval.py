@@ -71,12 +71,12 @@ def cars_annos(root: Path, classes: list[int]) -> None:
     touch(root, files)
 
 
-def cars_devkit(root: Path, train: list[int], test: list[int], labelled: str) -> None:
+def cars_devkit(root: Path, train: list[int], test: list[int], labeled: str) -> None:
     """cars_train/, cars_test/ and devkit/."""
     (root / "devkit").mkdir(parents=True)
     for folder, file, classes in (
         ("cars_train", "devkit/cars_train_annos.mat", train),
-        ("cars_test", labelled, test),
+        ("cars_test", labeled, test),
     ):
         names = [f"{n:05}.jpg" for n in range(1, len(classes) + 1)]
         scipy.io.savemat(root / file, {"annotations": cars_struct(names, classes, "fname")})

@@ -127,7 +127,7 @@ def test_what_is_not_a_digit_is_the_background_itself() -> None:
 
 
 def test_digits_are_unlike_what_they_cover() -> None:
-    """In RGB, against the pixels next to them; a colour at random is often within 100."""
+    """In RGB, against the pixels next to them; a color at random is often within 100."""
     near = []
     for scene in scenes("train", 40, (48, 48), 0, 10, (1, 1)):
         mask = scene.owner == 0

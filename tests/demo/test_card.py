@@ -41,6 +41,6 @@ def test_networks_that_are_not_there(tmp_path: Path) -> None:
 def test_patches_are_of_the_photographs() -> None:
     patches = card.Patches(599)
     assert len(patches) == 599
-    grey = torch.tensor(load_sample_images().images[0]).float().mean(-1) / 255
-    torch.testing.assert_close(patches[0][0], grey[:8, :8])
+    gray = torch.tensor(load_sample_images().images[0]).float().mean(-1) / 255
+    torch.testing.assert_close(patches[0][0], gray[:8, :8])
     assert len({tuple(patch.flatten().tolist()) for patch in patches.patches}) > 590

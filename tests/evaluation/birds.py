@@ -1,4 +1,4 @@
-"""CUB200-2011 in miniature: squares in place of birds, whose colour is their class."""
+"""CUB200-2011 in miniature: squares in place of birds, whose color is their class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from mixplug.registry import MODELS
 
-# Of each class the colour, RGB.
+# Of each class the color, RGB.
 COLORS = {"001.Red_Square": (250, 0, 0), "002.Blue_Square": (0, 0, 250)}
 # Of each test image: class, left, top, width and height in an image of 64 x 48 pixels.
 TEST = (
@@ -69,7 +69,7 @@ test_dataloader = dict(
 
 
 def weights(bias: tuple[float, float] = (0, 0)) -> dict[str, torch.Tensor]:
-    """Of the colours red, green and blue: red is class 0 and blue class 1."""
+    """Of the colors red, green and blue: red is class 0 and blue class 1."""
     return {
         "backbone.scale": torch.ones(1),
         "head.fc.weight": torch.tensor([[40.0, 0.0, -40.0], [-40.0, 0.0, 40.0]]),

@@ -53,7 +53,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.images[index], int(self.labels[index])
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize(pixels: Tensor) -> Tensor:
     """As a host's preprocessing does."""
     return (pixels - 0.4) / 0.2
 
@@ -65,16 +65,16 @@ def subject(name: str = "small", seed: int = 0) -> Subject:
     optimizer = torch.optim.Adam(network.parameters(), 0.05)
     for _ in range(40):
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(network(normalise(images.float() / 255)), labels)
+        loss = nn.functional.cross_entropy(network(normalize(images.float() / 255)), labels)
         loss.backward()
         optimizer.step()
     network.eval().requires_grad_(False)
     stages = mixplug.Stages(network, "conv", "fc", "act")
-    return Subject(name, stages, normalise, f"{name} {seed}")
+    return Subject(name, stages, normalize, f"{name} {seed}")
 
 
 def known(seed: int = 5) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 8, 8) uint8 of three colours with much noise, and their classes."""
+    """Images (N, 3, 8, 8) uint8 of three colors with much noise, and their classes."""
     source = torch.Generator().manual_seed(seed)
     labels = torch.arange(COUNT) % CLASSES
     colors = torch.eye(3)[labels][:, :, None, None]
@@ -82,7 +82,7 @@ def known(seed: int = 5) -> tuple[Tensor, Tensor]:
     return (255 * (0.4 + 0.05 * colors + 0.25 * noise)).clamp(0, 255).byte(), labels
 
 
-def data(stop: int = 0, sets: Sequence[str] = ("grey",), bank: bool = True) -> Data:
+def data(stop: int = 0, sets: Sequence[str] = ("gray",), bank: bool = True) -> Data:
     """Test images, which may stop; sets outside; and a bank for k-NN."""
     images, labels = known()
     test = Stream("test", Images(images, labels, stop), "known")

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mixplug.cli import app
-from mixplug.evaluation.wsol import Batch, localise
+from mixplug.evaluation.wsol import Batch, localize
 from mixplug.from_config.wsol import wsol_of
 
 
@@ -30,13 +30,13 @@ def checkpoint(tmp_path: Path, **options: tuple[float, float]) -> Path:
 
 def run(config: Path, file: Path, **options: object) -> tuple[dict, list]:
     subject = wsol_of(config, file, device="cpu")
-    return localise(subject.heat_maps, subject.batches(), subject.total, **options)
+    return localize(subject.heat_maps, subject.batches(), subject.total, **options)
 
 
 def test_cam_finds_the_squares(config: Path, tmp_path: Path) -> None:
     """The edge of a square is in the middle of two pixels, so that at 0.5 its box is exact.
 
-    Other colours than that of the class count against it, so a map is 0 or 1, and in resized rows
+    Other colors than that of the class count against it, so a map is 0 or 1, and in resized rows
     0, 1/4, 3/4 or 1: a row beyond the upper and the lower edge is above 0.15, none above 0.25.
     """
     ticks: list[tuple[int, int, str]] = []
@@ -50,7 +50,7 @@ def test_cam_finds_the_squares(config: Path, tmp_path: Path) -> None:
     names = ("top1", "top1_localization", "gt_known_localization", "max_box_acc", "max_box_acc_v2")
     assert [found[name] for name in names] == [100] * 5
     assert (found["threshold"], found["steps"], found["count"]) == (0.15, 100, 4)
-    assert ticks == [(0, 4, "localising"), (3, 4, "localising"), (4, 4, "localising")]
+    assert ticks == [(0, 4, "localizing"), (3, 4, "localizing"), (4, 4, "localizing")]
     exact, _ = run(config, checkpoint(tmp_path), threshold=0.5)
     assert [one["iou"] for one in exact["images"]] == [1] * 4
     assert [(one.label, one.predicted) for one in shown] == [(1, 1), (1, 1)]
@@ -58,7 +58,7 @@ def test_cam_finds_the_squares(config: Path, tmp_path: Path) -> None:
     assert shown[0].truths.tolist() == [[32, 16, 56, 80]]
 
 
-def test_a_wrong_class_is_not_localised(config: Path, tmp_path: Path) -> None:
+def test_a_wrong_class_is_not_localized(config: Path, tmp_path: Path) -> None:
     """All are said to be red, and the maps of their true classes stay what they were."""
     found, _ = run(config, checkpoint(tmp_path, bias=(100, 0)))
     assert [one["right"] for one in found["images"]] == [True, False, True, False]
@@ -74,7 +74,7 @@ def test_maps_of_nothing() -> None:
         torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8).byte(), torch.tensor([0, 2]),
         [torch.tensor([[0.0, 0.0, 8.0, 8.0]])] * 2, ["a", "b"],
     )  # fmt: skip
-    found, shown = localise(blind, [batch], 2, show=2)
+    found, shown = localize(blind, [batch], 2, show=2)
     assert found["top1"] == 50 and found["max_box_acc_v2"] == found["gt_known_localization"] == 0
     assert found["images"][1] == {"name": "b", "right": False, "iou": 0.0, "box": None}
     assert [one.box for one in shown] == [None, None]
@@ -88,7 +88,7 @@ def test_the_command(config: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = json.loads((out / "wsol.json").read_text())
     assert "4 images, cam" in done.output
-    assert "top-1 localisation: 100.00 %" in done.output
+    assert "top-1 localization: 100.00 %" in done.output
     assert f"MaxBoxAccV2: {told['max_box_acc_v2']:.2f} %" in done.output
     assert (told["maps"], told["threshold"], told["config"]) == ("cam", 0.5, "squares.py")
     found, _ = run(config, tmp_path / "colors.pth", threshold=0.5)

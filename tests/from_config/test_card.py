@@ -182,7 +182,7 @@ model = dict(data_preprocessor=dict(to_rgb=True, mean=[1., 2., 3.], std=[4., 5.,
     image, _ = data_of(config, Settings(noise=(), parts=("clean",))).test.dataset[0]
     pixels = subject.pixels(image[None])
     mean, std = (torch.tensor(c)[:, None, None] for c in ([1.0, 2, 3], [4.0, 5, 6]))
-    torch.testing.assert_close(subject.normalise(pixels), (255 * pixels - mean) / std)
+    torch.testing.assert_close(subject.normalize(pixels), (255 * pixels - mean) / std)
     bare = Config.fromfile(config_of(tmp_path, "data_preprocessor = None"))
     assert subject_of(bare, path, "x", "cpu").network.data_preprocessor.to_rgb is False
 

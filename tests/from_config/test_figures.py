@@ -1,4 +1,4 @@
-"""``mixplug viz`` on a few digits: embeddings, neighbours, and errors in one line."""
+"""``mixplug viz`` on a few digits: embeddings, neighbors, and errors in one line."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_retrieval_shows_the_nearest(
             assert hit == (int(found.labels[i]) == int(found.labels[query]))
             assert caption == str(5 + int(found.labels[i]))
     hits = sum(sum(row.hits) for row in shown[0])
-    assert f"{hits} of the 12 neighbours" in run.output
+    assert f"{hits} of the 12 neighbors" in run.output
     for name in ("retrieval.png", "retrieval.html"):
         assert str((tmp_path / "v" / name).resolve()) in run.output
         assert (tmp_path / "v" / name).stat().st_size > 1000
@@ -199,7 +199,7 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (("retrieval", path, "evil.pth"), "evil.pth is no checkpoint of weights"),
         (("retrieval", path, "evil2.pth"), "evil2.pth is no checkpoint of weights"),
         (("retrieval", path, saved, "--queries", 61), "61 queries are wanted.* has 60"),
-        (("retrieval", path, saved, "--top", 60), "60 neighbours are wanted.* only 60 items"),
+        (("retrieval", path, saved, "--top", 60), "60 neighbors are wanted.* only 60 items"),
         (
             ("embedding", path, saved, "--classes", 6),
             "6 classes are wanted, but the test set has 5",

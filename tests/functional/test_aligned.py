@@ -236,7 +236,7 @@ def test_the_tolerance_reaches_the_plan() -> None:
         assert float((stopped - all_iterations).detach().abs().max()) > 1e-3
 
 
-def test_one_cost_that_is_zero_throughout_can_be_normalised() -> None:
+def test_one_cost_that_is_zero_throughout_can_be_normalized() -> None:
     a = torch.ones(1, 2, 2, 2)
     for side in align(a, a.clone(), normalize_cost=True):
         assert_close(side, a)

@@ -261,9 +261,9 @@ def test_under_autocast_images_and_steps_keep_their_precision() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = pgd(model, x, y)
     assert found.dtype == torch.float32
-    grey = (found - x)[(x > 0.05) & (x < 0.95)] * 255 / 2
-    assert_close(grey, grey.round(), rtol=0, atol=1e-3)  # multiples of a step
-    assert float(grey.abs().max()) == pytest.approx(2, abs=1e-4)
+    gray = (found - x)[(x > 0.05) & (x < 0.95)] * 255 / 2
+    assert_close(gray, gray.round(), rtol=0, atol=1e-3)  # multiples of a step
+    assert float(gray.abs().max()) == pytest.approx(2, abs=1e-4)
 
 
 def test_an_empty_batch_is_none() -> None:
@@ -277,7 +277,7 @@ def test_an_empty_batch_is_none() -> None:
 @ATTACKS
 def test_what_has_no_gradient_is_said(attack: Attack) -> None:
     model, (x, y) = network(), batch()
-    none = "needs the gradient of the images, but none reaches them: the model is quantised"
+    none = "needs the gradient of the images, but none reaches them: the model is quantized"
     with pytest.raises(ValueError, match=none):
         attack(lambda images: model(images.detach()), x, y)  # parameters have one
     with pytest.raises(ValueError, match=none):
@@ -290,7 +290,7 @@ def test_what_has_no_gradient_is_said(attack: Attack) -> None:
 def test_wrong_inputs(attack: Attack) -> None:
     model, (x, y), name = network(), batch(), attack.__name__
     for images, text in (
-        (x * 255, rf"{name} needs images in \[0, 1\], before normalisation, got values from 0 to"),
+        (x * 255, rf"{name} needs images in \[0, 1\], before normalization, got values from 0 to"),
         (x - 1, r"got values from -1 to 0\."),
         (x * float("nan"), "got values from nan to nan"),
         ((x * 255).byte(), r"float32 or float64, got \(7, 3, 6, 6\) in torch.uint8\."),

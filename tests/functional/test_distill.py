@@ -18,7 +18,7 @@ from mixplug.functional import (
     kl_divergence,
     local_loss,
     teacher_probabilities,
-    updated_centre,
+    updated_center,
 )
 
 B, S, M, K = 3, 2, 4, 5
@@ -29,16 +29,16 @@ def targets(dtype: torch.dtype, *lead: int) -> Tensor:
 
 
 def test_probabilities_of_the_teacher(dtype: torch.dtype) -> None:
-    logits, centre = torch.randn(2, B, K, dtype=dtype), torch.randn(K, dtype=dtype)
-    found = teacher_probabilities(logits, centre, 0.04)
+    logits, center = torch.randn(2, B, K, dtype=dtype), torch.randn(K, dtype=dtype)
+    found = teacher_probabilities(logits, center, 0.04)
     assert found.dtype == dtype
     for v in range(2):
         for b in range(B):
-            expected = naive.probabilities(logits[v, b].double(), centre.double(), 0.04)
+            expected = naive.probabilities(logits[v, b].double(), center.double(), 0.04)
             assert_near(found[v, b], expected)
 
 
-def test_limits_of_temperature_and_centre() -> None:
+def test_limits_of_temperature_and_center() -> None:
     logits = torch.tensor([1.0, 3.0, 2.0])
     assert_close(teacher_probabilities(logits, torch.zeros(3), 1e-3), torch.eye(3)[1])
     assert_close(teacher_probabilities(logits, torch.zeros(3), 1e6), torch.full((3,), 1 / 3))
@@ -154,23 +154,23 @@ def test_divergence(dtype: torch.dtype) -> None:
     assert_close(kl_divergence(p, 0.1 * p.log()), torch.zeros(B, dtype=dtype), atol=1e-6, rtol=0)
 
 
-def test_the_centre_moves(dtype: torch.dtype) -> None:
-    centre, mean = torch.randn(2, K, dtype=dtype).unbind(0)
-    before = centre.clone()
-    assert_close(updated_centre(centre, mean, 0.9), 0.9 * centre + 0.1 * mean)
-    assert_close(updated_centre(centre, mean), 0.9 * centre + 0.1 * mean)
-    assert torch.equal(updated_centre(centre, mean, 1.0), centre)
-    assert torch.equal(updated_centre(centre, mean, 0.0), mean)
-    assert torch.equal(centre, before)
+def test_the_center_moves(dtype: torch.dtype) -> None:
+    center, mean = torch.randn(2, K, dtype=dtype).unbind(0)
+    before = center.clone()
+    assert_close(updated_center(center, mean, 0.9), 0.9 * center + 0.1 * mean)
+    assert_close(updated_center(center, mean), 0.9 * center + 0.1 * mean)
+    assert torch.equal(updated_center(center, mean, 1.0), center)
+    assert torch.equal(updated_center(center, mean, 0.0), mean)
+    assert torch.equal(center, before)
 
 
 def test_autocast_changes_nothing_and_half_comes_out_in_float32() -> None:
     teacher, student = targets(torch.float32, 2, B), torch.randn(2, B, S, K)
-    centre, crops = torch.randn(K), torch.randn(M, B, K)
+    center, crops = torch.randn(K), torch.randn(M, B, K)
 
     def everything(dtype: torch.dtype = torch.float32) -> list[Tensor]:
         return [
-            teacher_probabilities(student.to(dtype), centre, 0.04),
+            teacher_probabilities(student.to(dtype), center, 0.04),
             cross_entropy(teacher, crops[:2].to(dtype)),
             cross_view_loss(teacher, student.to(dtype)),
             local_loss(teacher, crops.to(dtype)),
@@ -209,8 +209,8 @@ RAISES = {
         r"local_loss needs .* got \(2, 2, 4\) and \(3, 1, 4\)",
     ),
     "decay": (
-        lambda: updated_centre(Z(3), Z(3), 1.5),
-        r"updated_centre needs decay in \[0, 1\], got 1.5",
+        lambda: updated_center(Z(3), Z(3), 1.5),
+        r"updated_center needs decay in \[0, 1\], got 1.5",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Votes of neighbours one by one, and against scikit-learn's classifier."""
+"""Votes of neighbors one by one, and against scikit-learn's classifier."""
 
 from __future__ import annotations
 

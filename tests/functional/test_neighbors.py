@@ -1,4 +1,4 @@
-"""Scores of neighbours against loops over them, and fractions worked out by hand."""
+"""Scores of neighbors against loops over them, and fractions worked out by hand."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NEIGHBORS = torch.tensor([[1, 0, 2, 0], [1, 1, 0, 1], [0, 1, 0, 1]])
 LABELS = torch.tensor([0, 1, 2])
 
 
-def labelled(queries: int, k: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbours at random, some missing; R anything from 0 to k."""
+def labeled(queries: int, k: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Neighbors at random, some missing; R anything from 0 to k."""
     neighbors = torch.randint(-1, classes, (queries, k))
     return neighbors, torch.randint(classes, (queries,)), torch.randint(k + 1, (queries,))
 
@@ -40,7 +40,7 @@ def test_queries_without_a_relevant_item_are_left_out_of_r_metrics() -> None:
 
 @pytest.mark.parametrize(("queries", "k", "classes"), [(50, 12, 4), (1, 3, 1), (200, 5, 9)])
 def test_scores_equal_the_loops(queries: int, k: int, classes: int) -> None:
-    neighbors, labels, relevant = labelled(queries, k, classes)
+    neighbors, labels, relevant = labeled(queries, k, classes)
     relevant[0] = k
     rows, wanted, r = neighbors.tolist(), labels.tolist(), relevant.tolist()
     for each, value in recall_at_k(neighbors, labels, range(1, k + 1)).items():
@@ -71,7 +71,7 @@ def test_nmi_equals_the_loop_and_knows_its_limits() -> None:
     [
         (
             lambda: recall_at_k(NEIGHBORS, LABELS, [1, 5]),
-            r"recall_at_k needs 5 neighbours per query, got 4: gallery smaller than K\.",
+            r"recall_at_k needs 5 neighbors per query, got 4: gallery smaller than K\.",
         ),
         (lambda: recall_at_k(NEIGHBORS, LABELS, [0]), r"all of them >= 1, got \[0\]\."),
         (lambda: recall_at_k(NEIGHBORS, LABELS, []), r"needs at least one K"),
@@ -80,7 +80,7 @@ def test_nmi_equals_the_loop_and_knows_its_limits() -> None:
         (lambda: recall_at_k(NEIGHBORS, LABELS - 1, [1]), r"query labels >= 0, got -1: "),
         (
             lambda: map_at_r(NEIGHBORS, LABELS, torch.tensor([1, 5, 0])),
-            r"map_at_r needs 5 neighbours per query, got 4: gallery smaller than K\.",
+            r"map_at_r needs 5 neighbors per query, got 4: gallery smaller than K\.",
         ),
         (
             lambda: r_precision(NEIGHBORS, LABELS, torch.zeros(3, dtype=torch.long)),

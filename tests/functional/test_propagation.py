@@ -54,7 +54,7 @@ def test_the_same_position_of_a_static_video_keeps_its_label(dtype: torch.dtype)
     assert torch.equal(exact, labels)
 
 
-def test_the_neighbourhood_is_a_square(dtype: torch.dtype) -> None:
+def test_the_neighborhood_is_a_square(dtype: torch.dtype) -> None:
     """The one position that is alike lies two rows and two columns away."""
     query = torch.zeros(24, 2, dtype=dtype)
     query[0, 0] = 1.0

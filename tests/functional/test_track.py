@@ -97,7 +97,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert_near(refine_prototypes(prototypes, patches), naive.pooled(expected, points))
 
 
-def test_length_of_patches_counts_only_where_they_are_not_normalised() -> None:
+def test_length_of_patches_counts_only_where_they_are_not_normalized() -> None:
     prototypes, patches = torch.randn(B, K, D), torch.randn(B, N, D)
     longer = patches * torch.rand(B, N, 1).add(0.5)
     assert_close(refine_prototypes(prototypes, longer), refine_prototypes(prototypes, patches))
@@ -115,7 +115,7 @@ def test_a_wide_range_of_costs_underflows_nowhere() -> None:
 
 
 def test_objects_that_all_prefer_one_patch_are_told_apart(dtype: torch.dtype) -> None:
-    """What all objects share is cancelled by the columns; exp(0.5 / ε) = e of the rest decides."""
+    """What all objects share is canceled by the columns; exp(0.5 / ε) = e of the rest decides."""
     order = torch.eye(3, dtype=dtype)[[2, 0, 1]]
     patches = torch.eye(3, dtype=dtype)[None]
     prototypes = 5 * patches[:, :1] + 0.5 * order

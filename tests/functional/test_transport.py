@@ -104,7 +104,7 @@ def test_rows_come_before_columns(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("axis", "dim"), [("row", -1), ("column", -2)])
-def test_no_iterations_normalise_one_axis_once(axis: str, dim: int, dtype: torch.dtype) -> None:
+def test_no_iterations_normalize_one_axis_once(axis: str, dim: int, dtype: torch.dtype) -> None:
     cost = torch.rand(2, 3, 5, dtype=dtype)
     plan = sinkhorn(cost, 0.3, 0, axis)
     assert_close(plan.double(), naive_batch(cost, 0.3, 0, axis), rtol=1e-5, atol=1e-7)

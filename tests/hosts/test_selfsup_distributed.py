@@ -1,4 +1,4 @@
-"""Two gloo processes distil: gradients, teacher and centre are those of one process."""
+"""Two gloo processes distil: gradients, teacher and center are those of one process."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_one_process_and_two_have_equal_gradients(name: str, ranks: list) -> Non
 
 
 @pytest.mark.parametrize("name", ["DINO", "DoRA"])
-def test_one_process_and_two_have_equal_teachers_and_centres(name: str, ranks: list) -> None:
+def test_one_process_and_two_have_equal_teachers_and_centers(name: str, ranks: list) -> None:
     alone = train(name, 0, 1)["state"]
-    assert float(alone["centre"].norm()) > 1e-2
+    assert float(alone["center"].norm()) > 1e-2
     for rank in ranks:
         for key, expected in alone.items():
             torch.testing.assert_close(rank[name]["state"][key], expected, rtol=1e-3, atol=1e-5)

@@ -75,7 +75,7 @@ def test_equals_the_loop(name: str, reduction: str, dtype: torch.dtype) -> None:
     assert_same_gradients(loss, expected, [("embeddings", e)])
 
 
-def test_without_normalisation(dtype: torch.dtype) -> None:
+def test_without_normalization(dtype: torch.dtype) -> None:
     e, lam = batch(dtype), torch.rand(7, 7, dtype=torch.float64)
     world = naive.examples(e, LABELS)
     row = naive.row("Contrastive", margin=0.1)
@@ -159,7 +159,7 @@ def test_level_feature(
         found.append((v / v.norm() if renormalize else v, i, j, 0.3))
     row, world = naive.row("Contrastive", margin=0.1), naive.examples(head(maps), LABELS)
     assert_same_gradients(loss, loop(row, world, found), [("maps", maps)])
-    # a head that is linear before it normalises need not see more than the maps
+    # a head that is linear before it normalizes need not see more than the maps
     by_closed_form = pool == "avg" and (renormalize or not normalize)
     assert rows == [len(maps) if by_closed_form else len(pairs_of(LABELS))]
 
@@ -212,7 +212,7 @@ def test_steps_are_drawn_from_the_generators() -> None:
     )
     assert first == again
     assert len({v.item() for v in (first, other, rank)}) == 3
-    assert imix.hosted(e, LABELS, generators=sampling.generators(0, 3)) == first
+    assert imix.forward_in_host(e, LABELS, generators=sampling.generators(0, 3)) == first
     assert imix.unmixed is imix.loss
 
 

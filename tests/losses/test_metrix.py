@@ -580,10 +580,10 @@ def test_options_of_level_feature_equal_the_loop(name: str) -> None:
     for setting in ({"hardest": 2}, {"reduction": "mean"}, {"w": 2.0}, {"renormalize": False}):
         check_level(
             name, "feature", "pos-neg", torch.float64, **setting
-        )  # the head normalises anyway
+        )  # the head normalizes anyway
 
 
-def test_a_head_that_does_not_normalise_and_nor_does_the_loss(dtype: torch.dtype) -> None:
+def test_a_head_that_does_not_normalize_and_nor_does_the_loss(dtype: torch.dtype) -> None:
     values = example_values(dtype)
     head = EmbeddingHead(8, WIDTH, normalize=False).to(dtype)
     spy, e = Spy(head, 6), head(values)

@@ -195,7 +195,7 @@ def test_steps_are_drawn_from_the_generators() -> None:
     assert first == again
     assert len({v.item() for v in (first, other, rank)}) == 3
     assert mochi.unmixed is mochi.loss
-    assert mochi.hosted(e, LABELS, generators=sampling.generators(0, 3)) == first
+    assert mochi.forward_in_host(e, LABELS, generators=sampling.generators(0, 3)) == first
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_clean_loss_equals_the_loop(name: str, reduction: str, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_embeddings_as_given_when_not_normalised(name: str, dtype: torch.dtype) -> None:
+def test_embeddings_as_given_when_not_normalized(name: str, dtype: torch.dtype) -> None:
     cls, setting = LOSSES[name]
     e = torch.randn(7, 5, dtype=dtype).mul_(0.6).requires_grad_()
     v = e.double()

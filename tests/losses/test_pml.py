@@ -360,7 +360,7 @@ class TestBaselines:
         loss = build_loss(dict(type="PML", loss="TripletMarginLoss"), num_classes=3, dim=5)
         assert isinstance(loss, PML) and loss.unmixed is loss
         e = batch()
-        assert loss.hosted(e, LABELS, generators=None) == loss(e, LABELS)
+        assert loss.forward_in_host(e, LABELS, generators=None) == loss(e, LABELS)
         metrix = build_loss(
             dict(type="Metrix", loss=dict(type="PML", loss="MultiSimilarityLoss")), dim=5
         )

@@ -78,7 +78,7 @@ def test_one_example_and_one_class(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_embeddings_and_proxies_as_given_when_not_normalised(name: str) -> None:
+def test_embeddings_and_proxies_as_given_when_not_normalized(name: str) -> None:
     loss, e = build(name, torch.float64, normalize=False)
     classes = list(range(5))
     sides = (loss.proxies, classes), (e, LABELS.tolist())

@@ -126,7 +126,7 @@ def test_the_step_is_the_loss_of_what_was_drawn(name: str, monkeypatch: pytest.M
     value = synthesis(e, LABELS, generators=sampling.generators(0, 5))
     _, _, first, second, lam = seen
     assert_near(value, loop(name, e, loss.proxies, first, second, float(lam), True))
-    assert synthesis.hosted(e, LABELS, generators=sampling.generators(0, 5)) == value
+    assert synthesis.forward_in_host(e, LABELS, generators=sampling.generators(0, 5)) == value
     assert synthesis(e, LABELS, generators=sampling.generators(0, 6)) != value
     assert synthesis.unmixed is loss
 

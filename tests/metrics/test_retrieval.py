@@ -22,8 +22,8 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 def data(count: int = 120, classes: int = 12, width: int = 6) -> tuple[Tensor, Tensor]:
     """Classes that overlap, each with at least two examples, of any length."""
     labels = torch.cat([torch.arange(classes).repeat(2), torch.randint(classes, (count,))])
-    centres = torch.randn(classes, width)
-    embeddings = (centres[labels] + torch.randn(len(labels), width)) * 3
+    centers = torch.randn(classes, width)
+    embeddings = (centers[labels] + torch.randn(len(labels), width)) * 3
     return embeddings, labels[: len(embeddings)]
 
 
@@ -38,7 +38,7 @@ def scored(embeddings: Tensor, labels: Tensor, batch: int = 50, **settings: obje
 def looped(
     queries: Tensor, labels: Tensor, items: Tensor, classes: Tensor, own: list[int] | None, ks
 ) -> dict[str, float]:
-    """What the thesis' and Musgrave's definitions give, with all neighbours known."""
+    """What the thesis' and Musgrave's definitions give, with all neighbors known."""
     wanted, known = labels.tolist(), classes.tolist()
     k = len(items) - (own is not None)
     _, ids = naive.neighbors(queries.tolist(), items.tolist(), k, "l2", own)
@@ -201,7 +201,7 @@ def test_only_what_is_asked_for_is_there() -> None:
     assert set(scored(e, y)) == {*names.split(), "uniformity"}
 
 
-def test_neighbours_are_searched_once_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbors_are_searched_once_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     search = module.Index.search
     monkeypatch.setattr(

@@ -212,7 +212,7 @@ def test_a_new_mixer_needs_two_methods() -> None:
 
     model, stages = toy(torch.float32)
     mixer = Half(weights=[1.0, 2.0], off_epoch=1)
-    assert mixer.weights == (1.0, 2.0) and not mixer.learns and mixer.points() == ()
+    assert mixer.weights == (1.0, 2.0) and not mixer.learns and mixer.edited_modules() == ()
     mixer.attach(stages)
     assert stages.learned is None
     x, y = batch(torch.float32, 3)
@@ -234,7 +234,7 @@ def test_a_mixer_that_learns_is_asked_for_its_module() -> None:
         def build_module(self, embed_dim: int) -> nn.Module:
             return nn.Linear(embed_dim, 2)
 
-        def points(self) -> tuple[str, ...]:
+        def edited_modules(self) -> tuple[str, ...]:
             return ("hidden",)
 
     model, stages = toy(torch.float64)

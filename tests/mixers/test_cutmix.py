@@ -78,7 +78,7 @@ def test_an_empty_and_a_full_rectangle(dtype: torch.dtype) -> None:
 def test_the_area_is_that_of_a_beta_draw_clipped() -> None:
     """Mean share of x over 1500 plans with α = 1, whose area is uniform before clipping.
 
-    A side of length floor(s sqrt(a)) has, centred at each pixel alike, a mean clipped length; the
+    A side of length floor(s sqrt(a)) has, centered at each pixel alike, a mean clipped length; the
     expectation over a is a Riemann sum. Shares are in [0, 1], so the standard error is below
     0.5 / sqrt(n).
     """
@@ -86,8 +86,8 @@ def test_the_area_is_that_of_a_beta_draw_clipped() -> None:
 
     def mean_length(side: int, length: int) -> float:
         clipped = [
-            min(centre - length // 2 + length, side) - max(centre - length // 2, 0)
-            for centre in range(side)
+            min(center - length // 2 + length, side) - max(center - length // 2, 0)
+            for center in range(side)
         ]
         return sum(clipped) / side
 

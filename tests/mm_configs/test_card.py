@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.data.noise import NOISE
-from mixplug.data.unlabelled import Unlabelled
+from mixplug.data.unlabeled import Unlabeled
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
 CONFIGS = sorted(path.stem for path in (ROOT / "card").glob("*.py"))
@@ -212,7 +212,7 @@ def test_sets_are_read_as_they_unpack(tmp_path: Path) -> None:
         side = 36 if "(crop)" in one.name else 32
         split = inner.get(root.name, root.name)
         folders.classes(root, ".", {split: folders.noisy((90, 90, 90), 2, 0, side)}, ".jpg")
-        images = Unlabelled(root, 32, one.fit)
+        images = Unlabeled(root, 32, one.fit)
         assert len(images) == 2 and images[1].shape == (3, 32, 32)
 
 

@@ -143,9 +143,9 @@ def test_the_small_one_runs_as_it_is(tmp_path: Path) -> None:
     config.train_dataloader.dataset.frames_per_epoch = 32  # two steps
     config.train_cfg.max_epochs = 1
     runner = Runner.from_cfg(config)
-    before = runner.model.method.centre.clone()
+    before = runner.model.method.center.clone()
     runner.train()
-    assert runner.iter == 2 and not torch.equal(before, runner.model.method.centre)
+    assert runner.iter == 2 and not torch.equal(before, runner.model.method.center)
     assert (tmp_path / "epoch_1.pth").is_file()
 
 

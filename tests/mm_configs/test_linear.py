@@ -1,4 +1,4 @@
-"""Shipped configs of linear probes and neighbours: what they build, and what they quote."""
+"""Shipped configs of linear probes and neighbors: what they build, and what they quote."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_step_is_the_one_of_the_command() -> None:
     assert moved == {"head.fc.weight", "head.fc.bias"}
 
 
-def test_neighbours_are_those_of_the_command() -> None:
+def test_neighbors_are_those_of_the_command() -> None:
     config = Config.fromfile(ROOT / "knn" / "vit-small-p16_knn_in1k.py")
     metric = METRICS.build(config.test_evaluator)
     assert (metric.k, metric.temperature) == (20, 0.07)

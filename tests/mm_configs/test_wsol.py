@@ -19,7 +19,7 @@ from mixplug.hosts.mm.mixing.classifier import train_with
 from mixplug.from_config.heat_maps import heat_maps_of
 
 ROOT = Path(__file__).parents[2] / "mm_configs" / "wsol"
-# Table 3.7: top-1 localisation and MaxBoxAccV2 of VGG-GAP and of R-50
+# Table 3.7: top-1 localization and MaxBoxAccV2 of VGG-GAP and of R-50
 ROWS = {
     "baseline": (None, "37.1", "59.0", "49.4", "59.7"),
     "input-mixup": ("InputMixup", "41.7", "57.1", "49.3", "60.6"),
@@ -54,7 +54,7 @@ def test_settings_of_the_thesis(method: str, arch: str) -> None:
     cfg, (kind, *numbers) = load(method, arch), ROWS[method]
     assert cfg.get("mixup", {}).get("type") == kind
     first, second = numbers[:2] if arch == "vgg-gap" else numbers[2:]
-    quoted = f"not ours: top-1 localisation {first} %, MaxBoxAccV2 {second} % (Table 3.7)\n"
+    quoted = f"not ours: top-1 localization {first} %, MaxBoxAccV2 {second} % (Table 3.7)\n"
     assert f"# the thesis' numbers, {quoted}" in path(method, arch).read_text()
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
     assert cfg.train_cfg.max_epochs == 600

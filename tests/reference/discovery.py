@@ -29,7 +29,7 @@ def attention_mask(attention: Tensor, mass: float) -> list[set[int]]:
 
 
 def flood(inside: set[tuple[int, int]], start: tuple[int, int]) -> set[tuple[int, int]]:
-    """All that can be reached from ``start`` by steps to a neighbour in four directions."""
+    """All that can be reached from ``start`` by steps to a neighbor in four directions."""
     seen, front = {start}, [start]
     while front:
         row, column = front.pop()

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
+def probabilities(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
     """(K,) of one row."""
-    shifted = [(x - c) / temperature for x, c in zip(logits, centre, strict=True)]
+    shifted = [(x - c) / temperature for x, c in zip(logits, center, strict=True)]
     powers = [(x - max(shifted)).exp() for x in shifted]
     return torch.stack([p / sum(powers) for p in powers])
 

@@ -38,7 +38,7 @@ def test_faiss_gets_as_many_threads_as_torch() -> None:
     ],
     ids=["right", "abort", "wrong"],
 )
-def test_gpu_faiss_must_find_known_neighbours(
+def test_gpu_faiss_must_find_known_neighbors(
     code: str, warned: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No GPU here: a faiss that claims one, and the test's process made to end in each way."""

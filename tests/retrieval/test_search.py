@@ -21,8 +21,8 @@ BACKENDS = ("faiss", "torch")
 METRICS = ("ip", "l2", "cosine")
 
 
-def clusters(count: int, width: int = 16, centres: int = 40) -> Tensor:
-    return torch.randn(centres, width).mul(4)[torch.randint(centres, (count,))] + torch.randn(
+def clusters(count: int, width: int = 16, centers: int = 40) -> Tensor:
+    return torch.randn(centers, width).mul(4)[torch.randint(centers, (count,))] + torch.randn(
         count, width
     )
 
@@ -79,7 +79,7 @@ def test_ties_come_by_id(backend: str, metric: str, k: int) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_equal_items(backend: str) -> None:
-    """120 neighbours: faiss keeps a reservoir from 100 on, and orders it as it likes."""
+    """120 neighbors: faiss keeps a reservoir from 100 on, and orders it as it likes."""
     e = grid(400, 2)
     found = search(e[:50], e, 120, exclude=torch.arange(50), backend=backend, metric="l2")
     expected = naive.neighbors(e[:50].tolist(), e.tolist(), 120, "l2", list(range(50)))
@@ -135,7 +135,7 @@ def test_what_an_approximate_index_does_not_find_is_minus_one() -> None:
     index = Index("ivf", "l2").build(gallery)
     assert index.store.native.nlist == 2
     index.store.native.nprobe = 1
-    exclude = torch.tensor([0, 1, 2, -1, -1])  # a missing neighbour is not the one to leave out
+    exclude = torch.tensor([0, 1, 2, -1, -1])  # a missing neighbor is not the one to leave out
     _, ids = index.search(gallery[:5], 98, exclude=exclude)
     assert (ids >= 0).sum(1).tolist() == [49, 49, 49, 50, 50]
     assert (ids < 50).all() and (ids[:, 50:] == -1).all()

@@ -38,7 +38,7 @@ def pan(seed: int, number: int, height: int = HEIGHT, width: int = WIDTH) -> np.
     return np.ascontiguousarray(_wide(seed, height, width)[:, number : number + width])
 
 
-def grey(level: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def gray(level: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 

@@ -109,7 +109,7 @@ def test_what_is_not_the_index_of_the_video(video: Path, tmp_path: Path) -> None
         ('{"name": 1}', "is no index of a video"),
         ('{"version": 1, "name": "a"}', "is no index of a video: .*missing"),
         ('{"version": 7, "name": "a"}', "version 7, this mixplug reads 1.*--force"),
-        ('{"version": 1, "colour": 3}', "version 1"),
+        ('{"version": 1, "color": 3}', "version 1"),
     ],
 )
 def test_what_is_no_index(tmp_path: Path, text: str, said: str) -> None:

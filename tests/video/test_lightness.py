@@ -53,8 +53,8 @@ def test_what_is_drawn_differs_with_what_there_is(index: VideoIndex, tmp_path: P
         assert image.size == (1170, 468)
         pixels = {color: n / 1170 / 468 for n, color in image.convert("RGB").getcolors(1 << 20)}
     assert pixels[0, 114, 178] > 5e-5  # the line
-    grey = sum(n for color, n in pixels.items() if len(set(color)) == 1 and 225 < color[0] < 240)
-    assert (grey > 0.2) == any(reason == "blank" for _, _, reason in index.bad)
+    gray = sum(n for color, n in pixels.items() if len(set(color)) == 1 and 225 < color[0] < 240)
+    assert (gray > 0.2) == any(reason == "blank" for _, _, reason in index.bad)
     orange = sum(n for (r, g, b), n in pixels.items() if r - b > 60)
     assert (orange > 1e-4) == any(reason == "corrupt" for _, _, reason in index.bad)
 

@@ -13,19 +13,19 @@ import pytest
 import scenedetect
 import torch
 from PIL import Image
-from video.films import FPS, all_frames, film, grey, noticed, packets, pan, shipped, spoil
+from video.films import FPS, all_frames, film, gray, noticed, packets, pan, shipped, spoil
 
 from mixplug.video import DecodeError, Settings, VideoIndex, open_reader, scan
 from mixplug.video.findings import mean_lightness
 
-# (frames, what): cuts at frames 40, 50, 60, 150, 200 and 230; black 60 to 150, grey 200 to 230
+# (frames, what): cuts at frames 40, 50, 60, 150, 200 and 230; black 60 to 150, gray 200 to 230
 SHOTS = ((40, 1), (10, 2), (10, 3), (90, 0), (50, 4), (30, 119), (20, 5))
 
 
 def shot(number: int) -> np.ndarray:
     for length, what in SHOTS:
         if number < length:
-            return grey(what) if what in (0, 119) else pan(what, number)
+            return gray(what) if what in (0, 119) else pan(what, number)
         number -= length
     raise IndexError
 
@@ -46,7 +46,7 @@ def test_finds_what_was_put_in(shots: Path, tmp_path: Path, detector: str) -> No
     assert index.keyframes == tuple(n / FPS for n in range(0, COUNT, 30))
     # at 50 another cut was less than 0.6 s ago
     assert index.cuts == (40 / FPS, 60 / FPS, 150 / FPS, 200 / FPS, 230 / FPS)
-    assert index.bad == ((60 / FPS, 150 / FPS, "blank"),)  # the grey lasts 1.2 s
+    assert index.bad == ((60 / FPS, 150 / FPS, "blank"),)  # the gray lasts 1.2 s
     assert [time for time, _ in index.lightness] == list(range(10))
     of = dict(index.lightness)
     assert of[3.0] == of[4.0] == of[5.0] == pytest.approx(0, abs=0.5)

@@ -1,4 +1,4 @@
-"""Maps of test classes: neighbours stay neighbours, and signs of classes differ."""
+"""Maps of test classes: neighbors stay neighbors, and signs of classes differ."""
 
 import sys
 import types

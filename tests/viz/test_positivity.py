@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from mixplug.viz import positivity as viz
 
 
-def test_both_curves_are_drawn_and_differ_without_colour(tmp_path: Path, monkeypatch) -> None:
+def test_both_curves_are_drawn_and_differ_without_color(tmp_path: Path, monkeypatch) -> None:
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
     lam, measured = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.0, 0.3, 1.0])

@@ -66,11 +66,11 @@ def test_page_says_hits_and_misses_in_words_too() -> None:
     assert page.captions == ['a"<b', '✓ a"<b', "✗ c", "c", '✗ a"<b', "✓ c"]
     assert [found["alt"] for found in page.images] == [
         'Query 1: a"<b',
-        'Neighbour 1 of query 1, a hit: a"<b',
-        "Neighbour 2 of query 1, a miss: c",
+        'Neighbor 1 of query 1, a hit: a"<b',
+        "Neighbor 2 of query 1, a miss: c",
         "Query 2: c",
-        'Neighbour 1 of query 2, a miss: a"<b',
-        "Neighbour 2 of query 2, a hit: c",
+        'Neighbor 1 of query 2, a miss: a"<b',
+        "Neighbor 2 of query 2, a hit: c",
     ]
     assert page.tags["html"]["lang"] == "en"
 
@@ -90,7 +90,7 @@ def test_page_has_everything_inside_it() -> None:
     assert pictures[4].size == (80, 90)  # never enlarged
 
 
-def test_figure_frames_neighbours_and_not_the_query(tmp_path: Path, monkeypatch) -> None:
+def test_figure_frames_neighbors_and_not_the_query(tmp_path: Path, monkeypatch) -> None:
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
     viz.figure(rows(), tmp_path / "x.png", "title")

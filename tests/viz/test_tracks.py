@@ -1,4 +1,4 @@
-"""What is drawn of tracked objects: colours where objects are, on frames that belong to them."""
+"""What is drawn of tracked objects: colors where objects are, on frames that belong to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from mixplug.functional.track import cls_attention
-from mixplug.models.self_distillation.distillation import normalised
+from mixplug.models.self_distillation.distillation import normalized
 from mixplug.models.self_distillation.dora import object_tracks
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.viz import track_video
@@ -20,7 +20,7 @@ from mixplug.viz.track_video import cuts_before, distinct_heads, fitted, overlap
 from mixplug.viz.tracks import colors, film, overlay, strip
 
 
-def test_an_object_has_its_colour_where_it_is() -> None:
+def test_an_object_has_its_color_where_it_is() -> None:
     frames = torch.full((2, 3, 8, 12), 100, dtype=torch.uint8)
     attention = torch.zeros(2, 3, 6)  # a grid of 2 x 3, patches of 4 pixels
     for frame, places in enumerate(((0, 1, 2), (3, 4, 5))):
@@ -28,9 +28,9 @@ def test_an_object_has_its_colour_where_it_is() -> None:
             attention[frame, i, place] = 1.0
     drawn = overlay(frames, attention, (2, 3))
     for frame, row in ((0, 0), (1, 1)):
-        centre = drawn[frame, :, 4 * row + (0 if row == 0 else 3)]
+        center = drawn[frame, :, 4 * row + (0 if row == 0 else 3)]
         for i, column in enumerate((0, 6, 11)):
-            assert int(centre[:, column].argmax()) == i  # red, green, blue
+            assert int(center[:, column].argmax()) == i  # red, green, blue
     assert drawn.dtype == torch.uint8 and drawn.shape == frames.shape
 
 
@@ -46,13 +46,13 @@ def test_strength_by_hand() -> None:
             assert green[pixel] == blue[pixel] == round((1 - cover) * 200)
 
 
-def test_equal_attention_everywhere_colours_nothing() -> None:
+def test_equal_attention_everywhere_colors_nothing() -> None:
     frames = torch.randint(256, (1, 3, 4, 4), dtype=torch.uint8)
     assert torch.equal(overlay(frames, torch.full((1, 2, 4), 0.25), (2, 2)), frames)
 
 
 @pytest.mark.parametrize("objects", [1, 3, 7])
-def test_colours_are_pure_and_differ(objects: int) -> None:
+def test_colors_are_pure_and_differ(objects: int) -> None:
     found = colors(objects)
     assert found.shape == (objects, 3) and bool((found.amax(1) == 1).all())
     assert len({tuple(color.tolist()) for color in found}) == objects
@@ -67,9 +67,9 @@ def test_attention_of_other_frames_is_refused() -> None:
 
 
 def test_the_film_shows_all_ways_beside_each_other(tmp_path: Path) -> None:
-    colours = torch.tensor([[200, 30, 30], [30, 200, 30]], dtype=torch.uint8)
+    colors = torch.tensor([[200, 30, 30], [30, 200, 30]], dtype=torch.uint8)
     rows = {
-        name: colours[i].view(1, 3, 1, 1).expand(5, -1, 33, 41)
+        name: colors[i].view(1, 3, 1, 1).expand(5, -1, 33, 41)
         for i, name in enumerate(("left", "right"))
     }
     film(rows, 4.0, tmp_path / "t.mp4")
@@ -79,7 +79,7 @@ def test_the_film_shows_all_ways_beside_each_other(tmp_path: Path) -> None:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert len(frames) == 5 and frames[0].shape == (54, 82, 3)  # 33 and a label of 22, even
     for x, i in ((10, 0), (70, 1)):
-        assert abs(frames[2][45, x].astype(int) - colours[i].numpy()).max() < 12
+        assert abs(frames[2][45, x].astype(int) - colors[i].numpy()).max() < 12
     assert frames[0][:22].min() < 128  # there is text
 
 
@@ -157,7 +157,7 @@ def test_heads_are_those_that_overlap_least() -> None:
     with torch.no_grad():
         vit.blocks[0].attn.qkv.weight.mul_(4)
         found = distinct_heads(vit, frame)
-        tokens = as_encoder(vit).tokens(normalised(frame[None]))
+        tokens = as_encoder(vit).tokens(normalized(frame[None]))
     attention = cls_attention(tokens.queries, tokens.keys)[0]
     masks = [
         {n for n, a in enumerate(row) if a > sum(row) / len(row)} for row in attention.tolist()
@@ -173,4 +173,4 @@ def test_heads_are_those_that_overlap_least() -> None:
     assert found == min(shares, key=shares.__getitem__) != (0, 1, 2)
     assert len(set(shares.values())) > 5
     assert distinct_heads(vit, frame, objects=9) == tuple(range(6))
-    assert object_tracks(as_encoder(vit), normalised(frame[None]), heads=found).shape == (1, 3, 24)
+    assert object_tracks(as_encoder(vit), normalized(frame[None]), heads=found).shape == (1, 3, 24)

@@ -129,7 +129,7 @@ def mm(path: Path, teacher: nn.Module, student: nn.Module) -> Path:
 
     state = under("method.student.backbone.", student) | under("method.student.head.", head())
     state |= under("method.teacher.backbone.", teacher) | under("method.teacher.head.", head())
-    state |= {"method.centre": torch.randn(20), "method.steps": torch.tensor(4)}
+    state |= {"method.center": torch.randn(20), "method.steps": torch.tensor(4)}
     state |= {"data_preprocessor.mean": torch.randn(3, 1, 1)}
     hub = {"log_scalars": {"train/loss": HistoryBuffer([1.0, 0.5], [1, 1])}, "runtime_info": {}}
     torch.save({"state_dict": state, "message_hub": hub, "meta": {"epoch": 2}}, path)

@@ -140,7 +140,7 @@ def test_a_resnet_of_a_host(scope: str, form: str, tmp_path: Path) -> None:
 
 
 class Whole(BaseModule):
-    """A network around a backbone, with an initialisation of its own."""
+    """A network around a backbone, with an initialization of its own."""
 
     def __init__(self, backbone: Any, init_cfg: Any = None) -> None:
         super().__init__(init_cfg)
@@ -199,7 +199,7 @@ def test_what_was_trained_is_not_loaded_over(tmp_path: Path, saved: tuple[nn.Mod
 
 
 def test_a_second_network_is_made_of_a_copy(saved: tuple[nn.Module, Path]) -> None:
-    """Who initialises anew gets the weights anew, by ours and not by mmengine's."""
+    """Who initializes anew gets the weights anew, by ours and not by mmengine's."""
     model = built("mixplug.TimmViT", ours(saved[1]), **WRAPPERS["TimmViT"])
     model.init_weights()
     other = copy.deepcopy(model)

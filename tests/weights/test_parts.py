@@ -48,7 +48,7 @@ def test_teacher_and_student(host: Any, tmp_path: Path) -> None:
         ({"teacher.backbone.blocks.0.w": ONE, "teacher.head.w": TWO}, "teacher", None),
         ({"teacher": {"blocks.0.w": ONE}, "student": {"blocks.0.w": TWO}}, "teacher", "teacher."),
         ({"state_dict": {"a.b.teacher._orig_mod.backbone.module.blocks.0.w": ONE,
-                         "a.b.student.backbone.blocks.0.w": TWO, "a.centre": THREE}},
+                         "a.b.student.backbone.blocks.0.w": TWO, "a.center": THREE}},
          "teacher", None),
         ({"student": {"backbone.blocks.0.w": ONE}}, "student", None),
         ({"model_ema": {"teacher.blocks.0.w": ONE}}, "teacher", "model_ema.teacher."),

@@ -24,7 +24,7 @@ def cubic(distance: float) -> float:
 
 
 def by_hand(image: Tensor, target: tuple[int, int]) -> Tensor:
-    """(rows, columns, D), four by four neighbours of each, the border repeated."""
+    """(rows, columns, D), four by four neighbors of each, the border repeated."""
     rows, columns, width = image.shape
     found = torch.zeros(*target, width, dtype=torch.float64)
     for i in range(target[0]):

@@ -19,9 +19,9 @@ def knn(
     root: Folders,
     checkpoint: Checkpoint,
     part: Part = None,
-    k: Annotated[list[int], typer.Option("-k", min=1, help="neighbours; repeatable")] = _KS,
+    k: Annotated[list[int], typer.Option("-k", min=1, help="neighbors; repeatable")] = _KS,
     temperature: Annotated[float, typer.Option(help="of their votes")] = 0.07,
-    size: Annotated[int, typer.Option(min=1, help="side of the centre crop in pixels")] = 224,
+    size: Annotated[int, typer.Option(min=1, help="side of the center crop in pixels")] = 224,
     batch_size: Annotated[int, typer.Option(min=1, help="images that are seen at once")] = 256,
     workers: Workers = 4,
     heads: Heads = None,
@@ -29,7 +29,7 @@ def knn(
     device: Device = None,
     out: Annotated[Path, typer.Option(help="folder for knn.json")] = Path("output/eval/knn"),
 ) -> None:
-    """Classify the images of val by their nearest neighbours in train."""
+    """Classify the images of val by their nearest neighbors in train."""
     from mixplug.optional import optional
 
     with bar() as tick:
@@ -45,5 +45,5 @@ def knn(
         results = job(frozen, train, val, k, temperature, size, batch_size, workers, tick)
         file = write_results(out, "knn", {"network": frozen.source, **results})
     print(frozen.source)
-    print(f"{len(val):,} images of {len(val.classes):,} classes by {len(train):,} neighbours")
+    print(f"{len(val):,} images of {len(val.classes):,} classes by {len(train):,} neighbors")
     say({name: value for name, value in results.items() if name.startswith("knn@")}, file)

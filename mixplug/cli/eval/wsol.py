@@ -13,8 +13,8 @@ from mixplug.cli.tools import config_file
 
 _SCORES = {
     "top-1": "top1",
-    "top-1 localisation": "top1_localization",
-    "GT-known localisation": "gt_known_localization",
+    "top-1 localization": "top1_localization",
+    "GT-known localization": "gt_known_localization",
     "MaxBoxAcc": "max_box_acc",
     "MaxBoxAccV2": "max_box_acc_v2",
 }
@@ -31,7 +31,7 @@ def wsol(
         str | None,
         typer.Option(help="cam or attention [attention of a VisionTransformer, else cam]"),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="of top-1 localisation, in [0, 1)")] = 0.15,
+    threshold: Annotated[float, typer.Option(help="of top-1 localization, in [0, 1)")] = 0.15,
     steps: Annotated[
         int, typer.Option(min=1, help="thresholds that the best one is sought among")
     ] = 100,
@@ -44,7 +44,7 @@ def wsol(
         "output/eval/wsol"
     ),
 ) -> None:
-    """Localise birds by the maps of a classifier: top-1 localisation, MaxBoxAcc, MaxBoxAccV2."""
+    """Localize birds by the maps of a classifier: top-1 localization, MaxBoxAcc, MaxBoxAccV2."""
     from mixplug.optional import optional
 
     with bar() as tick:
@@ -53,7 +53,7 @@ def wsol(
             optional(module, "card", "mixplug eval wsol")
         path = config_file(config)
         from mixplug.evaluation.results import write_results
-        from mixplug.evaluation.wsol import localise
+        from mixplug.evaluation.wsol import localize
         from mixplug.from_config.wsol import wsol_of
         from mixplug.viz.localization import figure
 
@@ -61,7 +61,7 @@ def wsol(
         if data_root is not None:
             changed["test_dataloader.dataset.data_root"] = data_root
         subject = wsol_of(path, checkpoint, maps, device, changed)
-        results, shown = localise(
+        results, shown = localize(
             subject.heat_maps, subject.batches(), subject.total, threshold, steps, show, tick
         )
         told = {"config": path.name, "checkpoint": str(checkpoint), **subject.facts()}
@@ -76,6 +76,6 @@ def wsol(
 
 def _title(checkpoint: Path, results: dict[str, float]) -> str:
     return (
-        f"{checkpoint.name}: top-1 localisation {results['top1_localization']:.1f} % at "
+        f"{checkpoint.name}: top-1 localization {results['top1_localization']:.1f} % at "
         f"{results['threshold']:g}, MaxBoxAccV2 {results['max_box_acc_v2']:.1f} %"
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixplug.names import apart
+from mixplug.names import distinct
 
 _LAST = "last_checkpoint"  # mmengine's: a file that names another
 _RUN = 2  # parts of a path: the run's folder, and the file in it
@@ -52,7 +52,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     Raises:
         ValueError: a checkpoint is given twice.
     """
-    return apart(paths, _RUN)
+    return distinct(paths, _RUN)
 
 
 def facts_of(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:

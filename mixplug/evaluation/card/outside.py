@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixplug.data.noise import Noise
-from mixplug.data.unlabelled import Unlabelled, plain, shared_classes
+from mixplug.data.unlabeled import Unlabeled, plain, shared_classes
 from mixplug.evaluation.card.settings import FIT, Settings
 from mixplug.evaluation.card.subject import Stream
 
@@ -56,12 +56,12 @@ def outside(settings: Settings, test: Stream) -> list[Stream]:
 def _folders(settings: Settings, shape: Sequence[int]) -> Iterator[Stream]:
     if settings.ood and (shape[1] != shape[2] or shape[0] != 3):
         raise ValueError(
-            f"Out-of-distribution sets are brought to squares in colour, but the test images are "
+            f"Out-of-distribution sets are brought to squares in color, but the test images are "
             f"{' x '.join(map(str, shape))}."
         )
     for one in settings.ood:
         name, how = one.get("name", str(one["root"])), one.get("fit", FIT)
-        images = Unlabelled(one["root"], shape[1], how)
+        images = Unlabeled(one["root"], shape[1], how)
         yield Stream(name, Unnamed(images), of_files(images.paths, f"{how} {shape[1]}"))
 
 

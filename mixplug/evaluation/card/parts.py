@@ -71,7 +71,7 @@ def parts_of(data: Data, settings: Settings) -> list[Part]:
             robustness(data, name, attack, settings) for name, attack in settings.suite.items()
         ],
         "calibration": [calibration(data, settings.bins, settings.seed)],
-        "ood": [out_of_distribution(data, settings.neighbours)],
+        "ood": [out_of_distribution(data, settings.neighbors)],
         "representation": [representation(data, settings.seed)],
         "attention": [Part("attention", sketch=partial(_attention, data.test))],
     }
@@ -146,27 +146,27 @@ def cross_scaled(logits: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, lis
     return scaled, temperatures
 
 
-def out_of_distribution(data: Data, neighbours: int) -> Part:
+def out_of_distribution(data: Data, neighbors: int) -> Part:
     """Test images told from those of other sets (Tables 3.4, 3.5 and 5.7)."""
     names = [one.name for one in data.outside]
     streams = [data.test, *data.outside, *([] if data.bank is None else [data.bank])]
     return Part(
         "ood",
         [outputs(stream) for stream in streams],
-        partial(_ood, names, neighbours),
-        {"neighbours": neighbours, "sets": names},
+        partial(_ood, names, neighbors),
+        {"neighbors": neighbors, "sets": names},
         partial(_confidences, [data.test.name, *names]),
     )
 
 
 def _ood(
-    names: Sequence[str], neighbours: int, subject: Subject, states: Sequence[State]
+    names: Sequence[str], neighbors: int, subject: Subject, states: Sequence[State]
 ) -> dict[str, Any]:
     if not names:
         raise ValueError("no set is given that is out of distribution, and no noise.")
     sets = len(names) + 1
     bank = states[sets]["embeddings"].to(subject.device) if len(states) > sets else None
-    k = 0 if bank is None else min(neighbours, len(bank))
+    k = 0 if bank is None else min(neighbors, len(bank))
     inside, *outside = (_scores(state, bank, k) for state in states[:sets])
     found: dict[str, Any] = {}
     for name, scores in zip(names, outside, strict=True):

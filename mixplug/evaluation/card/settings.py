@@ -9,14 +9,16 @@ from typing import Any
 from mixplug import sampling
 from mixplug.catalog import suggest
 from mixplug.data.noise import NOISE
-from mixplug.data.unlabelled import FITS
+from mixplug.data.unlabeled import FITS
 from mixplug.metrics.robustness import Attack
+from mixplug.renamed import renamed_keys
 
 PARTS = ("clean", "robustness", "calibration", "ood", "representation", "attention", "speed")
 FIT = "resize"
 NOISES = tuple(NOISE)
 
 
+@renamed_keys(neighbours="neighbors")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The key ``card`` of an mm config, and the options of ``mixplug eval card``.
@@ -33,11 +35,11 @@ class Settings:
             (of torchattacks). With a key ``type`` another name may stand in its place, for several
             of a kind. Those of the thesis (3.4.3) by default.
         ood: out-of-distribution sets: ``root``, a folder of images, ``name``, by default the root,
-            and ``fit``, 'resize' (the shorter side to that of the test images, then the centre) or
-            'crop' (the centre).
+            and ``fit``, 'resize' (the shorter side to that of the test images, then the center) or
+            'crop' (the center).
         noise: 'uniform', 'gaussian', or both: as many images as there are test images.
         bins: of calibration, of equal width.
-        neighbours: k of the k-NN score.
+        neighbors: k of the k-NN score.
         bank: training images that k-NN compares to, at most.
         batch_size: images of a pass.
         workers: processes that read images.
@@ -57,7 +59,7 @@ class Settings:
     ood: Sequence[Mapping[str, str]] = ()
     noise: Sequence[str] = NOISES
     bins: int = 15
-    neighbours: int = 50
+    neighbors: int = 50
     bank: int = 50_000
     batch_size: int = 256
     workers: int = 0
@@ -70,7 +72,7 @@ class Settings:
                 raise ValueError(
                     f"A card needs {name} among {allowed}, got {getattr(self, name)!r}."
                 )
-        for name in ("bins", "neighbours", "bank", "batch_size"):
+        for name in ("bins", "neighbors", "bank", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"A card needs {name} >= 1, got {getattr(self, name)}.")
         for one in self.ood:

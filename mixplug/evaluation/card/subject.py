@@ -20,7 +20,7 @@ class Subject:
     Attributes:
         name: of the checkpoint, as columns are headed.
         stages: of the network.
-        normalise: pixels (B, C, H, W) in [0, 1], RGB, to what the network takes; differentiable.
+        normalize: pixels (B, C, H, W) in [0, 1], RGB, to what the network takes; differentiable.
         fingerprint: of weights and architecture, by which results are cached.
         facts: where the weights come from, such as ``checkpoint``, ``epoch`` and ``seed``.
         classes: names of its classes in their order, where the checkpoint says so.
@@ -28,7 +28,7 @@ class Subject:
 
     name: str
     stages: Stages
-    normalise: Callable[[Tensor], Tensor]
+    normalize: Callable[[Tensor], Tensor]
     fingerprint: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[str] = ()
@@ -54,12 +54,12 @@ class Subject:
 
     def outputs(self, pixels: Tensor) -> Forward:
         """Logits (B, K) and embeddings (B, D) of pixels (B, C, H, W) in [0, 1]."""
-        return self.stages(self.normalise(pixels))
+        return self.stages(self.normalize(pixels))
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
         """Last maps (B, D, h, w) before pooling."""
-        return self.stages.with_map(self.normalise(pixels), self.stages.last)[1]
+        return self.stages.with_map(self.normalize(pixels), self.stages.last)[1]
 
     def pixels(self, images: Tensor) -> Tensor:
         """Images of a stream, uint8 or in [0, 1], as float32 in [0, 1] on its device."""

@@ -166,7 +166,7 @@ def _fitted(frozen: Frozen, pixels: Tensor, size: int | None) -> Tensor:
     ]
     ops = optional("torchvision.transforms.v2.functional", "timm", "Object discovery")
     resized = ops.resize(pixels, fitted, ops.InterpolationMode.BICUBIC, antialias=True)
-    return frozen.normalised(resized[None])
+    return frozen.normalized(resized[None])
 
 
 def _draw(pixels: Tensor, found: Discovery, out: Path) -> None:

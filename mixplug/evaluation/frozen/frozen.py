@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixplug.evaluation.results import best_device, fingerprint, put
+from mixplug.evaluation.results import best_device, fingerprint, to_device
 from mixplug.models.self_distillation.views import IMAGENET
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import Encoder, as_encoder
@@ -24,7 +24,7 @@ class Frozen:
     Attributes:
         encoder: the view onto it.
         source: of its weights, and what of them was loaded.
-        mean: of the colours that it was trained on, of 0 to 255.
+        mean: of the colors that it was trained on, of 0 to 255.
         std: their deviation.
     """
 
@@ -45,7 +45,7 @@ class Frozen:
         """The network of a checkpoint, in evaluation mode.
 
         Args:
-            checkpoint: see :func:`mixplug.weights.vit_of`; a 'timm:NAME' has colours of its own.
+            checkpoint: see :func:`mixplug.weights.vit_of`; a 'timm:NAME' has colors of its own.
             part: of the checkpoint.
             heads: of the attention, if there is not one per 64 channels.
             grid: (rows, columns) of patches that it was trained on, if no square.
@@ -55,7 +55,7 @@ class Frozen:
             ValueError: no such device; or see :func:`mixplug.weights.vit_of`.
         """
         vit, report = vit_of(checkpoint, part, heads, grid)
-        vit = put(vit.requires_grad_(False), device or best_device())
+        vit = to_device(vit.requires_grad_(False), device or best_device())
         if report is not None:
             return cls(as_encoder(vit), report.line())
         own: Any = getattr(vit, "pretrained_cfg", {})
@@ -72,7 +72,7 @@ class Frozen:
         backbone: nn.Module = self.encoder.backbone
         return backbone
 
-    def normalised(self, images: Tensor) -> Tensor:
+    def normalized(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 as the network takes them, on its device."""
         images = images.to(self.device)
         mean, std = (
@@ -83,7 +83,7 @@ class Frozen:
     @torch.no_grad()
     def class_tokens(self, images: Tensor, blocks: int = 1) -> Tensor:
         """(B, blocks D) of images (B, 3, H, W) uint8: :func:`mixplug.models.vit.class_tokens`."""
-        return class_tokens(self.encoder, self.normalised(images), blocks)
+        return class_tokens(self.encoder, self.normalized(images), blocks)
 
     def fingerprint(self) -> str:
         """Of all weights, see :func:`fingerprint`."""

@@ -1,4 +1,4 @@
-"""k-nearest neighbours of frozen features on ImageNet-style folders (6.5.3, Tables 6.5a, 6.6)."""
+"""k-nearest neighbors of frozen features on ImageNet-style folders (6.5.3, Tables 6.5a, 6.6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.data.image_folders import Crops, Labelled, loader
+from mixplug.data.image_folders import Crops, Labeled, loader
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.results import Tick, unseen
 from mixplug.functional.neighbors import knn_accuracy, knn_votes
@@ -19,8 +19,8 @@ _QUERIES = 4096  # whose votes are counted at once: one number per class each
 
 def knn(
     frozen: Frozen,
-    train: Labelled,
-    val: Labelled,
+    train: Labeled,
+    val: Labeled,
     ks: Sequence[int] = (20,),
     temperature: float | None = 0.07,
     size: int = 224,
@@ -28,16 +28,16 @@ def knn(
     workers: int = 4,
     tick: Tick = unseen,
 ) -> dict[str, Any]:
-    """Classify each image of ``val`` by its neighbours in ``train``.
+    """Classify each image of ``val`` by its neighbors in ``train``.
 
-    Features are class tokens after the last norm, of the centre crop, compared by cosine; they are
+    Features are class tokens after the last norm, of the center crop, compared by cosine; they are
     kept in memory, 4 D bytes for an image.
 
     Args:
         frozen: the network.
         train: images with labels.
         val: images to be classified.
-        ks: numbers of neighbours, one result each.
+        ks: numbers of neighbors, one result each.
         temperature: of their votes, see :func:`mixplug.functional.neighbors.knn_votes`.
         size: side of the crops in pixels; the shorter side is resized to 256 / 224 of it.
         batch_size: images that are seen at once.
@@ -48,7 +48,7 @@ def knn(
         ``knn@k`` in percent, and the settings.
 
     Raises:
-        ValueError: no k, k < 1 or more neighbours than images; a temperature that is not > 0; an
+        ValueError: no k, k < 1 or more neighbors than images; a temperature that is not > 0; an
             image that cannot be read.
     """
     ks = sorted(set(ks))
@@ -100,7 +100,7 @@ def features(
     return torch.cat(found)
 
 
-def _accuracy(s: Tensor, neighbors: Tensor, val: Labelled, temperature: float | None) -> float:
+def _accuracy(s: Tensor, neighbors: Tensor, val: Labeled, temperature: float | None) -> float:
     """In blocks, which differ from all at once in nothing."""
     right = 0.0
     for rows in torch.arange(len(val)).split(_QUERIES):

@@ -122,7 +122,7 @@ def segment(
 
 def features(frozen: Frozen, frame: Tensor, size: tuple[int, int]) -> Tensor:
     """Of the patches of a frame (3, H, W) uint8 that is resized linearly: (N, D), of length 1."""
-    image = frozen.normalised(frame[None])
+    image = frozen.normalized(frame[None])
     image = F.interpolate(image, size, mode="bilinear", align_corners=False)
     return F.normalize(frozen.encoder.tokens(image).patches[0].float(), dim=1)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug import sampling
-from mixplug.data.image_folders import Crops, Labelled, loader
+from mixplug.data.image_folders import Crops, Labeled, loader
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.results import Tick, unseen
 from mixplug.weights import read
@@ -32,7 +32,7 @@ class Probe:
     """How a linear classifier is trained: DINO's protocol [0].
 
     SGD with momentum; the learning rate falls from ``lr batch_size / 256`` to 0 by a cosine, epoch
-    by epoch. Images are cropped at random and flipped in training, resized and centre-cropped in
+    by epoch. Images are cropped at random and flipped in training, resized and center-cropped in
     testing.
 
     Attributes:
@@ -83,8 +83,8 @@ class Probe:
 
 def linear(
     frozen: Frozen,
-    train: Labelled,
-    val: Labelled,
+    train: Labeled,
+    val: Labeled,
     out: Path,
     probe: Probe | None = None,
     workers: int = 4,
@@ -140,8 +140,8 @@ class _Job:
     def __init__(
         self,
         frozen: Frozen,
-        train: Labelled,
-        val: Labelled,
+        train: Labeled,
+        val: Labeled,
         probe: Probe,
         workers: int,
         tick: Tick,
@@ -266,7 +266,7 @@ class _Job:
         }
 
 
-def _listed(images: Labelled) -> str:
+def _listed(images: Labeled) -> str:
     """Of names and labels of all images; the folder that they are in may have moved."""
     home = os.path.commonpath(images.paths)
     digest = hashlib.sha256()

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import mixplug.models.small.timm_entrypoints  # noqa: F401  registers
-from mixplug.data.image_folders import Labelled, labelled
+from mixplug.data.image_folders import Labeled, labeled
 from mixplug.evaluation.card.checkpoints import facts_of
 from mixplug.evaluation.card.outside import of_files, outside, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
-from mixplug.evaluation.results import fingerprint, put
+from mixplug.evaluation.results import fingerprint, to_device
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.hosts.timm.task import LEARNED
 from mixplug.models.vit.timm_names import timm_with
@@ -59,7 +59,7 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
                 f"{checkpoint} does not fit {model}: {str(error).splitlines()[-1]}"
             ) from None
         facts = {**facts_of(checkpoint, found), "weights": part(found).name}
-    network = put(network, device).eval().requires_grad_(False)
+    network = to_device(network, device).eval().requires_grad_(False)
     colors = resolve_data_config({}, model=network)
     mean, std = (torch.tensor(colors[key], device=device)[:, None, None] for key in ("mean", "std"))
     digest = hashlib.sha256(f"{model} {colors} {fingerprint(network)}".encode()).hexdigest()[:16]
@@ -68,10 +68,10 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
         stages = timm_stages(network)
     except ValueError as error:
         raise ValueError(f"No card can be made of {model}: {error}") from None
-    return Subject(name, stages, partial(_normalised, mean, std), digest, facts)
+    return Subject(name, stages, partial(_normalized, mean, std), digest, facts)
 
 
-def _normalised(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
+def _normalized(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
@@ -100,7 +100,7 @@ class Pixels(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self, images: Labelled, transform: Any, indices: Sequence[int] | None = None
+        self, images: Labeled, transform: Any, indices: Sequence[int] | None = None
     ) -> None:
         self.images, self.transform = images, transform
         self.indices = range(len(images)) if indices is None else indices
@@ -135,29 +135,29 @@ def data_of(subject: Subject, root: Path, settings: Settings) -> Data:
         ValueError: another layout, or folders of which it is not known which classes they are.
     """
     has_val = (root / "val").is_dir()
-    images = _numbered(labelled(root / "val" if has_val else root), subject)
+    images = _numbered(labeled(root / "val" if has_val else root), subject)
     colors = resolve_data_config({}, model=subject.network)
     transform = create_transform(**colors, normalize=False)
     test = Stream("test", Pixels(images, transform), of_files(images.paths, str(colors)))
     bank = None
     if has_val and (root / "train").is_dir() and "ood" in settings.parts:
-        bank = _bank(labelled(root / "train"), transform, settings, str(colors))
+        bank = _bank(labeled(root / "train"), transform, settings, str(colors))
     classes = images.classes
     return Data(test, classes, bank, outside(settings, test), overlaps(settings, classes))
 
 
-def _bank(images: Labelled, transform: Any, settings: Settings, made: str) -> Stream:
+def _bank(images: Labeled, transform: Any, settings: Settings, made: str) -> Stream:
     chosen = settings.bank_of(len(images))
     files = [images.paths[i] for i in chosen]
     return Stream("train", Pixels(images, transform, chosen), of_files(files, made))
 
 
-def _numbered(images: Labelled, subject: Subject) -> Labelled:
+def _numbered(images: Labeled, subject: Subject) -> Labeled:
     """Labels as the network numbers its classes."""
     known, classes = _names(subject.network), subject.stages.num_classes
     if known and set(images.classes) <= set(known):
         places = torch.tensor([known.index(name) for name in images.classes])
-        return Labelled(images.paths, places[images.labels], known)
+        return Labeled(images.paths, places[images.labels], known)
     if len(images.classes) != classes:
         raise ValueError(
             f"The data has {len(images.classes):,} classes ({', '.join(images.classes[:3])}, ...) "

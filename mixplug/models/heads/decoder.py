@@ -20,7 +20,7 @@ class ResidualDecoder(nn.Module):
     e -> linear -> (width, h0, w0) -> blocks, each doubling the sides -> norm, ReLU, conv3x3.
 
     (h0, w0) is the image halved until no side is larger than 7: 32 and 64 start at 4, 224 at 7.
-    The output is linear, since it is compared with normalised images that have no fixed range;
+    The output is linear, since it is compared with normalized images that have no fixed range;
     [0] ends in a tanh. Upsampling shortcuts hold no weights; [0] has a 1x1 convolution there.
 
     Shapes: (B, D) to (B, C, H, W).
@@ -49,7 +49,7 @@ class ResidualDecoder(nn.Module):
         self.conv = nn.Conv2d(width, chans, 3, padding=1)
         self.apply(init_conv)
         # He's rule counts the few outgoing channels of the last layer and would start at images
-        # of variance 40; by the incoming ones they start near that of a normalised image.
+        # of variance 40; by the incoming ones they start near that of a normalized image.
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_in", nonlinearity="linear")
 
     def forward(self, e: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class ResidualDecoder(nn.Module):
 class UpsampleBlock(nn.Module):
     """Pre-activation block that doubles the sides: (B, C, h, w) to (B, C, 2h, 2w).
 
-    y = up(x) + conv2(relu(norm2(conv1(up(relu(norm1(x))))))), up = nearest neighbour, factor 2.
+    y = up(x) + conv2(relu(norm2(conv1(up(relu(norm1(x))))))), up = nearest neighbor, factor 2.
     """
 
     def __init__(self, width: int) -> None:

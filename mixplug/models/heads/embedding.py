@@ -17,14 +17,14 @@ POOLS: dict[str, tuple[Pool, ...]] = {
 
 
 class EmbeddingHead(nn.Module):
-    """Pooling, a linear layer, and ℓ2 normalisation: maps (B, C, H, W) to embeddings (B, D).
+    """Pooling, a linear layer, and ℓ2 normalization: maps (B, C, H, W) to embeddings (B, D).
 
     Args:
         in_channels: C.
         dim: D; None keeps the pooled features, D = C, without a linear layer.
         pool: 'avg', 'max', or 'avg+max' for their sum, as Proxy Anchor and the thesis have it.
         normalize: whether embeddings have length 1.
-        layer_norm: normalise the pooled features, without learned scale, as ProxyNCA++ does.
+        layer_norm: normalize the pooled features, without learned scale, as ProxyNCA++ does.
 
     Raises:
         ValueError: another pool, or widths below 1.
@@ -58,7 +58,7 @@ class EmbeddingHead(nn.Module):
         return self.pool == "avg" and isinstance(self.norm, nn.Identity)
 
     def raw(self, maps: Tensor) -> Tensor:
-        """Embeddings before normalisation."""
+        """Embeddings before normalization."""
         return self._embed(sum(pool.plain(maps) for pool in POOLS[self.pool]))
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mixplug.functional.distill import updated_centre
+from mixplug.functional.distill import updated_center
 
 
 @torch.no_grad()
@@ -43,17 +43,17 @@ class RunningSum:
         self.count += len(rows)
 
     @torch.no_grad()
-    def move(self, centre: Tensor, decay: float) -> None:
-        """Update a centre (K,) in place with the mean over all processes, and start anew.
+    def move(self, center: Tensor, decay: float) -> None:
+        """Update a center (K,) in place with the mean over all processes, and start anew.
 
-        All processes must call it. Without any row the centre stays.
+        All processes must call it. Without any row the center stays.
         """
-        together = torch.zeros(len(centre) + 1, dtype=centre.dtype, device=centre.device)
+        together = torch.zeros(len(center) + 1, dtype=center.dtype, device=center.device)
         if self.total is not None:
             together[:-1] = self.total
             together[-1].fill_(self.count)  # assigned, it would wait for the device
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(together)
         mean, count = together[:-1] / together[-1].clamp(min=1), together[-1]
-        centre.copy_(torch.where(count > 0, updated_centre(centre, mean, decay), centre))
+        center.copy_(torch.where(count > 0, updated_center(center, mean, decay), center))
         self.total, self.count = None, 0

@@ -59,13 +59,13 @@ class WeightNormLinear(nn.Module):
 
 
 class DINOHead(nn.Module):
-    """MLP with GELU, ℓ2 normalisation, and K directions to compare with: logits are cosines.
+    """MLP with GELU, ℓ2 normalization, and K directions to compare with: logits are cosines.
 
     Args:
         in_dim: D, width of the class token.
         out_dim: K.
         hidden: width of the MLP.
-        bottleneck: width of what is normalised.
+        bottleneck: width of what is normalized.
         layers: of the MLP, >= 1.
         norm_last_layer: whether the K rows keep length 1, which is more stable.
 

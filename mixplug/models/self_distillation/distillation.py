@@ -1,4 +1,4 @@
-"""Self-distillation: a student, the teacher that follows it, and the centre of its outputs.
+"""Self-distillation: a student, the teacher that follows it, and the center of its outputs.
 
 Letters: B clips, T frames, S versions of a large view that the student sees, m small views, D
 width, K head outputs.
@@ -27,11 +27,12 @@ from mixplug.functional.distill import (
 from mixplug.functional.precision import exact_dtype
 from mixplug.models.self_distillation.average import RunningSum, follow
 from mixplug.models.self_distillation.dino_head import DINOHead, Network, own_name
-from mixplug.models.self_distillation.views import Views, normalised
+from mixplug.models.self_distillation.views import Views, normalized
 from mixplug.models.vit.encoder import Encoder, as_encoder, made_vit
 from mixplug.models.vit.encoder_base import RECOMPUTABLE
+from mixplug.renamed import renamed_keys
 
-__all__ = ["DINO", "SelfDistillation", "Views", "normalised"]
+__all__ = ["DINO", "SelfDistillation", "Views", "normalized"]
 
 REDUCTIONS = ("mean", "sum")
 
@@ -51,14 +52,15 @@ class Taught:
     monitors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@renamed_keys(centre_decay="center_decay")
 class SelfDistillation(nn.Module, ABC):
     r"""Base of methods in which a student learns to predict its own moving average.
 
         L = 1 / T \sum_t (L_t^{views} + L_t^{LC})                                       (6.10)
 
     The module owns all state, so that its ``state_dict`` is a complete checkpoint: ``student``,
-    ``teacher``, ``centre``, and ``steps``, how many batches it has seen. :meth:`attach` ties
-    teacher and centre to an optimizer, after which a plain training loop, gradient accumulation,
+    ``teacher``, ``center``, and ``steps``, how many batches it has seen. :meth:`attach` ties
+    teacher and center to an optimizer, after which a plain training loop, gradient accumulation,
     AMP and DDP are right without knowing of them.
 
     Args:
@@ -68,7 +70,7 @@ class SelfDistillation(nn.Module, ABC):
         heads: into how many heads the last block is split anew (Table 6.7b), None leaves it.
         student_temperature: τ_s.
         teacher_temperature: τ_t; an attribute that schedules may set.
-        centre_decay: weight of the old centre.
+        center_decay: weight of the old center.
         ema_decay: α, the weight of the old teacher; an attribute that schedules may set.
         reduction: 'mean' divides the loss by its number of terms, 2 S + 2 m; 'sum' is (6.8) and
             (6.9) as printed. Over frames and clips it is the mean in both.
@@ -84,7 +86,7 @@ class SelfDistillation(nn.Module, ABC):
         ValueError: a backbone that is not known, or a setting that is not allowed.
     """
 
-    centre: Tensor
+    center: Tensor
     steps: Tensor
     views_key: str  # of the loss of large views
 
@@ -95,7 +97,7 @@ class SelfDistillation(nn.Module, ABC):
         heads: int | None = None,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
-        centre_decay: float = 0.9,
+        center_decay: float = 0.9,
         ema_decay: float = 0.996,
         reduction: str = "mean",
         seed: int = 0,
@@ -104,7 +106,7 @@ class SelfDistillation(nn.Module, ABC):
         super().__init__()
         self._require(student_temperature > 0, "student_temperature", student_temperature, "> 0")
         self._require(teacher_temperature > 0, "teacher_temperature", teacher_temperature, "> 0")
-        self._require(0 <= centre_decay <= 1, "centre_decay", centre_decay, "in [0, 1]")
+        self._require(0 <= center_decay <= 1, "center_decay", center_decay, "in [0, 1]")
         self._require(0 <= ema_decay <= 1, "ema_decay", ema_decay, "in [0, 1]")
         self._require(reduction in REDUCTIONS, "reduction", reduction, f"in {REDUCTIONS}")
         known = not isinstance(recompute, str) and set(recompute) <= set(RECOMPUTABLE)
@@ -112,12 +114,12 @@ class SelfDistillation(nn.Module, ABC):
         self.recompute = tuple(recompute)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
-        self.centre_decay, self.ema_decay = centre_decay, ema_decay
+        self.center_decay, self.ema_decay = center_decay, ema_decay
         self.reduction, self.seed, self.freeze_last_layer = reduction, seed, False
         vit = made_vit(backbone, heads)
         self.student = Network(vit, DINOHead(as_encoder(vit).width, **(head or {})))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("centre", torch.zeros(self.student.head.out_dim))
+        self.register_buffer("center", torch.zeros(self.student.head.out_dim))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._step: int | None = 0  # of ``steps`` on the host: reading that would wait for a GPU
         self._seen = RunningSum()  # teacher's logits since the last step
@@ -152,7 +154,7 @@ class SelfDistillation(nn.Module, ABC):
             Scalars: terms whose names start with 'loss' and whose sum is L, 'loss_local' only with
             small views; and, detached, ``teacher_entropy`` (ln K where all outputs are equal, 0
             where one has all), ``teacher_kl``, how far the student is from the teacher, and
-            ``centre_norm``.
+            ``center_norm``.
 
         Raises:
             ValueError: views that do not fit, or see :class:`mixplug.models.vit.Encoder`.
@@ -162,17 +164,17 @@ class SelfDistillation(nn.Module, ABC):
         with torch.no_grad():
             taught = self._teach(views.large, draws.local)
             logits = self.teacher.head(taught.tokens)
-            target = teacher_probabilities(logits, self.centre, self.teacher_temperature)
+            target = teacher_probabilities(logits, self.center, self.teacher_temperature)
             target = target.unflatten(0, (2, -1))  # (2, B T, K)
             if self.training:
                 self._seen.add(logits.to(exact_dtype(logits)))
         return {**self._losses(target, taught.images, views.small), **taught.monitors}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let every step of an optimizer move teacher and centre; doing so twice is once.
+        """Let every step of an optimizer move teacher and center; doing so twice is once.
 
         Before a step the gradient of the last layer is dropped while ``freeze_last_layer``; after
-        it ``teacher <- ema_decay teacher + (1 - ema_decay) student``, and the centre moves to the
+        it ``teacher <- ema_decay teacher + (1 - ema_decay) student``, and the center moves to the
         mean over all batches since the last step, and over all processes.
         """
         if getattr(optimizer, "_moves_teacher_of", None) is self:
@@ -210,7 +212,7 @@ class SelfDistillation(nn.Module, ABC):
             monitors = {
                 "teacher_entropy": spread,
                 "teacher_kl": total / (scale * terms) - spread,
-                "centre_norm": self.centre.norm(),
+                "center_norm": self.center.norm(),
             }
         return {**losses, **monitors}
 
@@ -224,8 +226,10 @@ class SelfDistillation(nn.Module, ABC):
         return step
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
+        if f"{prefix}centre" in state_dict:  # its name before 0.2
+            state_dict[f"{prefix}center"] = state_dict.pop(f"{prefix}centre")
         self._require_same(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._step, self._seen = None, RunningSum()
@@ -258,7 +262,7 @@ class SelfDistillation(nn.Module, ABC):
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         follow(self.teacher, self.student, self.ema_decay)
-        self._seen.move(self.centre, self.centre_decay)
+        self._seen.move(self.center, self.center_decay)
 
     def _check(self, views: Views) -> None:
         large, small = views.large, views.small

@@ -14,6 +14,7 @@ from mixplug.functional.track import MASKS, masked_frames, patch_masks
 from mixplug.models.self_distillation.distillation import SelfDistillation, Taught
 from mixplug.models.self_distillation.tracker import Tracker, object_tracks
 from mixplug.models.vit.encoder_base import RECOMPUTABLE, Tokens
+from mixplug.renamed import renamed_keys
 
 __all__ = ["DoRA", "Tracker", "object_tracks"]
 
@@ -21,6 +22,7 @@ KEPT = ("object", "random")
 
 
 @register("DoRA", kind="selfsup", reference="thesis 6.4", hosts=("mm", "torch"))
+@renamed_keys(centre_decay="center_decay")
 class DoRA(SelfDistillation):
     """Discover objects in the first frame of a clip, track them, and distil each of them.
 
@@ -41,7 +43,7 @@ class DoRA(SelfDistillation):
         refine: whether Sinkhorn-Knopp makes objects distinct.
         eps: its ε.
         iters: its iterations.
-        normalize: whether it works on ℓ2-normalised output embeddings.
+        normalize: whether it works on ℓ2-normalized output embeddings.
         plan: 'columns' or 'joint', see :func:`mixplug.functional.object_plan`.
         attention_scale: 'head' or 'dim', see :func:`mixplug.functional.cls_attention`.
         track_scale: 'dim' or a number, see :func:`mixplug.functional.track`.
@@ -49,7 +51,7 @@ class DoRA(SelfDistillation):
         heads: into how many heads the last block is split anew.
         student_temperature: τ_s.
         teacher_temperature: τ_t.
-        centre_decay: weight of the old centre.
+        center_decay: weight of the old center.
         ema_decay: weight of the old teacher.
         reduction: 'mean' or 'sum'.
         seed: of all draws.
@@ -80,14 +82,14 @@ class DoRA(SelfDistillation):
         heads: int | None = None,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
-        centre_decay: float = 0.9,
+        center_decay: float = 0.9,
         ema_decay: float = 0.996,
         reduction: str = "mean",
         seed: int = 0,
         recompute: Sequence[str] = RECOMPUTABLE,
     ) -> None:
         super().__init__(
-            backbone, head, heads, student_temperature, teacher_temperature, centre_decay,
+            backbone, head, heads, student_temperature, teacher_temperature, center_decay,
             ema_decay, reduction, seed, recompute,
         )  # fmt: skip
         available = self.student_encoder.heads

@@ -27,7 +27,7 @@ class Tracker:
         refine: whether prototypes are made distinct, (6.4) and (6.5); without, (6.3).
         eps: ε of Sinkhorn-Knopp.
         iters: its iterations.
-        normalize: whether output embeddings are ℓ2-normalised for it.
+        normalize: whether output embeddings are ℓ2-normalized for it.
         plan: 'columns' or 'joint'.
         attention_scale: of (6.1), 'head' or 'dim'.
         track_scale: of (6.3) and (6.6), 'dim' or a number > 0.
@@ -104,7 +104,7 @@ def object_tracks(
     Args:
         encoder: of any vision transformer, as :func:`mixplug.models.vit.as_encoder` gives it; its
             backbone should be in eval mode.
-        frames: (T, 3, H, W), normalised.
+        frames: (T, 3, H, W), normalized.
         objects: k; the first k heads are taken unless ``heads`` names them.
         heads: which heads the objects are discovered with.
         tracking: whether objects are those of the first frame, or every frame's own.

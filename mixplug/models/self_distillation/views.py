@@ -16,7 +16,7 @@ IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # mean and deviat
 
 @dataclass(frozen=True)
 class Views:
-    """Augmented clips, normalised.
+    """Augmented clips, normalized.
 
     Attributes:
         large: two views of every clip, (2, B, T, 3, H, W).
@@ -28,7 +28,7 @@ class Views:
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor], device: torch.device | str | None = None) -> Views:
-        """Normalised views of a stacked batch of :class:`mixplug.data.clips.VideoClips`.
+        """Normalized views of a stacked batch of :class:`mixplug.data.clips.VideoClips`.
 
         Args:
             batch: ``large`` (B, 2, T, 3, H, W) and maybe ``small`` (B, m, T, 3, h, w), uint8.
@@ -36,10 +36,10 @@ class Views:
         """
         views = {name: batch[name].to(device).transpose(0, 1) for name in ("large", "small")
                  if name in batch}  # fmt: skip
-        return cls(**{name: normalised(view) for name, view in views.items()})
+        return cls(**{name: normalized(view) for name, view in views.items()})
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Images (..., 3, H, W) uint8 to float32 of mean 0 and deviation 1 over ImageNet's colours."""
+def normalized(images: Tensor) -> Tensor:
+    """Images (..., 3, H, W) uint8 to float32 of mean 0 and deviation 1 over ImageNet's colors."""
     mean, std = (images.new_tensor(c, dtype=torch.float32)[:, None, None] for c in IMAGENET)
     return (images.float() - mean).div_(std)

@@ -29,7 +29,7 @@ class PreActBlock(nn.Module):
     s = shortcut(a), a 1x1 convolution      where the width or the stride changes.
 
     Nothing follows the sum, so with a silent branch the block is the identity. A projection reads
-    the activation ``a``, not ``x``: both paths then start from the same normalised map.
+    the activation ``a``, not ``x``: both paths then start from the same normalized map.
 
     Shapes: (B, C, H, W) to (B, C', H / stride, W / stride), rounded up.
 

@@ -70,7 +70,7 @@ def _create(
     """
     for name, rate in (("drop_path_rate", drop_path_rate), ("drop_block_rate", drop_block_rate)):
         if rate:
-            raise ValueError(f"{variant} has no such regulariser: got {name}={rate}, allowed is 0.")
+            raise ValueError(f"{variant} has no such regularizer: got {name}={rate}, allowed is 0.")
     if pretrained:
         source = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
         _require_weights(variant, *source)

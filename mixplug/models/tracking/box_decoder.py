@@ -133,7 +133,7 @@ class BoxDecoder(nn.Module):
 
         Args:
             patches: (B, N, width).
-            window: weights (bins,) of the likelihoods of centre x and y; None is 1.
+            window: weights (bins,) of the likelihoods of center x and y; None is 1.
 
         Returns:
             Tokens (B, 4) int64 and their likelihoods (B, 4) float32, after the window, under a

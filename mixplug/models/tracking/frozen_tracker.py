@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mixplug.functional.box_tokens import (
     box_tokens,
-    centre_window,
+    center_window,
     teacher_forcing,
     token_boxes,
 )
@@ -45,7 +45,7 @@ class FrozenTracker(nn.Module):
         templates: V. The first is cut where the box is given, the others where it was found later.
         template_factor: of the crop's side, over the geometric mean of the box's sides.
         search_factor: likewise.
-        window: whether a centre far from the last one is less likely, by a Hann window.
+        window: whether a center far from the last one is less likely, by a Hann window.
         update_interval: frames from one new template to the next; 0 has none.
         update_confidence: sum of the four tokens' likelihoods above which one is taken. SeqTrack's
             is 0.6 of ten times that sum.
@@ -60,7 +60,7 @@ class FrozenTracker(nn.Module):
 
     mean: Tensor
     std: Tensor
-    centre_window: Tensor
+    center_window: Tensor
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class FrozenTracker(nn.Module):
         plain = {"mean": torch.tensor(mean), "std": torch.tensor(std)}
         for name, value in plain.items():
             self.register_buffer(name, value[:, None, None], persistent=False)
-        self.register_buffer("centre_window", centre_window(self.decoder.bins), persistent=False)
+        self.register_buffer("center_window", center_window(self.decoder.bins), persistent=False)
 
     def train(self, mode: bool = True) -> FrozenTracker:
         """Set the mode of the decoder: the backbone stays in eval mode."""
@@ -200,7 +200,7 @@ class FrozenTracker(nn.Module):
         square = square_around(state, self.search_factor)
         search = cut(frame, square, self.size).to(self.mean.device)
         patches = self.encode(torch.stack(shown)[None], search[None])
-        tokens, likely = self.decoder.read(patches, self.centre_window if self.window else None)
+        tokens, likely = self.decoder.read(patches, self.center_window if self.window else None)
         # one transfer per frame: where the next crop is depends on it
         *words, confidence = torch.cat(
             [tokens[0].double(), likely[0].double().sum()[None]]

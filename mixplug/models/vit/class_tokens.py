@@ -16,7 +16,7 @@ def class_tokens(encoder: Encoder, x: Tensor, blocks: int = 1) -> Tensor:
 
     Args:
         encoder: of a vision transformer of timm.
-        x: images (B, 3, H, W), normalised.
+        x: images (B, 3, H, W), normalized.
         blocks: how many of the last ones; the first of them comes first.
 
     Returns:

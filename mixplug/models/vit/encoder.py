@@ -79,7 +79,7 @@ class TimmEncoder(Encoder):
         attention = self._attention
         if not isinstance(attention.q_norm, nn.Identity):
             raise ValueError(
-                f"The last block normalises queries and keys of {attention.head_dim} channels per "
+                f"The last block normalizes queries and keys of {attention.head_dim} channels per "
                 f"head, so it cannot be split into {heads} heads."
             )
         attention.num_heads, attention.head_dim = heads, self.width // heads

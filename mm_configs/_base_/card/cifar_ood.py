@@ -1,6 +1,6 @@
 # 3.4.4: images of no class of CIFAR. The folders are those of ODIN's release
 # (https://github.com/facebookresearch/odin), as its archives unpack below data/: LSUN/test and
-# Imagenet/test with images of 36x36, of which the centre is taken, and the rest with 32x32.
+# Imagenet/test with images of 36x36, of which the center is taken, and the rest with 32x32.
 _base_ = './attacks.py'
 
 card = dict(

@@ -1,5 +1,5 @@
-# Images of train are the neighbours of those of val; both are resized to 256 by
-# cubic interpolation and cropped at the centre, as in DINO.
+# Images of train are the neighbors of those of val; both are resized to 256 by
+# cubic interpolation and cropped at the center, as in DINO.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),

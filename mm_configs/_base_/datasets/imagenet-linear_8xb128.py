@@ -1,5 +1,5 @@
 # 6.5.3: a batch of 1024. As in DINO, training crops and flips, testing resizes
-# to 256 by cubic interpolation and takes the centre.
+# to 256 by cubic interpolation and takes the center.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize.py'
 
 test_pipeline = [

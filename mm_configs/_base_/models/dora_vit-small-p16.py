@@ -1,5 +1,5 @@
 # 6.5.2: ViT-S/16, k = 3 objects, tracked from the first frame of a clip. Head, temperatures and
-# centre are DINO's, on which DoRA builds; stochastic depth is the student's alone.
+# center are DINO's, on which DoRA builds; stochastic depth is the student's alone.
 model = dict(
     type='mixplug.DoRA',
     objects=3,

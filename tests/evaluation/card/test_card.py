@@ -19,12 +19,12 @@ from mixplug.evaluation.card import Card, Settings, Subject, make_card, passes
 from mixplug.evaluation.card.parts import cross_scaled, parts_of
 from mixplug.functional.calibration import negative_log_likelihood
 
-SETTINGS = Settings(batch_size=7, neighbours=3)
+SETTINGS = Settings(batch_size=7, neighbors=3)
 TIMELESS = ("clean", "robustness", "calibration", "ood", "representation", "attention")
 
 
 def timeless(**keys: object) -> Settings:
-    return Settings(parts=TIMELESS, batch_size=7, neighbours=3, **keys)
+    return Settings(parts=TIMELESS, batch_size=7, neighbors=3, **keys)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def card(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Card:
 
 def logits_of(subject: Subject, pixels: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return subject.network(carded.normalise(pixels))
+        return subject.network(carded.normalize(pixels))
 
 
 def known() -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ def test_errors_under_attack_image_by_image(
         x = pixels.clone()
         for _ in range(steps):
             x.requires_grad_(True)
-            loss = F.cross_entropy(subject.network(carded.normalise(x[None])), label[None])
+            loss = F.cross_entropy(subject.network(carded.normalize(x[None])), label[None])
             (slope,) = torch.autograd.grad(loss, x)
             moved = x.detach() + step / 255 * slope.sign()
             x = moved.clamp(pixels - eps / 255, pixels + eps / 255).clamp(0, 1)
@@ -110,22 +110,22 @@ _GRID = torch.logspace(-1, 2, 200, dtype=torch.float64)
 
 def test_outside_by_pairs(card: Card, subject: Subject) -> None:
     pixels, _ = known()
-    grey = carded.data().outside[0].dataset.images
+    gray = carded.data().outside[0].dataset.images
     inside = logits_of(subject, pixels).double().softmax(1).max(1).values.tolist()
-    outside = logits_of(subject, grey).double().softmax(1).max(1).values.tolist()
-    found = card.results["small"]["ood"]["grey"]["max_softmax"]
+    outside = logits_of(subject, gray).double().softmax(1).max(1).values.tolist()
+    found = card.results["small"]["ood"]["gray"]["max_softmax"]
     wins = sum((a > b) + 0.5 * (a == b) for a in inside for b in outside)
     assert found["auroc"] == pytest.approx(wins / len(inside) / len(outside), abs=1e-6)
     accepted = sum(a >= 0.5 for a in inside) / len(inside)
     rejected = sum(b < 0.5 for b in outside) / len(outside)
     assert found["det_acc"] == pytest.approx((accepted + rejected) / 2)
-    assert "det_acc" not in card.results["small"]["ood"]["grey"]["energy"]  # no probability
+    assert "det_acc" not in card.results["small"]["ood"]["gray"]["energy"]  # no probability
 
 
-def test_neighbours_in_the_bank(card: Card, subject: Subject) -> None:
+def test_neighbors_in_the_bank(card: Card, subject: Subject) -> None:
     def embedded(pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            maps = subject.network.conv(carded.normalise(pixels)).relu()
+            maps = subject.network.conv(carded.normalize(pixels)).relu()
         return F.normalize(maps.mean((2, 3)), dim=1)
 
     images, _ = known()
@@ -136,19 +136,19 @@ def test_neighbours_in_the_bank(card: Card, subject: Subject) -> None:
         scores.append((-distances.sort(1).values[:, 2]).tolist())
     wins = sum((a > b) + 0.5 * (a == b) for a in scores[0] for b in scores[1])
     auroc = wins / len(scores[0]) / len(scores[1])
-    found = card.results["small"]["ood"]["grey"]["knn"]
+    found = card.results["small"]["ood"]["gray"]["knn"]
     assert found["auroc"] == pytest.approx(auroc, abs=1e-3)
 
 
-def test_without_a_bank_there_are_no_neighbours(subject: Subject, tmp_path: Path) -> None:
+def test_without_a_bank_there_are_no_neighbors(subject: Subject, tmp_path: Path) -> None:
     made = make_card([subject], carded.data(bank=False), timeless(), tmp_path)
-    assert set(made.results["small"]["ood"]["grey"]) == {"max_softmax", "energy", "max_logit"}
+    assert set(made.results["small"]["ood"]["gray"]) == {"max_softmax", "energy", "max_logit"}
 
 
 def test_alignment_and_uniformity_by_pairs(card: Card, subject: Subject) -> None:
     pixels, labels = known()
     with torch.no_grad():
-        maps = subject.network.conv(carded.normalise(pixels)).relu()
+        maps = subject.network.conv(carded.normalize(pixels)).relu()
     e = F.normalize(maps.mean((2, 3)), dim=1).double()
     near, all_pairs = [], []
     for i in range(len(e)):
@@ -166,7 +166,7 @@ def test_alignment_and_uniformity_by_pairs(card: Card, subject: Subject) -> None
 
 def test_attention_is_where_the_last_map_is_large(card: Card, subject: Subject) -> None:
     found = card.sketches["small"]["attention"]
-    maps = subject.network.conv(carded.normalise(found["images"])).relu()  # (n, 6, 8, 8)
+    maps = subject.network.conv(carded.normalize(found["images"])).relu()  # (n, 6, 8, 8)
     for attention, z in zip(found["maps"], maps, strict=True):
         raw = torch.zeros(8, 8)
         for row in range(8):
@@ -239,7 +239,7 @@ def test_a_network_that_diverged_has_no_accuracy(tmp_path: Path) -> None:
     with torch.no_grad():
         network.fc.weight[1, 2] = float("nan")
     stages = carded.mixplug.Stages(network.eval(), "conv", "fc", "act")
-    one = Subject("lost", stages, carded.normalise, "lost")
+    one = Subject("lost", stages, carded.normalize, "lost")
     made = make_card([one], carded.data(), timeless(), tmp_path)
     assert made.missing["lost"].keys() >= {"clean", "fgsm", "pgd", "calibration", "ood"}
     assert "not finite: has it diverged?" in made.missing["lost"]["clean"]
@@ -318,13 +318,13 @@ def test_a_damaged_file_is_made_again(subject: Subject, tmp_path: Path) -> None:
 def test_without_gradients_only_attacks_are_missing(tmp_path: Path) -> None:
     class Rounded(nn.Linear):
         def forward(self, e: torch.Tensor) -> torch.Tensor:
-            return (8 * super().forward(e).detach()).round()  # as quantised networks do
+            return (8 * super().forward(e).detach()).round()  # as quantized networks do
 
     network = carded.Small(0)
     network.fc = Rounded(6, 3)
     network.eval()
     stages = carded.mixplug.Stages(network, "conv", "fc", "act")
-    one = Subject("rounded", stages, carded.normalise, "rounded")
+    one = Subject("rounded", stages, carded.normalize, "rounded")
     made = make_card([one, carded.subject()], carded.data(), timeless(), tmp_path)
     assert set(made.missing["rounded"]) == {"fgsm", "pgd"}
     assert "gradient" in made.missing["rounded"]["fgsm"]

@@ -25,7 +25,7 @@ NAMES = ["red", "green", "blue"]
 @pytest.fixture(scope="module")
 def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
     subjects = [carded.subject("a<b>", 0), carded.subject("a long name of a checkpoint.pth", 1)]
-    settings = Settings(batch_size=16, neighbours=3)
+    settings = Settings(batch_size=16, neighbors=3)
     return make_card(subjects, carded.data(), settings, tmp_path_factory.mktemp("report"))
 
 
@@ -49,7 +49,7 @@ def test_numbers_of_the_table_are_those_of_the_json(card: Card) -> None:
         scaled = lines["ECE, %, temperature scaled"].values[place]
         assert scaled == 100 * found["calibration"]["ece_scaled"]
         auroc = lines["AUROC by energy, %"].values[place]
-        assert auroc == 100 * found["ood"]["grey"]["energy"]["auroc"]
+        assert auroc == 100 * found["ood"]["gray"]["energy"]["auroc"]
         assert lines["alignment"].values[place] == found["representation"]["alignment"]
     better = {line.label: line.more for line in lines.values()}
     assert better["FPR95 by energy, %"] is False
@@ -82,14 +82,14 @@ def test_the_page_is_whole_and_fetches_nothing(card: Card, tmp_path: Path) -> No
 
 def test_reasons_are_on_the_page(card: Card, tmp_path: Path) -> None:
     card.missing["a<b>"]["fgsm"] = "no gradient"
-    card.facts["warnings"].append("grey has classes")
+    card.facts["warnings"].append("gray has classes")
     try:
         page = write_card(card, tmp_path, NAMES)[2].read_text()
         table = markdown(card, lines_of(card))
     finally:
         card.missing["a<b>"].clear()
         card.facts["warnings"].clear()
-    for text in ("no gradient", "grey has classes"):
+    for text in ("no gradient", "gray has classes"):
         assert text in page and text in table
 
 

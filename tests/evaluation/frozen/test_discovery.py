@@ -27,7 +27,7 @@ PATCH = 8
 class Bright:
     """An encoder whose class token attends to bright patches, and whose keys tell them apart.
 
-    Keys are +1 where a patch of the normalised image is bright, else -1; queries are 10. Two heads
+    Keys are +1 where a patch of the normalized image is bright, else -1; queries are 10. Two heads
     of which one is blind: the mean over both still has its mass where it is bright.
     """
 

@@ -52,14 +52,14 @@ def test_of_a_checkpoint(tmp_path: Path) -> None:
         Frozen.of(tmp_path / "vit.pth", device="nowhere")
 
 
-def test_colours_of_timms_own(monkeypatch) -> None:
+def test_colors_of_timms_own(monkeypatch) -> None:
     """A model with weights of timm is shown images as it was trained on."""
     vit = timm_vit()
     vit.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.2, 0.1)}
     monkeypatch.setattr("mixplug.evaluation.frozen.frozen.vit_of", lambda *_: (vit, None))
     frozen = Frozen.of("timm:some", device="cpu")
     images = torch.tensor([255, 51, 0], dtype=torch.uint8).view(1, 3, 1, 1)
-    assert_close(frozen.normalised(images).flatten(), torch.tensor([1.0, -1.0, -3.0]))
+    assert_close(frozen.normalized(images).flatten(), torch.tensor([1.0, -1.0, -3.0]))
 
 
 def test_results_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Neighbours that are known: copies of the images that are asked for."""
+"""Neighbors that are known: copies of the images that are asked for."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_copies_with_other_labels(frozen: Frozen, tmp_path: Path) -> None:
 
 
 class Colors:
-    """An encoder whose class token is the mean colour, as it was before it was normalised."""
+    """An encoder whose class token is the mean color, as it was before it was normalized."""
 
     depth, width = 1, 3
 

@@ -75,7 +75,7 @@ def test_the_protocol_step_by_step(last_frames: int) -> None:
     start = F.one_hot(torch.tensor(list(small.tobytes())), 3).double()
     features = []
     for frame in frames:
-        image = F.interpolate(frozen.normalised(frame[None]), size, mode="bilinear")
+        image = F.interpolate(frozen.normalized(frame[None]), size, mode="bilinear")
         with torch.no_grad():
             tokens = frozen.encoder.backbone.forward_features(image)[0, 1:]
         features.append(tokens / tokens.norm(dim=1, keepdim=True))

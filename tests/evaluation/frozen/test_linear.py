@@ -1,4 +1,4 @@
-"""A probe on colours that are separable, its steps by hand, and runs that were stopped."""
+"""A probe on colors that are separable, its steps by hand, and runs that were stopped."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_hits_one_by_one(frozen: Frozen, root: Path, tmp_path: Path) -> None:
     train, val = image_folders(root)
     found = linear(frozen, train, val, tmp_path, Probe(epochs=1, lr=0.01, seed=2, **SMALL), 0)
     head = weights(tmp_path)
-    centre = v2.Compose([v2.Resize(37, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)])
+    center = v2.Compose([v2.Resize(37, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)])
     top1 = top5 = 0
     for path, label in zip(val.paths, val.labels.tolist(), strict=True):
-        x = frozen.class_tokens(centre(as_tensor(Path(path)))[None], 2)[0]
+        x = frozen.class_tokens(center(as_tensor(Path(path)))[None], 2)[0]
         logits = [float(row @ x + b) for row, b in zip(head["weight"], head["bias"], strict=True)]
         rank = sum(other > logits[label] for other in logits)
         top1, top5 = top1 + (rank < 1), top5 + (rank < 5)

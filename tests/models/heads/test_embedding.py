@@ -28,8 +28,8 @@ def by_hand(head: EmbeddingHead, x: Tensor, pool: str, layer_norm: bool) -> Tens
             pooled.append({"avg": average, "max": largest, "avg+max": average + largest}[pool])
         row = torch.stack(pooled)
         if layer_norm:
-            centred = row - row.sum() / 5
-            row = centred / (centred.pow(2).sum() / 5 + 1e-5).sqrt()
+            centered = row - row.sum() / 5
+            row = centered / (centered.pow(2).sum() / 5 + 1e-5).sqrt()
         if isinstance(head.fc, torch.nn.Linear):
             row = head.fc.weight.double() @ row + head.fc.bias.double()
         rows.append(row)

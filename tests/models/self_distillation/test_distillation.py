@@ -1,4 +1,4 @@
-"""DINO, and all that DoRA has from the same base: losses, teacher, centre, state."""
+"""DINO, and all that DoRA has from the same base: losses, teacher, center, state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from distilling import HEAD, NoHostSync, apart, total, views, vit
+from distilling import HEAD, NoHostSync, spread_out, total, views, vit
 from reference import distill as naive
 from reference.compare import assert_near, assert_same_gradients
 from torch import Tensor
@@ -19,7 +19,7 @@ from mixplug.models.self_distillation.distillation import DINO, SelfDistillation
 
 
 def dino(dtype: torch.dtype = torch.float32, **keys: Any) -> DINO:
-    return apart(DINO(vit(**keys.pop("vit", {})), HEAD, **keys).to(dtype))
+    return spread_out(DINO(vit(**keys.pop("vit", {})), HEAD, **keys).to(dtype))
 
 
 def logits_of(network: Any, image: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def by_hand(method: DINO, clips: Views) -> tuple[Tensor, Tensor]:
             targets = []
             for view in large:
                 raw = logits_of(method.teacher, view).detach().double()
-                targets.append(naive.probabilities(raw, method.centre.double(), 0.07))
+                targets.append(naive.probabilities(raw, method.center.double(), 0.07))
             student = [logits_of(method.student, view).double() for view in large]
             crops = [logits_of(method.student, c[clip, frame]).double() for c in clips.small]
             cross = cross + naive.cross_entropy(targets[0], student[1], 0.2)
@@ -53,7 +53,7 @@ def test_losses_by_hand(reduction: str, dtype: torch.dtype) -> None:
     clips = views(dtype)
     losses = method(clips)
     assert set(losses) == {
-        "loss_global", "loss_local", "teacher_entropy", "teacher_kl", "centre_norm"
+        "loss_global", "loss_local", "teacher_entropy", "teacher_kl", "center_norm"
     }  # fmt: skip
     scale = 1 / (2 + 2 * 2) if reduction == "mean" else 1
     cross, local = by_hand(method, clips)
@@ -67,9 +67,9 @@ def test_losses_by_hand(reduction: str, dtype: torch.dtype) -> None:
 def test_defaults_are_those_of_dino() -> None:
     method = dino()
     assert (method.student_temperature, method.teacher_temperature) == (0.1, 0.04)
-    assert (method.centre_decay, method.ema_decay, method.reduction) == (0.9, 0.996, "mean")
+    assert (method.center_decay, method.ema_decay, method.reduction) == (0.9, 0.996, "mean")
     assert not method.freeze_last_layer
-    assert DINO(vit()).centre.shape == (65536,)
+    assert DINO(vit()).center.shape == (65536,)
 
 
 def test_monitors(dtype: torch.dtype) -> None:
@@ -80,7 +80,7 @@ def test_monitors(dtype: torch.dtype) -> None:
         for frame in range(3):
             targets = [
                 naive.probabilities(
-                    logits_of(method.teacher, view).double(), method.centre.double(), 0.04
+                    logits_of(method.teacher, view).double(), method.center.double(), 0.04
                 )
                 for view in clips.large[:, clip, frame]
             ]
@@ -93,7 +93,7 @@ def test_monitors(dtype: torch.dtype) -> None:
                     divergences.append(float(cross) - entropies[-2 + u])
     assert_near(losses["teacher_entropy"], torch.tensor(entropies).double().mean())
     assert_near(losses["teacher_kl"], torch.tensor(divergences).double().mean())
-    assert_near(losses["centre_norm"], method.centre.double().square().sum().sqrt())
+    assert_near(losses["center_norm"], method.center.double().square().sum().sqrt())
     assert not any(v.requires_grad for k, v in losses.items() if not k.startswith("loss"))
     summed = dino(dtype, reduction="sum")
     summed.load_state_dict(method.state_dict())
@@ -102,14 +102,14 @@ def test_monitors(dtype: torch.dtype) -> None:
 
 def test_a_collapse_is_seen() -> None:
     method = dino()
-    method.centre.zero_()
+    method.center.zero_()
     for network in (method.teacher, method.student):
         for parameter in network.head.last_layer.parameters():
             torch.nn.init.ones_(parameter)  # all outputs are one
     losses = method(views())
     assert losses["teacher_entropy"].item() == pytest.approx(math.log(6), rel=1e-5)
     assert losses["teacher_kl"].item() == pytest.approx(0, abs=1e-5)
-    method.centre[0] = -1e3  # one output has all
+    method.center[0] = -1e3  # one output has all
     assert method(views())["teacher_entropy"].item() == pytest.approx(0, abs=1e-5)
 
 
@@ -206,20 +206,20 @@ def teacher_logits(method: SelfDistillation, clips: Views) -> Tensor:
     return torch.stack([logits_of(method.teacher, x) for x in clips.large.flatten(0, 2)]).detach()
 
 
-def test_the_centre_is_that_of_all_batches_since_the_last_step(dtype: torch.dtype) -> None:
+def test_the_center_is_that_of_all_batches_since_the_last_step(dtype: torch.dtype) -> None:
     """Batches of different sizes: a mean over rows, not over batches."""
-    method, batches = dino(dtype, centre_decay=0.7), [views(dtype, b=1), views(dtype, b=3)]
+    method, batches = dino(dtype, center_decay=0.7), [views(dtype, b=1), views(dtype, b=3)]
     rows = torch.cat([teacher_logits(method, batch) for batch in batches]).double()
-    before, ema = method.centre.clone().double(), method.ema_decay
+    before, ema = method.center.clone().double(), method.ema_decay
     optimizer = stepped(method, *batches)
     assert ema == method.ema_decay
     expected = 0.7 * before + 0.3 * rows.mean(0)
-    assert_near(method.centre, expected)
+    assert_near(method.center, expected)
     rows = teacher_logits(method, batches[0]).double()
     stepped(method, batches[0], optimizer=optimizer)  # and none of those before
-    assert_near(method.centre, 0.7 * expected + 0.3 * rows.mean(0))
+    assert_near(method.center, 0.7 * expected + 0.3 * rows.mean(0))
     optimizer.step()  # with nothing seen
-    assert_near(method.centre, 0.7 * expected + 0.3 * rows.mean(0))
+    assert_near(method.center, 0.7 * expected + 0.3 * rows.mean(0))
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(dtype: torch.dtype) -> None:
@@ -328,7 +328,7 @@ def test_its_state_is_a_complete_checkpoint(name: str) -> None:
     method.load_state_dict(saved[0]), optimizer.load_state_dict(saved[1])
     assert trained(method, optimizer, range(3, 6)) == expected
     heads = {key.split(".")[0] for key in saved[0]}
-    assert heads == {"student", "teacher", "centre", "steps"}
+    assert heads == {"student", "teacher", "center", "steps"}
     assert {k.split(".")[1] for k in saved[0] if k.startswith("teacher")} == {"backbone", "head"}
 
 
@@ -337,16 +337,16 @@ def test_steps_are_those_of_training() -> None:
     method(clips), method(clips)
     assert int(method.steps) == 2 and method.steps.dtype == torch.int64
     method.eval()
-    before = method.centre.clone()
+    before = method.center.clone()
     method(clips)
     assert int(method.steps) == 2
     optimizer = torch.optim.SGD(method.student.parameters(), lr=0.0)
     method.train(), method.attach(optimizer), optimizer.step()
-    with_two = method.centre.clone()
+    with_two = method.center.clone()
     assert not torch.equal(with_two, before)  # by what was seen in training
     method.eval()
     method(clips), optimizer.step()
-    assert torch.equal(method.centre, with_two)  # and in evaluation nothing is
+    assert torch.equal(method.center, with_two)  # and in evaluation nothing is
 
 
 @pytest.mark.parametrize("name", ["DINO", "DoRA"])
@@ -359,11 +359,11 @@ def test_the_host_does_not_wait_for_the_device(name: str) -> None:
             total(method(clips)).backward()
         optimizer.step()
     with pytest.raises(AssertionError, match="_local_scalar_dense waits"), NoHostSync():
-        float(method.centre.sum())
+        float(method.center.sum())
 
 
 @pytest.mark.parametrize("name", ["DINO", "DoRA"])
-def test_losses_and_centre_are_exact_under_autocast(name: str) -> None:
+def test_losses_and_center_are_exact_under_autocast(name: str) -> None:
     method, clips = mixplug.build(name, backbone=vit(), head=HEAD), views()
     optimizer = torch.optim.SGD(method.student.parameters(), lr=0.1)
     plain = method(clips)
@@ -372,7 +372,7 @@ def test_losses_and_centre_are_exact_under_autocast(name: str) -> None:
     assert all(v.dtype == torch.float32 and bool(v.isfinite()) for v in losses.values())
     assert float(total(losses).detach()) == pytest.approx(float(total(plain).detach()), rel=0.2)
     stepped(method, clips, optimizer=optimizer)
-    assert method.centre.dtype == torch.float32
+    assert method.center.dtype == torch.float32
 
 
 def test_a_backbone_by_name_or_keys() -> None:
@@ -387,7 +387,7 @@ def test_a_backbone_by_name_or_keys() -> None:
 REFUSED = {
     "student_temperature": (0, "DINO needs student_temperature > 0, got 0"),
     "teacher_temperature": (-1, "DINO needs teacher_temperature > 0, got -1"),
-    "centre_decay": (1.1, r"DINO needs centre_decay in \[0, 1\], got 1.1"),
+    "center_decay": (1.1, r"DINO needs center_decay in \[0, 1\], got 1.1"),
     "ema_decay": (-0.1, r"DINO needs ema_decay in \[0, 1\], got -0.1"),
     "reduction": ("none", r"DINO needs reduction in \('mean', 'sum'\), got 'none'"),
     "recompute": ("norm", r"needs recompute some of \('norm', 'activation'\), got 'norm'"),
@@ -411,7 +411,7 @@ def test_a_checkpoint_of_another_architecture(strict: bool) -> None:
     for state, message in (
         (wider.state_dict(), r"student.head.mlp.0.weight: \(9, 12\) there, \(\d+, 12\) here"),
         (deeper.state_dict(), r"blocks.2.norm1.weight: \(12,\) there, none here.*and \d+ more"),
-        ({k: v for k, v in before.items() if k != "centre"}, r"centre: none there, \(\d+,\) here"),
+        ({k: v for k, v in before.items() if k != "center"}, r"center: none there, \(\d+,\) here"),
         ({**before, **more}, "`mixplug weights` compares"),
     ):
         with pytest.raises(ValueError, match="of another architecture than this DINO.*" + message):

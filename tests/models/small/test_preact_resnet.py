@@ -87,7 +87,7 @@ def naive_block(x: Tensor, block: PreActBlock, stride: int) -> Tensor:
     return h + (x if block.shortcut is None else F.conv2d(a, block.shortcut.weight, stride=stride))
 
 
-def randomise(module: nn.Module) -> None:
+def randomize(module: nn.Module) -> None:
     """Give norms weights and biases that a forgotten or swapped norm would show."""
     for m in module.modules():
         if isinstance(m, nn.BatchNorm2d):
@@ -100,7 +100,7 @@ def randomise(module: nn.Module) -> None:
 def test_block_is_the_formula_with_gradients(d: int, stride: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     block = PreActBlock(3, d, stride).to(dtype)
-    randomise(block)
+    randomize(block)
     x = torch.randn(4, 3, 6, 6, dtype=dtype, requires_grad=True)
     leaves = [x, *block.parameters()]
     ours, naive = block(x), naive_block(x, block, stride)
@@ -124,7 +124,7 @@ def test_a_stage_with_silent_branches_is_the_identity() -> None:
 
 def test_the_trunk_ends_in_norm_and_relu_and_starts_with_a_bare_convolution() -> None:
     model, x = small(), torch.randn(3, 3, 8, 8)
-    randomise(model)
+    randomize(model)
     expected = F.conv2d(x, model.conv1.weight, padding=1)
     for stage, stride in zip(model.stages, (1, 2, 2), strict=True):
         expected = naive_block(expected, stage[0], stride)

@@ -28,7 +28,7 @@ def test_layers_of_torchvision() -> None:
 
 
 def test_mm_backbone_takes_weights_from_a_file(tmp_path: Path) -> None:
-    """Of a whole vgg16, whose classifier is left out; He's initialisation makes the rest."""
+    """Of a whole vgg16, whose classifier is left out; He's initialization makes the rest."""
     state = {f"features.{k}": v for k, v in vgg.make_layers(vgg.cfgs["D"]).state_dict().items()}
     torch.save({**state, "classifier.0.weight": torch.zeros(2, 2)}, tmp_path / "vgg16.pth")
     init = {"type": "Pretrained", "checkpoint": str(tmp_path / "vgg16.pth")}

@@ -49,16 +49,16 @@ def images(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("bins", [2, 32, 4000])
-def test_dequantise_is_within_half_a_bin(bins: int, dtype: torch.dtype) -> None:
+def test_dequantize_is_within_half_a_bin(bins: int, dtype: torch.dtype) -> None:
     shares = torch.rand(500, dtype=dtype)
-    back = words.dequantise(words.quantise(shares, bins), bins)
+    back = words.dequantize(words.quantize(shares, bins), bins)
     assert float((back - shares).abs().max()) <= 0.5 / (bins - 1) + 1e-6
     tokens = torch.arange(bins)
-    assert torch.equal(words.quantise(words.dequantise(tokens, bins), bins), tokens)
+    assert torch.equal(words.quantize(words.dequantize(tokens, bins), bins), tokens)
 
 
 def test_tokens_of_a_box_worked_out_by_hand() -> None:
-    """Of (-0.5, 0.25, 1, 0.5) the part (0, 0.25, 0.5, 0.5) is in the crop: centre (0.25, 0.5)."""
+    """Of (-0.5, 0.25, 1, 0.5) the part (0, 0.25, 0.5, 0.5) is in the crop: center (0.25, 0.5)."""
     tokens = words.box_tokens(torch.tensor([[-0.5, 0.25, 1.0, 0.5]]), 101)
     assert tokens.tolist() == [[25, 50, 50, 50]]
     assert_close(words.token_boxes(tokens, 101), torch.tensor([[0.0, 0.25, 0.5, 0.5]]))
@@ -68,12 +68,12 @@ def test_tokens_of_a_box_worked_out_by_hand() -> None:
     outside = words.clip_boxes(torch.tensor([[2.0, -3.0, 1.0, 1.0]]))
     assert outside.tolist() == [[1.0, 0.0, 0.0, 0.0]]
     with pytest.raises(ValueError, match="bins >= 2, got 1"):
-        words.quantise(torch.zeros(1), 1)
+        words.quantize(torch.zeros(1), 1)
 
 
 def test_the_window_is_a_squared_sine() -> None:
     wanted = [math.sin(math.pi * i / 6) ** 2 for i in range(7)]
-    assert_close(words.centre_window(7), torch.tensor(wanted))
+    assert_close(words.center_window(7), torch.tensor(wanted))
 
 
 # ---------------------------------------------------------------- crops
@@ -183,7 +183,7 @@ def test_the_decoder_by_a_naive_loop(dtype: torch.dtype) -> None:
 
 def test_reading_is_greedy_and_stays_within_the_window() -> None:
     model, patches = decoder(), torch.randn(3, 16, 24)
-    window = words.centre_window(BINS)
+    window = words.center_window(BINS)
     for given in (None, window):
         tokens, likely = model.read(patches, given)
         for b in range(3):
@@ -257,7 +257,7 @@ def test_afterwards_the_network_is_as_before() -> None:
     assert torch.equal(view.tokens(given).patches, before)
 
 
-def test_the_template_matters_and_neighbours_in_a_batch_do_not() -> None:
+def test_the_template_matters_and_neighbors_in_a_batch_do_not() -> None:
     model = tracker().eval()
     template, search = images(2, 2), images(2)
     whole = model.encode(template, search)
@@ -303,7 +303,7 @@ def test_only_the_decoder_learns(backbone) -> None:
     assert all(torch.equal(before[n], v) for n, v in model.backbone.state_dict().items())
 
 
-def test_images_are_normalised_by_their_channels() -> None:
+def test_images_are_normalized_by_their_channels() -> None:
     plain, scaled = tracker(), tracker(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
     template, search = images(1, 2), images(1)
     mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
@@ -353,7 +353,7 @@ def watched(model: FrozenTracker) -> list[Tensor]:
 def test_a_box_comes_back_from_its_crop_worked_out_by_hand() -> None:
     """A box of 16 x 16 at (40, 30), factor 4: the crop is 64 wide and starts at (16, 6).
 
-    Told (50, 75, 25, 50) of 100: centre (16 + 32, 6 + 48), 16 wide and 32 high. From there on the
+    Told (50, 75, 25, 50) of 100: center (16 + 32, 6 + 48), 16 wide and 32 high. From there on the
     next crop has the side 4 sqrt(16 * 32), rounded up to 91.
     """
     model = tracker(templates=1)

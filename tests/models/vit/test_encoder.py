@@ -23,7 +23,7 @@ SIZES = [(16, 16), (8, 12)]
 TIMM: dict[str, dict[str, Any]] = {
     "plain": {},
     "registers": {"reg_tokens": 4},
-    "normalised queries": {"qk_norm": True, "reg_tokens": 1},
+    "normalized queries": {"qk_norm": True, "reg_tokens": 1},
     "positions without class": {"no_embed_class": True, "reg_tokens": 2},
     "average pooling": {"global_pool": "avg"},
     "layer scale and dropped paths": {"init_values": 0.1, "drop_path_rate": 0.3},
@@ -42,17 +42,17 @@ def timm_vit(**keys: Any) -> VisionTransformer:
         "img_size": 16, "patch_size": PATCH, "embed_dim": D, "depth": DEPTH, "num_heads": HEADS,
         "num_classes": 0, "dynamic_img_size": True, **keys,
     }  # fmt: skip
-    return randomised(VisionTransformer(**settings))
+    return randomized(VisionTransformer(**settings))
 
 
 def mm_vit(**keys: Any) -> MMVisionTransformer:
     arch = {
         "embed_dims": D, "num_layers": DEPTH, "num_heads": HEADS, "feedforward_channels": 2 * D
     }  # fmt: skip
-    return randomised(MMVisionTransformer(arch, img_size=16, patch_size=PATCH, **keys))
+    return randomized(MMVisionTransformer(arch, img_size=16, patch_size=PATCH, **keys))
 
 
-def randomised(model: nn.Module) -> Any:
+def randomized(model: nn.Module) -> Any:
     """As if trained: no parameter is zero, and queries are long enough to prefer some keys."""
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)

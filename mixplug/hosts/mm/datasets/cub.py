@@ -17,7 +17,7 @@ class CUBBoxes(BaseDataset):
 
     Labels are those of mmpretrain's CUB. Boxes have no part in training: they are metainfo of data
     samples, ``true_boxes``, (1, 4) float64 in pixels of the image on disk, for the evaluation of
-    weakly supervised localisation.
+    weakly supervised localization.
 
     Args:
         data_root: CUB_200_2011, or the folder in which it is.

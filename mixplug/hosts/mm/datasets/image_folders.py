@@ -15,7 +15,7 @@ class ImageFolders(RetrievalDataset):
 
     Args:
         data_root: the folder in which train and val are.
-        split: 'train', whose images are neighbours, or 'val', whose images are queries.
+        split: 'train', whose images are neighbors, or 'val', whose images are queries.
         pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start.
         **options: of mmengine's BaseDataset.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixplug.data.noise import Noise
-from mixplug.data.unlabelled import Unlabelled
+from mixplug.data.unlabeled import Unlabeled
 from mixplug.hosts.mm.datasets.retrieval import RetrievalDataset
 from mixplug.registry import DATASETS
 
@@ -67,7 +67,7 @@ class OODFolder(Outside):
     Args:
         data_root: the folder.
         size: side to which images are brought; None leaves that to the pipeline.
-        how: 'crop' or 'resize', see :func:`mixplug.data.unlabelled.fit`.
+        how: 'crop' or 'resize', see :func:`mixplug.data.unlabeled.fit`.
         channel_order: 'bgr' where the data preprocessor has ``to_rgb=True``, as for ImageNet, or
             'rgb' where it has not, as for CIFAR; a wrong one makes images look stranger than
             they are.
@@ -87,7 +87,7 @@ class OODFolder(Outside):
         pipeline: list = (),
         **options: object,
     ) -> None:
-        super().__init__(Unlabelled(data_root, size, how), channel_order, pipeline, **options)
+        super().__init__(Unlabeled(data_root, size, how), channel_order, pipeline, **options)
 
 
 @DATASETS.register_module()

@@ -84,7 +84,7 @@ class GOT10kMetric(BaseMetric):
             if self.out_dir is not None:
                 write_results(self.out_dir / sequence.name, tracked)
             overlaps = torch.zeros(0)
-            if sequence.labelled:
+            if sequence.labeled:
                 there = sequence.cover > 0
                 overlaps = sequence_overlaps(tracked.boxes, sequence.boxes, there, sequence.size)
             self.results.append((sequence.object_class, overlaps))

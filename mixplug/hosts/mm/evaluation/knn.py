@@ -10,18 +10,18 @@ from mixplug.retrieval import search
 
 @METRICS.register_module()
 class KNNAccuracy(EmbeddingMetric):
-    """Accuracy of k-nearest-neighbour classification by frozen features, in percent (6.5.3).
+    """Accuracy of k-nearest-neighbor classification by frozen features, in percent (6.5.3).
 
-    Neighbours of the data samples with the role 'query' are searched for among those with the role
+    Neighbors of the data samples with the role 'query' are searched for among those with the role
     'train', by cosine. ``train_cfg=dict(val_interval=n)`` evaluates every n epochs::
 
         val_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[
-            dict(type='mixplug.RetrievalDataset', name='folder', data_root='labelled/train', ...),
-            dict(type='mixplug.RetrievalDataset', name='folder', data_root='labelled/val',
+            dict(type='mixplug.RetrievalDataset', name='folder', data_root='labeled/train', ...),
+            dict(type='mixplug.RetrievalDataset', name='folder', data_root='labeled/val',
                  split='test', ...)]))
 
     Args:
-        k: neighbours.
+        k: neighbors.
         temperature: of their weights, see :func:`mixplug.functional.knn_votes`; None weighs all
             alike.
         backend: of the search, 'auto', 'faiss' or 'torch'.

@@ -1,4 +1,4 @@
-"""Open-domain generalisation in OpenMMLab: ``mixplug.OfficeHome``, ``mixplug.OpenSetAccuracy``."""
+"""Open-domain generalization in OpenMMLab: ``mixplug.OfficeHome``, ``mixplug.OpenSetAccuracy``."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ class OODDetection(WatchingMetric):
 
 @METRICS.register_module()
 class EmbeddingQuality(WatchingMetric):
-    """'alignment' and 'uniformity' of ℓ2-normalised embeddings (4.4.4); lower is better.
+    """'alignment' and 'uniformity' of ℓ2-normalized embeddings (4.4.4); lower is better.
 
     The embedding is what the layer for the classes is given. Definitions are those of
     :mod:`mixplug.functional.representation`, with α = t = 2.

@@ -24,7 +24,7 @@ class RecallAtK(EmbeddingMetric):
     - 'gallery': if there is any, queries are searched for there instead, as In-Shop has it;
     - 'train': if there is any, 'utilization' u(Q, X) of the training set by the queries (4.25),
       and 'utilization_mixed' of the training set and its mixtures, which are mixtures of
-      embeddings of different classes, λ ~ Beta(2, 2), ℓ2-normalised.
+      embeddings of different classes, λ ~ Beta(2, 2), ℓ2-normalized.
 
     So a ConcatDataset of the test and the training set gives all in one pass (see mm_configs). On
     several GPUs the first rank has all embeddings in the end, and searches them on its GPU; the
@@ -37,11 +37,11 @@ class RecallAtK(EmbeddingMetric):
             not in percent, and lower is better. (To mmengine, an evaluator with a key ``metrics``
             is another one.)
         mixed_epochs: how often every training embedding is mixed.
-        metric: 'cosine', 'l2' or 'ip', by which neighbours are found.
+        metric: 'cosine', 'l2' or 'ip', by which neighbors are found.
         backend: of the search, 'auto', 'faiss' or 'torch'.
         index: 'flat', which is exact, 'hnsw' or 'ivf'.
         seed: of mixtures and of the clusters of 'nmi'.
-        device: where neighbours are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU of the
+        device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU of the
             process that scores if torch sees one, else the CPU.
         collect_device: mmengine's, where embeddings of several GPUs meet, 'cpu' or 'gpu'.
         prefix: mmengine's, put before the names; none as it is, so 'recall@1' is one.

@@ -22,8 +22,8 @@ class RobustAccuracy(WatchingMetric):
     """Top-1 error in percent under an attack (Tables 3.3 and 5.4), as 'fgsm_error' and so on.
 
     Images are attacked in pixel space, [0, 1], through the model's data preprocessor, whatever it
-    normalises and whichever order its channels have; the model runs in float32. An attack costs
-    about three more forward passes per step. Attacked images are not rounded to whole grey levels.
+    normalizes and whichever order its channels have; the model runs in float32. An attack costs
+    about three more forward passes per step. Attacked images are not rounded to whole gray levels.
 
     Args:
         attack: 'fgsm', 'pgd' or 'apgd', see :mod:`mixplug.functional.attacks`.
@@ -90,7 +90,7 @@ class RobustAccuracy(WatchingMetric):
         if batch.dtype != torch.uint8 and self.white is None:
             raise ValueError(
                 f"RobustAccuracy needs inputs in uint8, or to be told by white=255 or white=1 what "
-                f"a white pixel is, got {batch.dtype}. Images are to be normalised by the "
+                f"a white pixel is, got {batch.dtype}. Images are to be normalized by the "
                 f"data_preprocessor, not by the pipeline."
             )
         return batch.float() / (self.white or 255)

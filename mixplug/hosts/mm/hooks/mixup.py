@@ -97,7 +97,7 @@ class MixupHook(Hook):
         """Set the mixer's clock, and torch's generators."""
         clock = unwrapped(runner.model).clock
         clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
-        own = sampling.apart(runner.seed, sampling.HOST)
+        own = sampling.derive_seed(runner.seed, sampling.HOST)
         torch.manual_seed(sampling.key(sampling.generators(own, runner.iter, rank()).local))
 
 

@@ -19,7 +19,7 @@ _COLLAPSED = 0.02  # of ln K, from either end of the teacher's entropy
 
 @HOOKS.register_module()
 class DistillationHook(Hook):
-    """Sets the numbers of a step, ties teacher and centre to the optimizer, and watches the loss.
+    """Sets the numbers of a step, ties teacher and center to the optimizer, and watches the loss.
 
     A Runner with such a model has this hook by itself: without it the teacher would never move.
 
@@ -101,7 +101,7 @@ class DistillationHook(Hook):
             runner.logger.warning(
                 f"The teacher has collapsed to {where}: its entropy is {entropy:.3f}, {share:.0%} "
                 f"of ln K. A lower teacher_temperature works against equal outputs, a higher one "
-                f"or a faster centre against a single one."
+                f"or a faster center against a single one."
             )
 
     def _require_finite(self, tensors: Mapping[str, Any], step: int) -> None:

@@ -88,26 +88,26 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
 
 def _heads(model: nn.Module) -> Sequence[nn.Module]:
     if not isinstance(model, TwoStageDetector):
-        raise _unfit(f"{type(model).__name__}, which is no two-stage detector")
+        raise _unsupported(f"{type(model).__name__}, which is no two-stage detector")
     head = getattr(getattr(model, "roi_head", None), "bbox_head", None)
     if head is None:
-        raise _unfit(f"{type(model).__name__} without roi_head.bbox_head")
+        raise _unsupported(f"{type(model).__name__} without roi_head.bbox_head")
     return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def _require(head: nn.Module) -> None:
     name = type(head).__name__
     if not isinstance(head, BBoxHead) or type(head).loss is not BBoxHead.loss:
-        raise _unfit(f"{name}, whose loss is not BBoxHead's")
+        raise _unsupported(f"{name}, whose loss is not BBoxHead's")
     classifier = getattr(head, "fc_cls", None)
     if not isinstance(classifier, nn.Linear) or type(classifier).forward not in _LINEAR:
-        raise _unfit(f"{name} whose fc_cls is {type(classifier).__name__}")
+        raise _unsupported(f"{name} whose fc_cls is {type(classifier).__name__}")
     why = unfit_loss(head.loss_cls, CrossEntropyLoss)
     if why is not None:
-        raise _unfit(f"{name} whose loss_cls is {why}")
+        raise _unsupported(f"{name} whose loss_cls is {why}")
 
 
-def _unfit(found: str) -> ValueError:
+def _unsupported(found: str) -> ValueError:
     return ValueError(
         "The mixup key looks for the RoI classifier of a two-stage detector: roi_head.bbox_head "
         "(of a cascade, every one), a BBoxHead with its own loss, whose fc_cls is an nn.Linear and "

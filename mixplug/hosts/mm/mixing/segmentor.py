@@ -98,23 +98,25 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
 
 def _require(model: nn.Module, head: nn.Module | None) -> None:
     if not isinstance(model, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
-        raise _unfit(f"{type(model).__name__} with {type(head).__name__}")
+        raise _unsupported(f"{type(model).__name__} with {type(head).__name__}")
     name, kind = type(head).__name__, type(head)
     own = kind.loss not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss)
     if own or kind.loss_by_feat is not BaseDecodeHead.loss_by_feat:
-        raise _unfit(f"{name}, whose loss is not BaseDecodeHead's")
+        raise _unsupported(f"{name}, whose loss is not BaseDecodeHead's")
     if kind.cls_seg is not BaseDecodeHead.cls_seg:
-        raise _unfit(f"{name}, whose cls_seg is not BaseDecodeHead's")
+        raise _unsupported(f"{name}, whose cls_seg is not BaseDecodeHead's")
     conv = getattr(head, "conv_seg", None)
     if not _pixelwise(conv):
         size = getattr(conv, "kernel_size", None)
-        raise _unfit(f"{name} whose conv_seg is {type(conv).__name__} with kernel_size={size}")
+        raise _unsupported(
+            f"{name} whose conv_seg is {type(conv).__name__} with kernel_size={size}"
+        )
     if head.out_channels < 2:
-        raise _unfit(f"{name} with out_channels={head.out_channels}")
+        raise _unsupported(f"{name} with out_channels={head.out_channels}")
     for loss in _losses(head):
         why = unfit_loss(loss, CrossEntropyLoss)
         if why is not None:
-            raise _unfit(f"{name} whose loss_decode is {why}")
+            raise _unsupported(f"{name} whose loss_decode is {why}")
 
 
 def _pixelwise(conv: nn.Module | None) -> bool:
@@ -127,7 +129,7 @@ def _losses(head: nn.Module) -> Sequence[nn.Module]:
     return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
 
-def _unfit(found: str) -> ValueError:
+def _unsupported(found: str) -> ValueError:
     return ValueError(
         "The mixup key looks for the pixel classifier of mmseg's EncoderDecoder: decode_head (of a "
         "cascade, the last), with the loss of BaseDecodeHead, whose conv_seg is a 1x1 convolution "

@@ -47,7 +47,7 @@ class PreActResNet(_Backbone):
         in_channels: channels of the image.
         stem_stride: 1, or 2 for 64x64 images.
         last_stride: 2, or 1 for a map of twice the side.
-        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+        init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own; None keeps
             He's.
     """
 
@@ -72,7 +72,7 @@ class WideResNet(_Backbone):
         in_channels: channels of the image.
         stem_stride: 1, or 2 for 64x64 images.
         last_stride: 2, or 1 for a map of twice the side.
-        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+        init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own; None keeps
             He's.
     """
 
@@ -100,7 +100,7 @@ class TimmBackbone(BaseModule):
         model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. With 'hf-hub:NAME'
             timm fetches the model's config.
         pretrained: download weights; without it nothing is downloaded.
-        init_cfg: mmengine's weight initialisation, where 'Pretrained' is mixplug's own; None keeps
+        init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own; None keeps
             timm's.
         **options: of the model, such as ``img_size``.
 
@@ -153,7 +153,7 @@ class VGGGAP(vgg_gap.VGGGAP, BaseModule):
 
     Args:
         width: channels of the last map.
-        init_cfg: mmengine's weight initialisation; None keeps He's.
+        init_cfg: mmengine's weight initialization; None keeps He's.
     """
 
     def __init__(self, width: int = 1024, init_cfg: Any = None) -> None:

@@ -43,7 +43,7 @@ class FrozenTracker(BaseModel):
         backbone: config of a ViT, 'mixplug.TimmBackbone' or 'mmpretrain.VisionTransformer'; its
             ``init_cfg`` says where its weights come from.
         data_preprocessor: mmengine's; as it is, it moves crops to the model's device, where the
-            tracker normalises them.
+            tracker normalizes them.
         init_cfg: mmengine's.
         **settings: keys of :class:`mixplug.models.tracking.FrozenTracker`.
 

@@ -121,7 +121,7 @@ class MetricLearner(BaseModel):
 
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         maps = self.maps(inputs)
-        return self.loss.hosted(
+        return self.loss.forward_in_host(
             self.head(maps),
             labels,
             features=(maps, self.head),

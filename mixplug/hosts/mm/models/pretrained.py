@@ -26,8 +26,8 @@ _STOCK = ("Pretrained", "mmengine.Pretrained", PretrainedInit)
 class _Type(str):
     """'mixplug.Pretrained' for the registry, and 'Pretrained' for hosts that ask for it.
 
-    mmengine initialises by 'Pretrained' last, and networks of mmpretrain keep their own
-    initialisation from what it has loaded, by nothing but the name.
+    mmengine initializes by 'Pretrained' last, and networks of mmpretrain keep their own
+    initialization from what it has loaded, by nothing but the name.
     """
 
     __slots__ = ()
@@ -47,7 +47,7 @@ class Pretrained:
 
     Names are translated and positions resized, see :func:`mixplug.weights.load_file`; one line of
     the log says what was loaded, from which part, what was resized and what was left out. No
-    initialisation of mmengine or of a host runs over it afterwards, also where ``init_cfg`` is a
+    initialization of mmengine or of a host runs over it afterwards, also where ``init_cfg`` is a
     list.
 
     Args:
@@ -77,7 +77,7 @@ class Pretrained:
         report = load_file(module, self.checkpoint, self.part, self.min_loaded, self.grid)
         MMLogger.get_current_instance().info("%s: %s", type(module).__name__, report.line())
         for child in module.modules():
-            child.is_init = True  # mmengine goes on to initialise children which are not
+            child.is_init = True  # mmengine goes on to initialize children which are not
         module.is_init = False  # nor warns of a second time, when it comes back to this one
         keys = ("checkpoint", "part", "min_loaded", "grid")
         module.init_cfg = {"type": _OURS} | {key: getattr(self, key) for key in keys}
@@ -140,7 +140,7 @@ def _sums(module: nn.Module) -> torch.Tensor:
 
 
 def _keep(root: nn.Module) -> None:
-    """Load again what a host has initialised over what was loaded, or has never asked us for.
+    """Load again what a host has initialized over what was loaded, or has never asked us for.
 
     Raises:
         ValueError: see :func:`mixplug.weights.load_file`.

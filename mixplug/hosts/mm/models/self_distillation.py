@@ -21,7 +21,7 @@ from mixplug.registry import MODELS
 
 
 class _SelfSupervised(BaseModel):
-    """A method of :mod:`mixplug.models`, whose checkpoint holds student, teacher and centre.
+    """A method of :mod:`mixplug.models`, whose checkpoint holds student, teacher and center.
 
     Args:
         backbone: config of a ViT, 'mixplug.TimmBackbone' or 'mmpretrain.VisionTransformer'.

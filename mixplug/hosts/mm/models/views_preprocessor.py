@@ -17,7 +17,7 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, 
 
 @MODELS.register_module()
 class ViewsPreprocessor(ClsDataPreprocessor):
-    """Views on the model's device, normalised there; and images as mmpretrain's classifiers do.
+    """Views on the model's device, normalized there; and images as mmpretrain's classifiers do.
 
     Args:
         mean: of R, G and B in [0, 255].
@@ -47,12 +47,12 @@ class ViewsPreprocessor(ClsDataPreprocessor):
         small = data.get("small")
         return {
             "views": Views(
-                self._normalised(data["large"]),
-                None if small is None else self._normalised(small),
+                self._normalized(data["large"]),
+                None if small is None else self._normalized(small),
             )
         }
 
-    def _normalised(self, items: Tensor | Sequence[Tensor]) -> Tensor:
+    def _normalized(self, items: Tensor | Sequence[Tensor]) -> Tensor:
         """B times (V, T, 3, H, W) uint8 to (V, B, T, 3, H, W) float32."""
         # a byte per value travels, and what is large is made on the device
         items = self.cast_data(items)

@@ -184,7 +184,7 @@ def test_images_train_and_resume_bit_for_bit(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- to the device
 
 
-def normalised(view: Tensor) -> Tensor:
+def normalized(view: Tensor) -> Tensor:
     """(T, 3, h, w), channel by channel."""
     channels = [(view[:, c].float() - MEAN[c]) / STD[c] for c in range(3)]
     return torch.stack(channels, 1)
@@ -206,7 +206,7 @@ def test_the_preprocessor_gives_views(stacked: bool) -> None:
     for found, given in ((views.large, items["large"]), (views.small, items["small"])):
         for v in range(len(found)):
             for b in range(5):
-                assert_close(found[v, b], normalised(given[b][v]))
+                assert_close(found[v, b], normalized(given[b][v]))
     for name in items:
         assert all(torch.equal(a, b) for a, b in zip(data[name], before[name], strict=True))
 
@@ -230,7 +230,7 @@ def test_images_are_those_of_a_classifier() -> None:
     images = [torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8) for _ in range(2)]
     found = MODELS.build({"type": "mixplug.ViewsPreprocessor"})({"inputs": images})["inputs"]
     for mine, image in zip(found, images, strict=True):
-        assert_close(mine, normalised(image.flip(0)[None])[0])
-    grey = digits("test", 8)[0][:1].mul(255).round().byte().expand(-1, 3, -1, -1)
+        assert_close(mine, normalized(image.flip(0)[None])[0])
+    gray = digits("test", 8)[0][:1].mul(255).round().byte().expand(-1, 3, -1, -1)
     rgb = MODELS.build({"type": "mixplug.ViewsPreprocessor", "to_rgb": False})
-    assert_close(rgb({"inputs": list(grey)})["inputs"][0], normalised(grey)[0])
+    assert_close(rgb({"inputs": list(gray)})["inputs"][0], normalized(gray)[0])

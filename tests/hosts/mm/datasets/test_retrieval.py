@@ -81,7 +81,7 @@ def test_images_are_loaded_with_their_class(folder: Path, split: str, prefix: st
 
 
 def test_digits_are_arrays() -> None:
-    """The same as retrieval_set's, grey as RGB, in an integer range, none read from disk."""
+    """The same as retrieval_set's, gray as RGB, in an integer range, none read from disk."""
     spec = {"type": "RetrievalDataset", "name": "digits", "split": "test", "size": 8}
     data = DATASETS.build({**spec, "pipeline": PACKED})
     found = retrieval_set("digits", split="test", size=8)

@@ -1,4 +1,4 @@
-"""Linear probes and neighbours by mmengine's Runner, against the jobs of mixplug eval."""
+"""Linear probes and neighbors by mmengine's Runner, against the jobs of mixplug eval."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_a_probe_is_trained_and_saved(root: Path, dora: Path, tmp_path: Path) ->
     frozen = Frozen.of(dora, "teacher", 6, device="cpu")
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        found = runner.model.train().backbone(frozen.normalised(images))[0]
+        found = runner.model.train().backbone(frozen.normalized(images))[0]
     assert_close(found, frozen.class_tokens(images, 2))
     saved = torch.load(tmp_path / "run" / "epoch_4.pth", weights_only=False)["state_dict"]
     teacher = Frozen.of(dora, "teacher", 6, device="cpu").encoder.backbone.state_dict()
     assert all(torch.equal(saved[f"backbone.model.{name}"], teacher[name]) for name in teacher)
 
 
-def test_neighbours_are_those_of_the_command(root: Path, dora: Path, tmp_path: Path) -> None:
+def test_neighbors_are_those_of_the_command(root: Path, dora: Path, tmp_path: Path) -> None:
     images = {"type": "mixplug.ImageFolders", "data_root": str(root), "pipeline": PIPELINE}
     data = loader(root)
     data["dataset"] = {

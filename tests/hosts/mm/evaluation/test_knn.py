@@ -1,4 +1,4 @@
-"""k-nearest-neighbour accuracy as an evaluator of mmengine, against scikit-learn's."""
+"""k-nearest-neighbor accuracy as an evaluator of mmengine, against scikit-learn's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it_is_what_scikit_learn_does(backend: str) -> None:
     assert found == {"knn@5": pytest.approx(expected)} and 0 < expected < 100
 
 
-def test_near_neighbours_weigh_more() -> None:
+def test_near_neighbors_weigh_more() -> None:
     """Two far ones of one class against a near one of another."""
     known = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
     for temperature, expected in ((None, 0.0), (0.1, 100.0)):

@@ -56,8 +56,8 @@ def logits_of(model: ImageClassifier, pixels: Tensor) -> Tensor:
 def test_images() -> tuple[Tensor, Tensor]:
     """The 50 digits of the config, in [0, 1]."""
     images, labels = digits("test", 8)
-    grey = (images[:50] * 255).round() / 255
-    return grey.expand(-1, 3, -1, -1), labels[:50]
+    gray = (images[:50] * 255).round() / 255
+    return gray.expand(-1, 3, -1, -1), labels[:50]
 
 
 test_images.__test__ = False
@@ -255,8 +255,8 @@ def test_an_average_of_weights_is_what_is_looked_into(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- one batch by hand
 
 
-def test_colours_go_through_the_preprocessor_in_its_order() -> None:
-    """A BGR image, means per colour and padding: what the attack changes is the image itself."""
+def test_colors_go_through_the_preprocessor_in_its_order() -> None:
+    """A BGR image, means per color and padding: what the attack changes is the image itself."""
     preprocessor = {
         "mean": [120, 60, 30],
         "std": [50, 60, 70],
@@ -374,12 +374,12 @@ def test_sure_and_wrong_by_hand() -> None:
 
 
 def test_a_folder_of_images_is_out_of_distribution(tmp_path: Path) -> None:
-    colours = {"b.png": (10, 20, 30), "deep/er/a.png": (1, 2, 3), "c.txt": None}
-    for name, colour in colours.items():
+    colors = {"b.png": (10, 20, 30), "deep/er/a.png": (1, 2, 3), "c.txt": None}
+    for name, color in colors.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if colour:
-            Image.new("RGB", (12, 10), colour).save(path)
+        if color:
+            Image.new("RGB", (12, 10), color).save(path)
         else:
             path.write_text("no image")
     init_default_scope("mmpretrain")

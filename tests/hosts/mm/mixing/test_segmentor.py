@@ -260,7 +260,7 @@ def test_where_everything_is_ignored_the_loss_is_zero() -> None:
 WEIGHTS = [0.2, 1.0, 2.0, 0.5]
 SCALES: dict[str, dict[str, Any]] = {
     "as mmseg does by default": {"loss_decode": {**CE, "avg_non_ignore": False}},
-    "of labelled pixels": {"loss_decode": CE},
+    "of labeled pixels": {"loss_decode": CE},
     "class weights": {"loss_decode": {**CE, "avg_non_ignore": False, "class_weight": WEIGHTS}},
     "hard pixels": {"sampler": {"type": "OHEMPixelSampler", "min_kept": 40}},
     "two losses": {"loss_decode": [CE, {**CE, "avg_non_ignore": False}]},
@@ -295,7 +295,7 @@ def test_the_scale_by_hand(
 ) -> None:
     """Two images of three pixels with the labels 1, -, - and 0, 0, -; all logits are 0.
 
-    So a pixel of class k costs c_k log 2: a mean of these times what three labelled pixels weigh,
+    So a pixel of class k costs c_k log 2: a mean of these times what three labeled pixels weigh,
     3 of 6 pixels, or 3 of class weights 4 + 0.5 + 0.5.
     """
     shifted(monkeypatch)

@@ -117,7 +117,7 @@ def watched(runner: Runner) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_run_moves_teacher_centre_and_numbers(video: Path, tmp_path: Path) -> None:
+def test_a_run_moves_teacher_center_and_numbers(video: Path, tmp_path: Path) -> None:
     runner = Runner.from_cfg(config_of(video, tmp_path / "run"))
     rows = watched(runner)
     runner.train()
@@ -133,9 +133,9 @@ def test_a_run_moves_teacher_centre_and_numbers(video: Path, tmp_path: Path) -> 
                 assert_close(new, decay(step) * row["old"][name] + (1 - decay(step)) * student)
         last = "student.head.last_layer.weight_v"
         assert torch.equal(row["old"][last], row["new"][last]) == (step < 3)
-        assert not torch.equal(row["old"]["centre"], row["new"]["centre"])
+        assert not torch.equal(row["old"]["center"], row["new"]["center"])
         assert {"loss", "loss_object", "loss_local", "teacher_entropy", "teacher_kl",
-                "centre_norm", "mask_share"} <= row["outputs"].keys()  # fmt: skip
+                "center_norm", "mask_share"} <= row["outputs"].keys()  # fmt: skip
     decays = [row["weight_decay"] for row in rows]
     # half a cosine from 0.04 to 0.4, seen after the scheduler's step, of which the last has none
     wanted = [0.4 - 0.36 * 0.5 * (1 + math.cos(math.pi * step / 6)) for step in (1, 2, 3, 4, 5, 5)]
@@ -222,7 +222,7 @@ def test_gradient_accumulation_moves_the_teacher_once(video: Path, tmp_path: Pat
     runner.train()
     moved = [
         any(not torch.equal(row["old"][n], v) for n, v in row["new"].items()
-            if n.startswith("teacher.") or n == "centre")
+            if n.startswith("teacher.") or n == "center")
         for row in rows
     ]  # fmt: skip
     assert moved == [False, False, True]
@@ -296,7 +296,7 @@ def test_the_stock_tool_trains_it(video: Path, tmp_path: Path) -> None:
     assert (tmp_path / "work" / "epoch_1.pth").is_file()
 
 
-def test_images_and_neighbours(tmp_path: Path) -> None:
+def test_images_and_neighbors(tmp_path: Path) -> None:
     """DoRA* on digits, and k-NN of the teacher's class tokens every epoch."""
     data = {"type": "mixplug.RetrievalDataset", "name": "digits", "size": 32}
     packed = [{"type": "mmpretrain.PackInputs"}]
@@ -325,7 +325,7 @@ def test_images_and_neighbours(tmp_path: Path) -> None:
     runner = Runner.from_cfg(config)
     runner.train()
     assert list((tmp_path / "run").glob("best_knn@1_epoch_*.pth"))
-    # 60 of the 90 queries are among the 60 neighbours themselves
+    # 60 of the 90 queries are among the 60 neighbors themselves
     assert 100 * 60 / 90 <= runner.message_hub.get_scalar("val/knn@1").current() <= 100
 
 

@@ -69,7 +69,7 @@ def test_the_weights_of_the_running_model_are_the_teachers(
         assert_close(model.eval().backbone(image)[-1], wanted)
 
 
-def test_children_are_not_initialised_over_what_was_loaded(tmp_path: Path) -> None:
+def test_children_are_not_initialized_over_what_was_loaded(tmp_path: Path) -> None:
     """mmengine goes on to the children of a module whose init_cfg is not its own 'Pretrained'."""
 
     class Part(BaseModule):

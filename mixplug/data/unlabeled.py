@@ -16,7 +16,7 @@ from mixplug.video.fingerprint import IMAGE_SUFFIXES
 FITS = ("crop", "resize")
 
 
-class Unlabelled(Dataset[Tensor]):
+class Unlabeled(Dataset[Tensor]):
     """Images below a folder, in the order of their paths; each is read when it is asked for.
 
     Folders in the folder make no difference, so all releases of LSUN, iSUN and TinyImageNet for
@@ -74,7 +74,7 @@ def fit(image: Tensor, size: int, how: str) -> Tensor:
     Args:
         image: (3, H, W), uint8, or float in [0, 1].
         size: its side in pixels.
-        how: 'crop' takes the centre, pixels untouched ("crop" in Tables 3.4 and 5.7; its images
+        how: 'crop' takes the center, pixels untouched ("crop" in Tables 3.4 and 5.7; its images
             are of 36 x 36); 'resize' first brings the shorter side to ``size``, bilinear and
             antialiased, and changes nothing where it is ``size`` already.
 
@@ -95,7 +95,7 @@ def fit(image: Tensor, size: int, how: str) -> Tensor:
     height, width = image.shape[-2:]
     if min(height, width) < size:
         raise ValueError(
-            f"an image of {height} x {width} has no centre of {size} x {size}; 'resize' makes it "
+            f"an image of {height} x {width} has no center of {size} x {size}; 'resize' makes it "
             f"larger."
         )
     top, left = (height - size) // 2, (width - size) // 2
@@ -110,7 +110,7 @@ def shared_classes(names: Iterable[str], root: str | os.PathLike[str]) -> list[s
 
     Args:
         names: of the classes that the network was trained on.
-        root: of an :class:`Unlabelled`.
+        root: of an :class:`Unlabeled`.
 
     Returns:
         In the order of ``names``.

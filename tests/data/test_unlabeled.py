@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mixplug.data.unlabelled import Unlabelled, fit, plain, shared_classes
+from mixplug.data.unlabeled import Unlabeled, fit, plain, shared_classes
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def test_flat_and_nested_images_are_sorted_and_others_left_out(tmp_path: Path) -
     for name in ("notes.txt", "._b.png", ".hidden/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    images = Unlabelled(tmp_path)
+    images = Unlabeled(tmp_path)
     found = [path.relative_to(tmp_path).as_posix() for path in images.paths]
     assert found == ["a.JPEG", "b.png", "test/0.jpg", "test/inner/1.bmp"] and len(images) == 4
     assert images[1].dtype == torch.uint8
@@ -35,14 +35,14 @@ def test_flat_and_nested_images_are_sorted_and_others_left_out(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("L", [90, 90, 90]), ("RGBA", [90, 8, 7])])
-def test_grey_and_transparent_images_become_rgb(tmp_path: Path, mode: str, expected: list) -> None:
+def test_gray_and_transparent_images_become_rgb(tmp_path: Path, mode: str, expected: list) -> None:
     Image.new(mode, (3, 2), {"L": 90, "RGBA": (90, 8, 7, 128)}[mode]).save(tmp_path / "0.png")
-    image = Unlabelled(tmp_path)[0]
+    image = Unlabeled(tmp_path)[0]
     assert image.shape == (3, 2, 3) and image[:, 1, 2].tolist() == expected
 
 
 @pytest.mark.parametrize(("height", "width", "top", "left"), [(36, 36, 2, 2), (33, 35, 0, 1)])
-def test_the_centre_is_cropped(height: int, width: int, top: int, left: int) -> None:
+def test_the_center_is_cropped(height: int, width: int, top: int, left: int) -> None:
     image = torch.from_numpy(picture(height, width)).permute(2, 0, 1)
     found = fit(image, 32, "crop")
     assert found.shape == (3, 32, 32) and found[:2, 0, 0].tolist() == [top, left]
@@ -65,7 +65,7 @@ def test_the_shorter_side_is_resized() -> None:
 def test_images_of_one_size_make_batches(tmp_path: Path) -> None:
     for number, side in enumerate((32, 36, 40)):
         Image.fromarray(picture(side, side)).save(tmp_path / f"{number}.png")
-    (batch,) = DataLoader(Unlabelled(tmp_path, 32, "crop"), 3)
+    (batch,) = DataLoader(Unlabeled(tmp_path, 32, "crop"), 3)
     assert batch.shape == (3, 3, 32, 32) and batch[:, 0, 0, 0].tolist() == [0, 2, 4]
 
 
@@ -81,18 +81,18 @@ def test_shared_classes_are_found_whatever_their_spelling(tmp_path: Path) -> Non
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There is no folder of images \S+none\."):
-        Unlabelled(tmp_path / "none")
+        Unlabeled(tmp_path / "none")
     with pytest.raises(ValueError, match=r"has no images \(\.jpg, "):
-        Unlabelled(tmp_path)
+        Unlabeled(tmp_path)
     with pytest.raises(ValueError, match=r"one of \('crop', 'resize'\), got 'stretch'"):
-        Unlabelled(tmp_path, how="stretch")
+        Unlabeled(tmp_path, how="stretch")
     Image.fromarray(picture(31, 40)).save(tmp_path / "0.png")
-    with pytest.raises(ValueError, match=r"0\.png: an image of 31 x 40 has no centre of 32 x 32"):
-        Unlabelled(tmp_path, 32)[0]
+    with pytest.raises(ValueError, match=r"0\.png: an image of 31 x 40 has no center of 32 x 32"):
+        Unlabeled(tmp_path, 32)[0]
     with pytest.raises(ValueError, match=r"size >= 1, got \(3, 4, 4\) and 0"):
         fit(torch.zeros(3, 4, 4), 0, "crop")
     with pytest.raises(ValueError, match=r"got \(4, 4\) and 2"):
         fit(torch.zeros(4, 4), 2, "crop")
     (tmp_path / "0.png").write_text("no image")
     with pytest.raises(ValueError, match=r"0\.png cannot be read: cannot identify"):
-        Unlabelled(tmp_path)[0]
+        Unlabeled(tmp_path)[0]
