@@ -1,0 +1,49 @@
+"""Docstrings of the house as reStructuredText: indented formulas, and signs that RST takes for its own."""
+
+from __future__ import annotations
+
+import re
+
+_SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Note|Example|Examples):$")
+_CODE = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`_?|\[\d+\])")
+
+
+def prepared(lines: list[str]) -> list[str]:
+    """Lines in which an indented paragraph is a literal block, and ``*``, ``|``, ``x_`` are text."""
+    out: list[str] = []
+    last, section, literal = "", False, False
+    for i, line in enumerate(lines):
+        text, indent = line.strip(), len(line) - len(line.lstrip())
+        if text and not indent:
+            section, literal = bool(_SECTION.match(text)), False
+        blank_before = i == 0 or not lines[i - 1].strip()
+        if text and indent and not section and blank_before and not literal:
+            if not last.endswith("::") and not last.lstrip().startswith((".. ", "- ")):
+                out += ["::", ""]
+            literal = not last.lstrip().startswith("- ")
+        if literal or text.startswith(".. "):
+            out.append(line)
+            literal = True
+        else:
+            out.append(escaped(line))
+        last = line if text else last
+    return out
+
+
+def escaped(line: str) -> str:
+    """A line whose stars, bars and final underscores are only themselves."""
+    parts = _CODE.split(line)
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"(?<![\\*])\*(?!\*)|\|", lambda m: "\\" + m[0], parts[i])
+        parts[i] = re.sub(r"(\w)_(?=\W|$)", r"\1\\_", parts[i])
+    return "".join(parts)
+
+
+def _process(app, what, name, obj, options, lines: list[str]) -> None:
+    lines[:] = prepared(lines)
+
+
+def setup(app) -> dict[str, bool]:
+    """Prepare docstrings before napoleon reads their sections."""
+    app.connect("autodoc-process-docstring", _process, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
