@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mixplug import moved
+
 if TYPE_CHECKING:
     from mixplug import functional, sampling
     from mixplug.catalog import build, entries, register
@@ -37,6 +39,9 @@ _HOMES = {
     "stages": ("Stages",),
 }
 _MODULES = {name: f"mixplug.{home}" for home, names in _HOMES.items() for name in names}
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
