@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixplug.mixers.base import Mixer, Plan
     from mixplug.stages import Stages
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "HullMixed",
