@@ -1,12 +1,11 @@
 """Sphinx reads this file. Nothing here needs the network, nor do the pages that it builds."""
 
-import os
 import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "_ext")]
 
-import mixplug
+import mixplug  # noqa: E402
 
 project = "mixplug"
 author = "the mixplug authors"
@@ -27,6 +26,7 @@ extensions = [
     "docstrings",
     "names_reference",
     "command_reference",
+    "functional_reference",
 ]
 exclude_patterns = ["_build"]
 root_doc = "index"

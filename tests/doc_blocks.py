@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 import shlex
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _try_install(words: list[str]) -> None:
     named = {
         e for w in words for inside in re.findall(r"\[([\w,]+)\]", w) for e in inside.split(",")
     }
-    named |= {after for word, after in zip(words, words[1:], strict=False) if word == "--extra"}
+    named |= {after for word, after in itertools.pairwise(words) if word == "--extra"}
     assert named <= extras, named - extras
 
 
@@ -143,9 +144,8 @@ def _try_mixplug(words: list[str], files: set[str]) -> None:
         value = given.get(parameter.name)
         if parameter.required:
             assert value not in (None, (), []), f"{words} lacks {parameter.name}"
-        if parameter.name == "config" and value and not value.startswith("timm:"):
-            if value not in files and value not in PLACEHOLDERS:
-                find_config(value)
+        if parameter.name == "config" and value not in (None, *files, *PLACEHOLDERS):
+            assert value.startswith("timm:") or find_config(value)
 
 
 PLACEHOLDERS = ("CONFIG",)

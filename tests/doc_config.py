@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mixplug
-
 
 def try_config(path: Path, place: str) -> dict[str, Any]:
     """Load a config, and build its model, mixer, optimizer, evaluators and settings of a card.
@@ -20,7 +18,7 @@ def try_config(path: Path, place: str) -> dict[str, Any]:
     from mmengine.config import Config
     from mmengine.registry import DATASETS, METRICS, MODELS, DefaultScope
 
-    import mixplug.mm  # noqa: F401  registers
+    import mixplug.mm
 
     config = Config.fromfile(path)
     own = set(re.findall(r"^(\w+) = ", path.read_text(), flags=re.M))

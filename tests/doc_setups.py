@@ -77,6 +77,8 @@ _VIT = "dict(name='vit_tiny_patch16_224', img_size=32, depth=1), head=dict(out_d
 _CLIPS = "frames=2, interval=0.2, crop=64, frames_per_epoch=8, views=dict(large=32, small=16)"
 
 SETUPS = {
+    "docs/extend/loss.md": Setup(context=own_table),
+    "docs/extend/mixer.md": Setup(context=own_table),
     "docs/start/own_loop.md": Setup({"epochs = 10": "epochs = 1"}, after=same_model),
     "docs/guides/metric_learning.md": Setup(after=has_gradient),
     "docs/guides/video.md": Setup(

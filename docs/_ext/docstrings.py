@@ -1,4 +1,4 @@
-"""Docstrings of the house as reStructuredText: indented formulas, and signs that RST takes for its own."""
+"""Docstrings as reStructuredText: indented formulas, and signs that it would take for markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CODE = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`_?|\[\d+\])")
 
 
 def prepared(lines: list[str]) -> list[str]:
-    """Lines in which an indented paragraph is a literal block, and ``*``, ``|``, ``x_`` are text."""
+    """Lines whose indented paragraphs are literal blocks, and whose stars and bars are text."""
     out: list[str] = []
     last, section, literal = "", False, False
     for i, line in enumerate(lines):
@@ -19,7 +19,7 @@ def prepared(lines: list[str]) -> list[str]:
         blank_before = i == 0 or not lines[i - 1].strip()
         if text and indent and not section and blank_before and not literal:
             if not last.endswith("::") and not last.lstrip().startswith((".. ", "- ")):
-                out += ["::", ""]
+                out += [".. code-block:: text", ""]
             literal = not last.lstrip().startswith("- ")
         if literal or text.startswith(".. "):
             out.append(line)
