@@ -34,6 +34,18 @@ def own_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 
 
 @contextmanager
+def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """What the page registers for mm, and as a number of the card, is forgotten afterwards."""
+    import mixplug.mm
+    from mixplug import numbers, registry
+
+    for child in (registry.METRICS, registry.DATASETS):
+        monkeypatch.setattr(child, "_module_dict", dict(child.module_dict))
+    monkeypatch.setattr(numbers, "_table", dict(numbers._table))
+    yield {}
+
+
+@contextmanager
 def a_video(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     """``tour.mp4``, ten seconds of a street, with its index."""
     import shutil
@@ -77,6 +89,8 @@ _VIT = "dict(name='vit_tiny_patch16_224', img_size=32, depth=1), head=dict(out_d
 _CLIPS = "frames=2, interval=0.2, crop=64, frames_per_epoch=8, views=dict(large=32, small=16)"
 
 SETUPS = {
+    "docs/extend/dataset.md": Setup(context=own_registries),
+    "docs/extend/evaluator.md": Setup(context=own_registries),
     "docs/extend/loss.md": Setup(context=own_table),
     "docs/extend/mixer.md": Setup(context=own_table),
     "docs/start/own_loop.md": Setup({"epochs = 10": "epochs = 1"}, after=same_model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Note|Example|Examples):$")
@@ -43,7 +44,28 @@ def _process(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = prepared(lines)
 
 
+def _without_page(app, env, node, content):
+    """Text for a reference to what exists and has no page of its own; else Sphinx warns."""
+    if node.get("refdomain") != "py" or not node.get("reftarget", "").startswith("mixplug."):
+        return None
+    module, rest = node["reftarget"], []
+    while module:
+        try:
+            found = importlib.import_module(module)
+            break
+        except ModuleNotFoundError:
+            module, _, last = module.rpartition(".")
+            rest.insert(0, last)
+    try:
+        for name in rest:
+            found = getattr(found, name)
+    except AttributeError:
+        return None
+    return content
+
+
 def setup(app) -> dict[str, bool]:
     """Prepare docstrings before napoleon reads their sections."""
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("missing-reference", _without_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.util import logging
 
 _log = logging.getLogger(__name__)
+# What the converter does not know; and bold letters, which browsers draw only as their own signs.
+_WORDS = {r"\\arg\b": r"\\text{arg}\\,", r"\\operatorname\{(\w+)\}": r"\\text{\1}"}
+_BOLD = {"A": 0x1D400, "a": 0x1D41A, "0": 0x1D7CE}
+
+
+def _bold(found: re.Match[str]) -> str:
+    letter = found[1]
+    first = "0" if letter.isdecimal() else "A" if letter.isupper() else "a"
+    return chr(_BOLD[first] + ord(letter) - ord(first))
 
 
 def mathml(latex: str, display: str, place: nodes.Element) -> str:
     """The MathML of an equation; a warning, thus an error of ``make docs``, where there is none."""
+    for known, instead in _WORDS.items():
+        latex = re.sub(known, instead, latex)
+    latex = re.sub(r"\\mathbf\{([A-Za-z0-9])\}", _bold, latex)
     try:
         text: str = convert(latex, display=display)
     except Exception as error:
         _log.warning("No MathML of %r: %r", latex, error, location=place)
-        return nodes.Text(latex).astext()
+        return html.escape(latex)
     if "\\" in text:
         _log.warning("MathML does not know a command in %r.", latex, location=place)
     return text
