@@ -36,7 +36,6 @@ def own_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 @contextmanager
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     """What the page registers for mm, and as a number of the card, is forgotten afterwards."""
-    import mixplug.mm
     from mixplug import numbers, registry
 
     for child in (registry.METRICS, registry.DATASETS):
