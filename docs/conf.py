@@ -27,6 +27,7 @@ extensions = [
     "names_reference",
     "command_reference",
     "functional_reference",
+    "wide_images",
 ]
 exclude_patterns = ["_build"]
 root_doc = "index"
