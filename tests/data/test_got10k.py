@@ -237,8 +237,8 @@ def test_invalid_settings(root: Path, broken: Path) -> None:
         pairs(root, pairs_per_epoch=0)
     with pytest.raises(ValueError, match=r"search_factor > 0, got 4\.0 and 0"):
         pairs(root, search_factor=0)
-    with pytest.raises(TypeError, match="center"):
-        pairs(root, jitter={"center": 1.0})
+    with pytest.raises(TypeError, match="shift"):
+        pairs(root, jitter={"shift": 1.0})
     for name in GOT10k(broken, "train").names:
         (broken / "train" / name / "absence.label").write_text("1\n" * T)
     with pytest.raises(ValueError, match=r"None of the 3 sequences drawn .* visible object"):
