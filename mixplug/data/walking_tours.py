@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mixplug.video.index import VideoIndex
-from mixplug.video.spans import Span, without
+from mixplug.video.spans import Span, subtract
 
 LICENSE = "CC-BY"
 PAGE = "https://shashankvkt.github.io/dora"
@@ -140,12 +140,12 @@ def _frames(wanted: Tour, index: VideoIndex) -> Finding:
 def _blank(wanted: Tour, index: VideoIndex) -> Iterator[Finding]:
     blank = [(start, end) for start, end, reason in index.bad if reason == "blank"]
     end = index.duration if wanted.valid is None else min(wanted.valid, index.duration)
-    within = _length(without(blank, [(end, index.duration)]))
+    within = _length(subtract(blank, [(end, index.duration)]))
     verdict = "ok" if not within else "note" if within <= _TOLERANCE * end else "wrong"
     upto = "" if end == index.duration else f" up to {end / 3600:.2f} h"
     yield Finding(f"blank{upto}", "0 s", f"{within:.0f} s", verdict)
     if wanted.valid is not None and index.duration > wanted.valid:
-        after = _length(without(blank, [(0.0, wanted.valid)]))
+        after = _length(subtract(blank, [(0.0, wanted.valid)]))
         rest = index.duration - wanted.valid
         verdict = "ok" if after >= rest * (1 - _TOLERANCE) else "note"
         yield Finding(f"blank after {end / 3600:.2f} h", f"{rest:.0f} s", f"{after:.0f} s", verdict)

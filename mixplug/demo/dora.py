@@ -21,7 +21,7 @@ from mixplug.models.self_distillation.schedules import cosine
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.optional import optional
 from mixplug.video import VideoIndex, open_reader
-from mixplug.viz.track_video import WAYS, distinct_heads, draw_clip, fitted, overlaps
+from mixplug.viz.track_video import WAYS, distinct_heads, draw_clip, fit_to_patches, overlaps
 
 SIZE = {
     "img_size": 64,
@@ -167,7 +167,7 @@ def tracks(
     title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
     files = draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
     view = as_encoder(vit)
-    images = normalized(fitted(clip, view.patch, SIDE))
+    images = normalized(fit_to_patches(clip, view.patch, SIDE))
     pairs = torch.ones(len(heads), len(heads)).triu(1).bool()
     shares = {
         name: overlaps(object_tracks(view, images, heads=heads, tracker=tracker))[:, pairs]

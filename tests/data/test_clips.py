@@ -546,7 +546,7 @@ def test_an_index_is_needed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"index must be one of \('require', .*\), got 'no'\."):
         clips(path, index="no")
     save_index(path, FPS, 30, complete=False)
-    with pytest.raises(ValueError, match=r"its scan was stopped"):
+    with pytest.raises(ValueError, match=r"the scan was interrupted"):
         clips(path)
 
 
