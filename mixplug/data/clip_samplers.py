@@ -24,8 +24,8 @@ class ClipSampler(Sampler[int]):
     """Keys ``epoch * len(dataset) + index`` for :class:`mixplug.data.clips.VideoClips`.
 
     All ranks get the same number of keys. If the length is not divisible by ``world``, the first
-    indices are drawn twice. If the data set has an attribute ``group``, that many consecutive
-    indices stay together, as far as equal numbers per rank allow.
+    indices of the order are drawn again. If the data set has an attribute ``group``, that many
+    consecutive indices stay together, as far as equal numbers per rank allow.
 
     Args:
         dataset: data set; only its length and ``group`` are read.
