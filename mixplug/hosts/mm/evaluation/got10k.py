@@ -63,6 +63,8 @@ class GOT10kMetric(BaseMetric):
         ValueError: a threshold outside [0, 1].
     """
 
+    higher_is_better = ("mAO", "AO", "mSR@", "SR@")
+
     def __init__(
         self,
         out_dir: str | None = None,

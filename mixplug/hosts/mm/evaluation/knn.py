@@ -33,6 +33,8 @@ class KNNAccuracy(EmbeddingMetric):
         ValueError: k < 1, or a temperature that is not > 0.
     """
 
+    higher_is_better = ("knn@",)
+
     def __init__(
         self,
         k: int = 20,

@@ -39,6 +39,7 @@ class OpenSetAccuracy(BaseMetric):
     """
 
     default_prefix = ""
+    higher_is_better = ("known_accuracy", "h_score", "open_accuracy")
 
     def __init__(
         self,
