@@ -60,7 +60,7 @@ _PLACES = {
     "hook": "custom_hooks = [{}]",
     "initializer": "init_cfg = {}",
 }
-_NEVER_OF_MM = ("mixer", "loss")  # kinds that have no class of mmengine
+NEVER_OF_MM = ("mixer", "loss")  # kinds without an mm class of their own
 _GIVEN_BY_RUNNER = {"sampler": {"dataset"}}  # keys that no config names
 
 
@@ -170,7 +170,7 @@ def find(words: str) -> list[Named]:
     Raises:
         KeyError: neither; it suggests the nearest.
     """
-    in_catalog_alone = [one for one in everything(with_mm=False) if one.kind in _NEVER_OF_MM]
+    in_catalog_alone = [one for one in everything(with_mm=False) if one.kind in NEVER_OF_MM]
     found = _among(in_catalog_alone, words)
     if found:
         return found
@@ -181,6 +181,13 @@ def find(words: str) -> list[Named]:
     groups = [title(kind).lower() for kind in _kinds(all_names)]
     known = list(dict.fromkeys([*groups, *(one.name for one in all_names)]))
     raise KeyError(f"There is no name and no group {words!r}.{catalog.suggest(words, known)}")
+
+
+def is_name(words: str) -> bool:
+    """Whether words that :func:`find` accepts are a name, and not a group."""
+    letters = _letters(words.removeprefix("mixplug."))
+    found = find(words)
+    return letters in {_letters(text) for one in found for text in (one.name, *one.aliases)}
 
 
 def keys_of(target: Callable[..., Any]) -> tuple[Key, ...]:

@@ -39,14 +39,15 @@ def list_(
         found = overview.find(words) if words else overview.everything()
     except KeyError as error:
         raise typer.BadParameter(error.args[0]) from None
-    missing = overview.without_openmmlab()
+    complete = found and all(one.kind in overview.NEVER_OF_MM for one in found)
+    missing = None if complete else overview.without_openmmlab()
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in found], indent=2, ensure_ascii=False))
-    elif words and len({one.name for one in found}) == 1:
+    elif words and overview.is_name(words):
         console().print(Group(*_all_forms(found)))
     else:
         console().print(_groups(found))
-    if missing and not words:
+    if missing:
         Console(stderr=as_json).print(Text(missing))
 
 
