@@ -191,7 +191,9 @@ def is_name(words: str) -> bool:
 
 
 def keys_of(target: Callable[..., Any]) -> tuple[Key, ...]:
-    """The keys of a class, also those that it hands on to a base by ``**keys``."""
+    """The keys of a class, also those handed on to a base by ``**keys``. A function has none."""
+    if not isinstance(target, type):
+        return ()
     texts = meanings(target)
     found: dict[str, Key] = {}
     for parameter in _parameters(target, texts):
