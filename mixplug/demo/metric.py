@@ -17,7 +17,7 @@ from mixplug.data.retrieval import RetrievalSet, retrieval_set
 from mixplug.data.samplers import MPerClassSampler
 from mixplug.losses.base import MetricLoss
 from mixplug.losses.building import build_loss
-from mixplug.metrics.retrieval import RetrievalMetrics
+from mixplug.metrics.retrieval import RecallAtK
 from mixplug.models import WideResNet
 from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.optional import optional
@@ -113,10 +113,10 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
 def recall(embeddings: Tensor, labels: Tensor) -> dict[int, float]:
     """Recall@K in percent; each image is the query once, with all others as gallery."""
     # torch's search gives the same numbers with and without faiss installed
-    metrics = RetrievalMetrics(KS, scores=("recall",), backend="torch", device="cpu")
+    metrics = RecallAtK(KS, scores=("recall",), backend="torch", device="cpu")
     metrics.update(embeddings, labels)
     found = metrics.compute()
-    return {k: 100 * found[f"recall@{k}"] for k in KS}
+    return {k: found[f"recall@{k}"] for k in KS}
 
 
 @dataclass(frozen=True)
