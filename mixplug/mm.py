@@ -43,11 +43,7 @@ from mixplug.hosts.mm.mixing.key import train_with
 from mixplug.mixers.building import build_mixer
 from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
-# Precisions and mAP are known to mmengine.
-_GREATER = ("recall@", "nmi", "knn@", *mm_reliability.HIGHER_IS_BETTER)
-_LESS = tuple(
-    name for host in (mm_metrics, mm_reliability, mm_robust) for name in host.LOWER_IS_BETTER
-)
+_GREATER = ("recall@", "nmi", "knn@")  # mmengine knows precisions and mAP
 
 
 def enable() -> None:
@@ -80,6 +76,7 @@ def enable() -> None:
 
     @functools.wraps(register_hooks)
     def register_hooks_with_clock(self, *args, **kwargs):
+        _rank_scores()  # again: a number may have been registered since
         register_hooks(self, *args, **kwargs)
         model = unwrapped(self.model)
         for hook in getattr(model, "own_hooks", ()):
@@ -105,8 +102,24 @@ def enable() -> None:
     Runner.register_hooks = register_hooks_with_clock
     if not is_installed("mmsegmentation"):
         MODULE2PACKAGE["mmseg"] = "mmseg"
-    CheckpointHook._default_greater_keys = [*CheckpointHook._default_greater_keys, *_GREATER]
-    CheckpointHook._default_less_keys = [*CheckpointHook._default_less_keys, *_LESS]
+    _rank_scores()
+
+
+def _rank_scores() -> None:
+    """Tell ``save_best`` which of our scores are better when they are higher, and which lower."""
+    classes = [
+        mm_reliability.CalibrationError,
+        mm_reliability.OODDetection,
+        mm_reliability.EmbeddingQuality,
+        mm_robust.RobustAccuracy,
+    ]
+    for key, attribute, more in (
+        ("_default_greater_keys", "higher_is_better", _GREATER),
+        ("_default_less_keys", "lower_is_better", mm_metrics.LOWER_IS_BETTER),
+    ):
+        names = [*more, *(name for one in classes for name in getattr(one, attribute))]
+        known = getattr(CheckpointHook, key)
+        setattr(CheckpointHook, key, list(dict.fromkeys([*known, *names])))
 
 
 def register_everywhere() -> None:

@@ -7,29 +7,52 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.numbers import card_number
 from mixplug.optional import optional
 
 TEMPERATURES = (1e-3, 1e3)  # between which one is searched
 _BLOCK = 1 << 22  # logits in float64 at a time
 
 
-def calibration_sums(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """What a reliability diagram needs of some examples; that of more examples is the sum.
+def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest probability of each example, and whether it is that of its class.
 
-    Arguments, bins and errors: :func:`calibration_bins`.
+    Args:
+        probabilities: (B, K), rows that sum to 1.
+        labels: (B,) class indices.
 
     Returns:
-        (3, bins) float64: number of examples, of right ones, and sum of confidences.
+        Two (B,) float64 tensors; the second one holds zeros and ones.
+
+    Raises:
+        ValueError: shapes do not fit, or no example.
     """
-    if bins < 1:
-        raise ValueError(f"calibration needs bins >= 1, got {bins}.")
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
             f"calibration needs probabilities (B, K) and labels (B,) with B >= 1, got "
             f"{tuple(probabilities.shape)} and {tuple(labels.shape)}."
         )
     confidence, predicted = probabilities.double().max(-1)
-    correct = (predicted == labels).double()
+    return confidence, (predicted == labels).double()
+
+
+def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
+    """Sums per bin from which a reliability diagram is made; sums of batches add up.
+
+    Args:
+        confidence: (B,) in [0, 1].
+        correct: (B,), 1 where the prediction is correct, else 0.
+        bins: number of bins of equal width, see :func:`calibration_bins`.
+
+    Returns:
+        (3, bins) float64: number of examples, of correct ones, and sum of confidences.
+
+    Raises:
+        ValueError: bins < 1.
+    """
+    if bins < 1:
+        raise ValueError(f"calibration needs bins >= 1, got {bins}.")
+    confidence, correct = confidence.double(), correct.double()
     edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
     sums = confidence.new_zeros(3, bins)
@@ -37,7 +60,7 @@ def calibration_sums(probabilities: Tensor, labels: Tensor, bins: int = 15) -> T
 
 
 def bins_of_sums(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`calibration_sums` to what :func:`calibration_bins` returns.
+    """The reliability diagram, see :func:`calibration_bins`, of :func:`calibration_sums`.
 
     Raises:
         ValueError: no example.
@@ -67,14 +90,32 @@ def calibration_bins(
     Raises:
         ValueError: shapes do not fit, no example, or bins < 1.
     """
-    return bins_of_sums(calibration_sums(probabilities, labels, bins))
+    return bins_of_sums(calibration_sums(*confidences(probabilities, labels), bins))
 
 
+@card_number(
+    "ece",
+    part="calibration",
+    source="diagram",
+    label="ECE",
+    unit="%",
+    higher_is_better=False,
+    digits=2,
+)
 def ece_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     """:func:`expected_calibration_error` of a reliability diagram."""
     return (share * (accuracy - confidence).abs()).sum()
 
 
+@card_number(
+    "oe",
+    part="calibration",
+    source="diagram",
+    label="OE",
+    unit="%",
+    higher_is_better=False,
+    digits=2,
+)
 def oe_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     """:func:`overconfidence_error` of a reliability diagram."""
     return (share * confidence * (confidence - accuracy).clamp(min=0)).sum()
@@ -115,8 +156,25 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
         ValueError: shapes do not fit, no example, a class outside [0, K), or logits that are not
             finite.
     """
+    return log_loss(logits, labels).mean()
+
+
+@card_number(
+    "nll",
+    part="calibration",
+    source="logits",
+    label="NLL",
+    unit="nats",
+    higher_is_better=False,
+    digits=3,
+)
+def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """``-log softmax(z)_y`` of each example, (B,); :func:`negative_log_likelihood` is its mean.
+
+    Arguments and errors: :func:`negative_log_likelihood`.
+    """
     _check("negative_log_likelihood", logits, labels)
-    return F.cross_entropy(logits.to(exact_dtype(logits)), labels)
+    return F.cross_entropy(logits.to(exact_dtype(logits)), labels, reduction="none")
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
