@@ -71,6 +71,11 @@ class CalibrationMetrics:
         Raises:
             ValueError: shapes do not fit, or logits that are not finite.
         """
+        if not logits.isfinite().all():
+            raise ValueError(
+                "CalibrationMetrics.update_logits needs finite logits, but there are NaN or "
+                "infinite values."
+            )
         self.add(values_of_logits(logits.detach(), labels))
 
     def add(self, values: Values) -> None:

@@ -144,7 +144,7 @@ def test_errors() -> None:
         metric.update(torch.tensor([[2.5, 0.1]]), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"in \[0, 1\], got nan"):
         metric.update(torch.tensor([[float("nan"), 0.1]]), torch.tensor([0]))
-    with pytest.raises(ValueError, match="needs finite logits"):
+    with pytest.raises(ValueError, match="update_logits needs finite logits"):
         metric.update_logits(torch.tensor([[float("nan"), 0.1]]), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(1,\)\."):
         metric.update(torch.full((2, 3), 0.3), torch.tensor([0]))
