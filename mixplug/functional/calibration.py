@@ -177,6 +177,38 @@ def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.to(exact_dtype(logits)), labels, reduction="none")
 
 
+@card_number(
+    "brier",
+    part="calibration",
+    source="probabilities",
+    label="Brier score",
+    higher_is_better=False,
+    digits=3,
+)
+def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
+    r"""Brier score [0] of each example: ``sum_k (p_k - [k = y])^2``, in [0, 2].
+
+    The score of a set is the mean; lower is better. In expectation it is smallest for the true
+    probabilities, so it measures calibration and accuracy together.
+
+    Args:
+        probabilities: p, (B, K), rows that sum to 1.
+        labels: y, (B,) int64 in [0, K).
+
+    Returns:
+        (B,) in float32, or float64 if given.
+
+    Raises:
+        ValueError: shapes do not fit, no example, a class outside [0, K), or probabilities that are
+            not finite.
+
+    - [0]: Verification of Forecasts Expressed in Terms of Probability, 1950.
+    """
+    _check("brier_score", probabilities, labels, "probabilities")
+    p = probabilities.to(exact_dtype(probabilities))
+    return p.scatter_add(1, labels[:, None], -torch.ones_like(p[:, :1])).square().sum(1)
+
+
 def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Temperature scaling [0]: the T > 0 of the smallest NLL of ``softmax(z / T)``.
 
@@ -233,14 +265,14 @@ def _slope(logits: Tensor, labels: Tensor, beta: float) -> float:
     return float(total) / len(logits)
 
 
-def _check(who: str, logits: Tensor, labels: Tensor) -> None:
+def _check(who: str, logits: Tensor, labels: Tensor, what: str = "logits") -> None:
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not logits.numel():
         raise ValueError(
-            f"{who} needs logits (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} and "
+            f"{who} needs {what} (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}."
         )
     low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < logits.shape[1]:
         raise ValueError(f"{who} needs classes in [0, {logits.shape[1]}), got {low} to {high}.")
     if not logits.isfinite().all():
-        raise ValueError(f"{who} needs finite logits, but there are NaN or infinite values.")
+        raise ValueError(f"{who} needs finite {what}, but there are NaN or infinite values.")
