@@ -5,6 +5,7 @@ A anchors, P points, Q queries, k objects, h heads, V views.
 λ weighs the first operand, always. Device and dtype follow the input.
 """
 
+from mixplug.functional.accuracy import top_k_correct
 from mixplug.functional.aligned import (
     align,
     assignment,
@@ -14,6 +15,7 @@ from mixplug.functional.aligned import (
 )
 from mixplug.functional.attacks import apgd, fgsm, pgd
 from mixplug.functional.calibration import (
+    brier_score,
     calibration_bins,
     expected_calibration_error,
     fit_temperature,
@@ -90,6 +92,7 @@ __all__ = [
     "best_detection_accuracy",
     "box_iou",
     "boxes_by_threshold",
+    "brier_score",
     "calibration_bins",
     "class_activation_map",
     "cls_attention",
@@ -143,6 +146,7 @@ __all__ = [
     "squared_distances",
     "teacher_probabilities",
     "top1_localization",
+    "top_k_correct",
     "track",
     "uniformity",
     "updated_center",
