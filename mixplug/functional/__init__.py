@@ -5,6 +5,7 @@ A anchors, P points, Q queries, k objects, h heads, V views.
 λ weighs the first operand, always. Device and dtype follow the input.
 """
 
+from mixplug.functional.accuracy import top_k_correct
 from mixplug.functional.aligned import (
     align,
     assignment,
@@ -14,6 +15,7 @@ from mixplug.functional.aligned import (
 )
 from mixplug.functional.attacks import apgd, fgsm, pgd
 from mixplug.functional.calibration import (
+    brier_score,
     calibration_bins,
     expected_calibration_error,
     fit_temperature,
@@ -26,7 +28,6 @@ from mixplug.functional.distill import (
     cross_entropy,
     cross_view_loss,
     entropy,
-    kl_divergence,
     local_loss,
     teacher_probabilities,
     updated_center,
@@ -102,6 +103,7 @@ __all__ = [
     "best_detection_accuracy",
     "box_iou",
     "boxes_by_threshold",
+    "brier_score",
     "calibration_bins",
     "class_activation_map",
     "class_balanced",
@@ -128,7 +130,6 @@ __all__ = [
     "hull_label_cross_entropy",
     "intrusion_distance",
     "jaccard",
-    "kl_divergence",
     "knn_accuracy",
     "knn_score",
     "knn_votes",
@@ -173,6 +174,7 @@ __all__ = [
     "success_rate",
     "teacher_probabilities",
     "top1_localization",
+    "top_k_correct",
     "track",
     "uniformity",
     "updated_center",
