@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 
 import torch
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))  # this clone, whatever is installed
 NAMES = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__main__", "common"))
 
 

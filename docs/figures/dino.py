@@ -11,7 +11,7 @@ from mixplug.data.multicrop import MultiCrop
 from mixplug.data.shipped import shipped_clip
 from mixplug.video import open_reader
 
-TIME, KEY = 8.9, 11
+TIME, KEY = 4.9, 5
 VIEWS = MultiCrop()
 
 

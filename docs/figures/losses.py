@@ -36,7 +36,8 @@ def draw(path: Path, quick: bool) -> None:
         pulled = _values(loss, s, NEGATIVE * fixed)
         pushed = _values(loss, POSITIVE * fixed, s)
         for cell, values in zip(axes, (pulled, pushed), strict=True):
-            cell.plot(s, values, style, color=color, linewidth=1.4, label=label)
+            thick = 3.5 if name == "Contrastive" else 1.4  # others hide it in part
+            cell.plot(s, values, style, color=color, linewidth=thick, label=label)
     axes[0].set(xlabel="s(a, p) of the positive", ylabel="loss, scaled to [0, 1]")
     axes[1].set(xlabel="s(a, n) of the negative")
     for cell in axes:

@@ -17,7 +17,6 @@ from mixplug.viz.track_video import fitted
 SIDE, TIME = 256, 8.9
 
 
-@torch.no_grad()
 def draw(path: Path, quick: bool) -> None:
     """Every map in the colors of its three main directions, each at its own size."""
     video, _, method = street(2 if quick else 200)
@@ -28,7 +27,8 @@ def draw(path: Path, quick: bool) -> None:
     vit.model.load_state_dict(method.teacher.backbone.state_dict(), strict=False)
     torch.manual_seed(0)
     pyramid = ViTPyramid(vit.num_features).eval()
-    levels = pyramid(vit.eval()(normalized(frame)))
+    with torch.no_grad():
+        levels = pyramid(vit.eval()(normalized(frame)))
     size = tuple(frame.shape[-2:])
     fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 2.3), layout="constrained")
     for cell, a in zip(axes.flat, levels, strict=True):
