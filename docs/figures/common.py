@@ -1,4 +1,4 @@
-"""What the figures of the documentation share: real data, small networks, and how they are saved."""
+"""What the figures share: real data, small networks, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -63,16 +63,14 @@ def save(fig: Any, path: Path, colors: int = 224, dpi: int = DPI) -> None:
 
 
 @cache
-def classifier(method: str, epochs: int) -> tuple[torch.nn.Module, mixplug.Stages]:
+def classifier(method: str, epochs: int) -> mixplug.Stages:
     """The network of ``mixplug demo classification``, trained on digits of 8 x 8 pixels."""
     x, y = digits("train", size=8)
     run = classification.start(method, 0, epochs * -(-len(x) // classification.BATCH))
     for epoch in range(epochs):
         classification.train_epoch(run, x, y, epoch)
     model = run.model.eval()
-    return model, mixplug.Stages(
-        model, features=classification.FEATURES, classifier="fc", last="act"
-    )
+    return mixplug.Stages(model, features=classification.FEATURES, classifier="fc", last="act")
 
 
 @cache

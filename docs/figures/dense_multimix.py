@@ -16,7 +16,7 @@ CLASSES = (0, 4, 7)
 
 def draw(path: Path, quick: bool) -> None:
     """One mixed example of three at 4 x 4 positions: Λ as drawn, and M̂ after attention."""
-    _, stages = classifier("DenseMultiMix", 1 if quick else 10)
+    stages = classifier("DenseMultiMix", 1 if quick else 10)
     images, labels = digits("test", size=8)
     x = images[[int((labels == k).nonzero()[1, 0]) for k in CLASSES]]
     with torch.no_grad():

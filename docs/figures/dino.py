@@ -30,7 +30,9 @@ def draw(path: Path, quick: bool) -> None:
         color = FIRST if number < 2 else SECOND
         place = (view.left - 0.5, view.top - 0.5)
         cell.add_patch(
-            plt.Rectangle(place, view.width, view.height, fill=False, edgecolor=color, linewidth=1.2)
+            plt.Rectangle(
+                place, view.width, view.height, fill=False, edgecolor=color, linewidth=1.2
+            )
         )
     large = middle.subplots(1, 2)
     for axes, crop, name in zip(large, crops["large"], ("large 1", "large 2"), strict=True):

@@ -22,7 +22,10 @@ STYLES = {  # NCA and ProxyNCA are one form, so they are one curve
     "ProxyAnchor": "-.",
     "ProxyNCAPlusPlus": ":",
 }
-POSITIVE, NEGATIVE = -0.4, 0.8  # similarity of the one that stays; it matters to LiftedStructure alone
+POSITIVE, NEGATIVE = (
+    -0.4,
+    0.8,
+)  # similarity of the other one; matters to LiftedStructure alone
 
 
 def draw(path: Path, quick: bool) -> None:

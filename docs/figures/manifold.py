@@ -8,6 +8,7 @@ import torch
 from common import FIRST, GRAY, MIXED, SECOND, WIDTH, classifier, plt, save, show
 from torch import Tensor
 
+import mixplug
 from mixplug.data.digits import digits
 from mixplug.mixers import Plan
 from mixplug.mixers.base import pair
@@ -18,7 +19,7 @@ LAM = 0.5
 
 def draw(path: Path, quick: bool) -> None:
     """Maps are shown as the mean over channels, the embedding as its values."""
-    model, stages = classifier("no mixup", 1 if quick else 10)
+    stages = classifier("no mixup", 1 if quick else 10)
     images, labels = digits("test", size=8)
     index = [int((labels == k).nonzero()[0, 0]) for k in (3, 6)]
     x = images[index]
@@ -45,7 +46,7 @@ def draw(path: Path, quick: bool) -> None:
 
 
 @torch.no_grad()
-def _passed(stages, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def _passed(stages: mixplug.Stages, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """What flows at every level, (2, C, H, W), and the embeddings."""
     found = {"x": x}
     for name in ("stages.0", "stages.1"):

@@ -22,10 +22,10 @@ def draw(path: Path, quick: bool) -> None:
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
     _mixtures(axes[0], quick)
     loss = mixplug.build("MultiSimilarity", kind="loss")
-    s = torch.linspace(0.5, 1, 101)[:, None]
+    s = torch.linspace(0.5, 1, 101)
     for lam in LAM:
-        share = [loss.share(one[None], torch.tensor([[lam]]), torch.tensor([[1 - lam]])) for one in s]
-        values = torch.stack([part.mean() for part in share])
+        positive, negative = torch.tensor([[lam]]), torch.tensor([[1 - lam]])
+        values = torch.stack([loss.share(one.view(1, 1), positive, negative).mean() for one in s])
         axes[1].plot(s, values - values.min(), color=plt.cm.viridis(lam), label=f"{lam:g}")
     axes[1].set(xlabel="similarity of mixed and anchor", title="loss of one mixed, by λ", yticks=[])
     axes[1].spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ COLORS = torch.tensor([[0.0, 0.45, 0.7], [0.84, 0.37, 0.0], [0.0, 0.62, 0.45]]) 
 
 def draw(path: Path, quick: bool) -> None:
     """Embeddings of ten digits of three classes; a mixed one has its target's mixture of colors."""
-    model, stages = classifier("MultiMix", 1 if quick else 10)
+    stages = classifier("MultiMix", 1 if quick else 10)
     z, y = _batch(stages)
     draws = sampling.generators(0, 3).local
     order, lam = sampling.permutation(BATCH, draws), sampling.beta(1.0, 1, draws).expand(BATCH)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import WIDTH, plt, save, show, street
@@ -25,17 +27,29 @@ def draw(path: Path, quick: bool) -> None:
     options = {key: value for key, value in SIZE.items() if key != "weight_init"}
     vit = TimmViT("vit_tiny_patch16_224", out_indices=(0, 1, 2, 2), final_norm=True, **options)
     vit.model.load_state_dict(method.teacher.backbone.state_dict(), strict=False)
-    torch.manual_seed(0)
     pyramid = ViTPyramid(vit.num_features).eval()
+    for layer in pyramid.modules():
+        if isinstance(layer, torch.nn.ConvTranspose2d):  # training fits them; here they copy
+            torch.nn.init.zeros_(layer.bias)
+            layer.weight.data.copy_(torch.eye(vit.num_features)[..., None, None])
     with torch.no_grad():
         levels = pyramid(vit.eval()(normalized(frame)))
-    size = tuple(frame.shape[-2:])
-    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 2.3), layout="constrained")
-    for cell, a in zip(axes.flat, levels, strict=True):
-        stride = size[0] // a.shape[-2]
-        name = f"stride {stride}: {a.shape[-2]} x {a.shape[-1]}"
-        show(cell, _colors(a[0]), name, interpolation="nearest")
+    fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 3.3), layout="constrained")
+    show(axes[0], frame[0], f"a frame, {frame.shape[-2]} x {frame.shape[-1]} pixels")
+    _draw_pyramid(axes[1], levels, frame.shape[-2])
     save(fig, path)
+
+
+def _draw_pyramid(axes: Any, levels: Sequence[Tensor], height: int) -> None:
+    """Maps beside each other, a position of each as large as one of the others."""
+    left = 0
+    for a in levels:
+        high, wide = a.shape[-2:]
+        axes.imshow(_colors(a[0]).permute(1, 2, 0), extent=(left, left + wide, high, 0))
+        axes.text(left, high + 4, f"stride {height // high}", va="top")
+        left += wide + 12
+    axes.set(xlim=(0, left + 20), ylim=(levels[0].shape[-2] + 18, 0), aspect="equal")
+    axes.axis("off")
 
 
 def _colors(a: Tensor) -> Tensor:

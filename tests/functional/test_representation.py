@@ -65,7 +65,7 @@ def test_alignment_of_tight_classes_keeps_its_digits() -> None:
 
 @pytest.mark.parametrize("alpha", [2, 1])
 def test_what_alignment_and_uniformity_can_be_on_the_sphere(alpha: float) -> None:
-    """docs/definitions.md: alignment <= 2 n / (n - 1), uniformity >= -4 n / (n - 1), and both are
+    """docs/errata.md: alignment <= 2 n / (n - 1), uniformity >= -4 n / (n - 1), and both are
     reached by a simplex, of which all are as far from each other as can be."""
     n = 20
     corners = torch.eye(n, dtype=torch.float64)
