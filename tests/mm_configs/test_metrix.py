@@ -221,7 +221,7 @@ def test_r50_is_that_of_4_4_1() -> None:
 
 
 @pytest.mark.parametrize(("level", "options"), OVERRIDES)
-def test_overrides_of_the_readme(level: str, options: str) -> None:
+def test_overrides_of_the_page(level: str, options: str) -> None:
     """Tables 4.5 and 4.6: what they set is there, and steps work."""
     cfg = Config.fromfile(
         ROOT / "metrix" / f"metrix-{level}-contrastive_resnet50_1xb100-100e_cars196.py"
@@ -244,7 +244,7 @@ def test_overrides_of_the_readme(level: str, options: str) -> None:
         step(model)
 
 
-def test_every_ablation_is_in_the_readme() -> None:
+def test_every_ablation_is_on_the_page() -> None:
     """Tables 4.5 and 4.6 have 22 rows below the baseline; R@1 of some."""
     assert len(ABLATIONS) == 22
     first = {(level, options.strip("`")): (a[:4], b[:4]) for level, options, a, b in ABLATIONS}
