@@ -7,29 +7,52 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.numbers import card_number
 from mixplug.optional import optional
 
 TEMPERATURES = (1e-3, 1e3)  # between which one is searched
 _BLOCK = 1 << 22  # logits in float64 at a time
 
 
-def calibration_sums(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """What a reliability diagram needs of some examples; that of more examples is the sum.
+def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest probability of each example, and whether it is that of its class.
 
-    Arguments, bins and errors: :func:`calibration_bins`.
+    Args:
+        probabilities: (B, K), rows that sum to 1.
+        labels: (B,) class indices.
 
     Returns:
-        (3, bins) float64: number of examples, of right ones, and sum of confidences.
+        Two (B,) float64 tensors; the second one holds zeros and ones.
+
+    Raises:
+        ValueError: shapes do not fit, or no example.
     """
-    if bins < 1:
-        raise ValueError(f"calibration needs bins >= 1, got {bins}.")
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
             f"calibration needs probabilities (B, K) and labels (B,) with B >= 1, got "
             f"{tuple(probabilities.shape)} and {tuple(labels.shape)}."
         )
     confidence, predicted = probabilities.double().max(-1)
-    correct = (predicted == labels).double()
+    return confidence, (predicted == labels).double()
+
+
+def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
+    """Sums per bin from which a reliability diagram is made; sums of batches add up.
+
+    Args:
+        confidence: (B,) in [0, 1].
+        correct: (B,), 1 where the prediction is correct, else 0.
+        bins: number of bins of equal width, see :func:`calibration_bins`.
+
+    Returns:
+        (3, bins) float64: number of examples, of correct ones, and sum of confidences.
+
+    Raises:
+        ValueError: bins < 1.
+    """
+    if bins < 1:
+        raise ValueError(f"calibration needs bins >= 1, got {bins}.")
+    confidence, correct = confidence.double(), correct.double()
     edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
     sums = confidence.new_zeros(3, bins)
@@ -37,7 +60,7 @@ def calibration_sums(probabilities: Tensor, labels: Tensor, bins: int = 15) -> T
 
 
 def bins_of_sums(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`calibration_sums` to what :func:`calibration_bins` returns.
+    """The reliability diagram, see :func:`calibration_bins`, of :func:`calibration_sums`.
 
     Raises:
         ValueError: no example.
@@ -67,14 +90,32 @@ def calibration_bins(
     Raises:
         ValueError: shapes do not fit, no example, or bins < 1.
     """
-    return bins_of_sums(calibration_sums(probabilities, labels, bins))
+    return bins_of_sums(calibration_sums(*confidences(probabilities, labels), bins))
 
 
+@card_number(
+    "ece",
+    part="calibration",
+    source="diagram",
+    label="ECE",
+    unit="%",
+    higher_is_better=False,
+    digits=2,
+)
 def ece_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     """:func:`expected_calibration_error` of a reliability diagram."""
     return (share * (accuracy - confidence).abs()).sum()
 
 
+@card_number(
+    "oe",
+    part="calibration",
+    source="diagram",
+    label="OE",
+    unit="%",
+    higher_is_better=False,
+    digits=2,
+)
 def oe_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     """:func:`overconfidence_error` of a reliability diagram."""
     return (share * confidence * (confidence - accuracy).clamp(min=0)).sum()
@@ -115,8 +156,57 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
         ValueError: shapes do not fit, no example, a class outside [0, K), or logits that are not
             finite.
     """
+    return log_loss(logits, labels).mean()
+
+
+@card_number(
+    "nll",
+    part="calibration",
+    source="logits",
+    label="NLL",
+    unit="nats",
+    higher_is_better=False,
+    digits=3,
+)
+def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """``-log softmax(z)_y`` of each example, (B,); :func:`negative_log_likelihood` is its mean.
+
+    Arguments and errors: :func:`negative_log_likelihood`.
+    """
     _check("negative_log_likelihood", logits, labels)
-    return F.cross_entropy(logits.to(exact_dtype(logits)), labels)
+    return F.cross_entropy(logits.to(exact_dtype(logits)), labels, reduction="none")
+
+
+@card_number(
+    "brier",
+    part="calibration",
+    source="probabilities",
+    label="Brier score",
+    higher_is_better=False,
+    digits=3,
+)
+def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
+    r"""Brier score [0] of each example: ``sum_k (p_k - [k = y])^2``, in [0, 2].
+
+    The score of a set is the mean; lower is better. In expectation it is smallest for the true
+    probabilities, so it measures calibration and accuracy together.
+
+    Args:
+        probabilities: p, (B, K), rows that sum to 1.
+        labels: y, (B,) int64 in [0, K).
+
+    Returns:
+        (B,) in float32, or float64 if given.
+
+    Raises:
+        ValueError: shapes do not fit, no example, a class outside [0, K), or probabilities that are
+            not finite.
+
+    - [0]: Verification of Forecasts Expressed in Terms of Probability, 1950.
+    """
+    _check("brier_score", probabilities, labels, "probabilities")
+    p = probabilities.to(exact_dtype(probabilities))
+    return p.scatter_add(1, labels[:, None], -torch.ones_like(p[:, :1])).square().sum(1)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
@@ -175,14 +265,14 @@ def _slope(logits: Tensor, labels: Tensor, beta: float) -> float:
     return float(total) / len(logits)
 
 
-def _check(who: str, logits: Tensor, labels: Tensor) -> None:
+def _check(who: str, logits: Tensor, labels: Tensor, what: str = "logits") -> None:
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not logits.numel():
         raise ValueError(
-            f"{who} needs logits (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} and "
+            f"{who} needs {what} (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} and "
             f"{tuple(labels.shape)}."
         )
     low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < logits.shape[1]:
         raise ValueError(f"{who} needs classes in [0, {logits.shape[1]}), got {low} to {high}.")
     if not logits.isfinite().all():
-        raise ValueError(f"{who} needs finite logits, but there are NaN or infinite values.")
+        raise ValueError(f"{who} needs finite {what}, but there are NaN or infinite values.")

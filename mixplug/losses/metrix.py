@@ -35,7 +35,9 @@ DEFAULT_PAIRS = ("pos-neg", "anc-neg")
 
 @register("Metrix", kind="loss", reference="thesis 4.3", hosts=("timm", "mm", "torch"))
 class Metrix(MixingLoss):
-    r"""Clean and mixed loss, :math:`\frac{1}{|X|} \sum_a \ell(a) + w \tilde\ell(a)` (4.10).
+    r"""Metrix: a metric loss of clean examples plus the same loss of mixed ones.
+
+    .. math:: \frac{1}{|X|} \sum_a \ell(a) + w \tilde\ell(a) \quad (4.10)
 
     Every iteration draws one level and one kind of pairs, equal on all ranks, and a λ ~ Beta(α, α)
     for every mixed embedding; λ weighs the first of a pair, which 'pos-neg' and 'anc-neg' name

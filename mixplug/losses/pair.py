@@ -11,7 +11,9 @@ _HOSTS = ("timm", "mm", "torch")
 
 @register("Contrastive", kind="loss", reference="(4.1), Hadsell 2006", hosts=_HOSTS)
 class Contrastive(PairLoss):
-    r""":math:`\sum_p -s(a, p) + \sum_n [s(a, n) - m]_+` (4.1).
+    r"""Contrastive loss: attracts positives, repels negatives above a margin.
+
+    .. math:: \sum_p -s(a, p) + \sum_n [s(a, n) - m]_+ \quad (4.1)
 
     Args:
         margin: m, similarity up to which negatives are left alone.
@@ -25,7 +27,9 @@ class Contrastive(PairLoss):
 
 @register("LiftedStructure", kind="loss", reference="Table 4.1, Hermans 2017", hosts=_HOSTS)
 class LiftedStructure(PairLoss):
-    r""":math:`[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}]_+` (Table 4.1).
+    r"""Lifted structure loss: a hinge on the log-sums over positives and negatives (Table 4.1).
+
+    .. math:: \Big[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}\Big]_+
 
     Args:
         margin: m.
@@ -51,7 +55,9 @@ class _TwoSided(PairLoss):
 
 @register("BinomialDeviance", kind="loss", reference="Table 4.1, Yi 2014", hosts=_HOSTS)
 class BinomialDeviance(_TwoSided):
-    r""":math:`\log(1 + \sum_p e^{-\beta(s - m)}) + \log(1 + \sum_n e^{\gamma(s - m)})` (Table 4.1).
+    r"""Binomial deviance loss: soft hinges on the log-sums of both kinds of pairs (Table 4.1).
+
+    .. math:: \log(1 + \sum_p e^{-\beta(s - m)}) + \log(1 + \sum_n e^{\gamma(s - m)})
 
     Args:
         beta, gamma: scales of positives and negatives.
@@ -75,7 +81,7 @@ class BinomialDeviance(_TwoSided):
 
 @register("MultiSimilarity", kind="loss", reference="(4.2), Wang 2019", hosts=_HOSTS)
 class MultiSimilarity(_TwoSided):
-    r"""Binomial deviance with its terms divided by β and γ.
+    r"""Multi-similarity loss: binomial deviance with its terms divided by β and γ.
 
     .. math::
         \frac{1}{\beta} \log\Big(1 + \sum_p e^{-\beta(s(a, p) - m)}\Big)
@@ -103,7 +109,9 @@ class MultiSimilarity(_TwoSided):
 
 @register("NCA", kind="loss", reference="Table 4.1, Goldberger 2005", hosts=_HOSTS)
 class NCA(PairLoss):
-    r""":math:`-\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}` (Table 4.1).
+    r"""Neighborhood component analysis: log-sums over positives and negatives (Table 4.1).
+
+    .. math:: -\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}
 
     Args:
         reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.

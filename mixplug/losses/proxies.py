@@ -102,7 +102,7 @@ class ExamplesAreAnchors(ProxyLoss):
 
 @register("ProxyAnchor", kind="loss", reference="Table 4.1, Kim 2020", hosts=_HOSTS)
 class ProxyAnchor(ProxiesAreAnchors):
-    r"""Proxies are anchors, examples their positives and negatives.
+    r"""ProxyAnchor loss: proxies are anchors, examples their positives and negatives.
 
     As published (Kim et al. 2020), with P⁺ the proxies whose class is in the batch:
 
@@ -142,7 +142,11 @@ class ProxyAnchor(ProxiesAreAnchors):
 
 @register("ProxyNCA", kind="loss", reference="Table 4.1, Movshovitz-Attias 2017", hosts=_HOSTS)
 class ProxyNCA(ExamplesAreAnchors):
-    r""":math:`-s(a, p) + \log \sum_n e^{s(a, n)}`, with p the proxy of the class and n all others.
+    r"""ProxyNCA loss: an example is attracted by the proxy of its class, repelled by all others.
+
+    .. math:: -s(a, p) + \log \sum_n e^{s(a, n)}
+
+    with p the proxy of the class and n all others.
 
     Args:
         num_classes: K, of the training set.
@@ -159,7 +163,9 @@ class ProxyNCA(ExamplesAreAnchors):
 
 @register("ProxyNCAPlusPlus", kind="loss", reference="Table 4.1, Teh 2020", hosts=_HOSTS)
 class ProxyNCAPlusPlus(ExamplesAreAnchors):
-    r""":math:`-s(a, p) / T + \log \sum_n e^{s(a, n) / T}`, ProxyNCA with a temperature.
+    r"""ProxyNCA++ loss: ProxyNCA with a temperature.
+
+    .. math:: -s(a, p) / T + \log \sum_n e^{s(a, n) / T}
 
     Args:
         num_classes: K, of the training set.
