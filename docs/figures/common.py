@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,11 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 import mixplug
-from mixplug.data.digits import digits
-from mixplug.data.shipped import shipped_clip
+from mixplug.data import digits, shipped_clip
 from mixplug.demo import classification, dora, metric
-from mixplug.losses.proxies import param_groups
-from mixplug.models.heads import EmbeddingHead
-from mixplug.video import VideoIndex
-from mixplug.video.scan import scan
+from mixplug.losses import param_groups
+from mixplug.models import EmbeddingHead
+from mixplug.video import VideoIndex, open_reader, scan
 
 WIDTH = 4.2  # inches: at 360 pixels, the width of a phone, 9 pt are 11 pixels
 DPI = 200
@@ -98,6 +97,14 @@ def draw_circle(axes: Any, title: str = "") -> None:
     axes.set(xlim=(-1.18, 1.18), ylim=(-1.18, 1.18), aspect="equal")
     axes.axis("off")
     axes.set_title(title, pad=2)
+
+
+def frames(video: Path, times: Sequence[float], height: int, patch: int) -> Tensor:
+    """Frames (T, 3, H, W) uint8 of a video, as wide as the patch divides."""
+    with open_reader(video) as reader:
+        clip = reader.read(times)
+    width = round(clip.shape[-1] * height / clip.shape[-2] / patch) * patch
+    return F.interpolate(clip.float(), (height, width), mode="bilinear", antialias=True).byte()
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 from common import WIDTH, classifier, plt, save, show
 
 from mixplug import sampling
-from mixplug.data.digits import digits
+from mixplug.data import digits
 from mixplug.functional import attention_map, dense_weights
 
 CLASSES = (0, 4, 7)

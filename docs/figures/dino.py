@@ -7,8 +7,7 @@ from typing import Any
 
 from common import FIRST, SECOND, WIDTH, plt, save, show
 
-from mixplug.data.multicrop import MultiCrop
-from mixplug.data.shipped import shipped_clip
+from mixplug.data import MultiCrop, shipped_clip
 from mixplug.video import open_reader
 
 TIME, KEY = 4.9, 5

@@ -9,7 +9,7 @@ from common import FIRST, GRAY, MIXED, SECOND, WIDTH, classifier, plt, save, sho
 from torch import Tensor
 
 import mixplug
-from mixplug.data.digits import digits
+from mixplug.data import digits
 from mixplug.mixers import Plan
 from mixplug.mixers.base import pair
 

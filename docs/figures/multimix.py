@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mixplug
 from mixplug import sampling
-from mixplug.data.digits import digits
+from mixplug.data import digits
 from mixplug.functional import mix, multimix
 
 BATCH, POINTS = 10, 300

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import WIDTH, plt, save, show, street
+from common import WIDTH, frames, plt, save, show, street
 from torch import Tensor
 
 from mixplug.demo.dora import SIZE
+from mixplug.models import TimmViT, ViTPyramid
 from mixplug.models.self_distillation.views import normalized
-from mixplug.models.vit import TimmViT, ViTPyramid
-from mixplug.video import open_reader
-from mixplug.viz.track_video import fitted
 
 SIDE, TIME = 256, 8.9
 
@@ -22,8 +20,7 @@ SIDE, TIME = 256, 8.9
 def draw(path: Path, quick: bool) -> None:
     """Every map in the colors of its three main directions, each at its own size."""
     video, _, method = street(2 if quick else 200)
-    with open_reader(video) as reader:
-        frame = fitted(reader.read([TIME]), (16, 16), SIDE)
+    frame = frames(video, [TIME], SIDE, 16)
     options = {key: value for key, value in SIZE.items() if key != "weight_init"}
     vit = TimmViT("vit_tiny_patch16_224", out_indices=(0, 1, 2, 2), final_norm=True, **options)
     vit.model.load_state_dict(method.teacher.backbone.state_dict(), strict=False)

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from reproduce import written
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SCRIPTS = {p.stem for p in (DOCS / "figures").glob("*.py")} - {"__main__", "common"}
 IMAGES = sorted((DOCS / "images").glob("*.png"))
-PAGES = sorted(DOCS.rglob("*.md")) + [ROOT / "README.md"]
+PAGES = [*written(), ROOT / "README.md"]
 
 
 def test_every_figure_has_its_script() -> None:

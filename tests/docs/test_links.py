@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from reproduce import PAGES
+from reproduce import PAGES, written
 
 ROOT = Path(__file__).parents[2]
 FILES = ("README.md", "CONTRIBUTING.md", "mm_configs/README.md", "timm_hooks/README.md")
-PAGES_WITH_LINKS = [*sorted((ROOT / "docs").rglob("*.md")), *(ROOT / name for name in FILES)]
+PAGES_WITH_LINKS = [*written(), *(ROOT / name for name in FILES)]
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_LINKS, ids=lambda p: str(p.relative_to(ROOT)))
