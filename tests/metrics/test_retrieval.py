@@ -256,7 +256,7 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
     [
         (
             lambda: RetrievalMetrics(scores=("recall", "mrr")),
-            r"RetrievalMetrics needs scores of \('recall', .*, got \('recall', 'mrr'\)\.",
+            r"RecallAtK needs scores of \('recall', .*, got \('recall', 'mrr'\)\.",
         ),
         (lambda: RetrievalMetrics(scores=()), r"needs scores of"),
         (lambda: RetrievalMetrics(ks=(0, 1)), r"needs ks >= 1, got \(0, 1\)\."),
