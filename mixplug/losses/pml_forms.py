@@ -142,7 +142,9 @@ def _nca(loss: Any, d: Scale) -> Form:
 def _proxy_anchor(loss: Any, d: Scale) -> Form:
     slope = loss.alpha * d.slope
     return Form(
-        LogSum(-slope, d.level(loss.margin)), LogSum(slope, d.level(-loss.margin)), apart=True
+        LogSum(-slope, d.level(loss.margin)),
+        LogSum(slope, d.level(-loss.margin)),
+        separate_means=True,
     )
 
 

@@ -135,7 +135,7 @@ class ProxyAnchor(ProxiesAreAnchors):
         self.require(variant in VARIANTS, "variant", variant, f"in {VARIANTS}")
         self.require(beta > 0, "beta", beta, "> 0")
         self.require(gamma > 0, "gamma", gamma, "> 0")
-        published = Form(LogSum(-beta, margin), LogSum(gamma, -margin), apart=True)
+        published = Form(LogSum(-beta, margin), LogSum(gamma, -margin), separate_means=True)
         form = published if variant == "published" else TABLE["ProxyAnchor"](beta, gamma, margin)
         super().__init__(form, num_classes, dim, reduction, normalize)
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixplug.functional.exact_search import check_embeddings, settle
+from mixplug.functional.exact_search import check_embeddings, sort_by_distance
 from mixplug.retrieval.exclusion import check_exclude, check_k, without
 from mixplug.retrieval.memory import BLOCK
 from mixplug.retrieval.search import METRICS, Index
@@ -170,5 +170,5 @@ def _merged(
     all_ids = [torch.empty_like(ids) for _ in range(world)]
     dist.all_gather(all_values, values)
     dist.all_gather(all_ids, ids)
-    values, ids = settle(torch.cat(all_values, 1), torch.cat(all_ids, 1), largest)
+    values, ids = sort_by_distance(torch.cat(all_values, 1), torch.cat(all_ids, 1), largest)
     return values[:, :k], ids[:, :k]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.functional.exact_search import nearest, untie
+from mixplug.functional.exact_search import nearest, resolve_ties
 from mixplug.retrieval.faiss_library import array, gpu_faiss_works, has_faiss, load_faiss, threads
 
 _GPU_MOST = 2048  # neighbors that faiss finds on a GPU
@@ -82,7 +82,7 @@ class FaissStore:
         def search_all(rows: Tensor) -> tuple[Tensor, Tensor]:
             return nearest(queries[rows].cpu(), self._gallery(), k, self.metric, block)
 
-        found = untie(values, ids, k, self.metric == "ip", search_all if exact else None)
+        found = resolve_ties(values, ids, k, self.metric == "ip", search_all if exact else None)
         return found[0].to(queries.device), found[1].to(queries.device)
 
     def _gallery(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Votes of neighbors one by one, and against scikit-learn's classifier."""
+"""Votes of the k-NN classifier against a loop over neighbors and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_votes_one_by_one(temperature: float | None, dtype: torch.dtype) -> None
             assert float(found[query, label]) == pytest.approx(votes / scale, rel=1e-4, abs=1e-6)
 
 
-def test_it_is_what_scikit_learn_does() -> None:
-    """With weights e^(s/τ) of the cosine; its distance is 1 - s."""
+def test_votes_equal_scikit_learn() -> None:
+    """scikit-learn with weights e^(s/τ) of the cosine s; its cosine distance is 1 - s."""
     x, y = torch.randn(60, 6, dtype=torch.float64), torch.randint(4, (60,))
     q, labels = torch.randn(40, 6, dtype=torch.float64), torch.randint(4, (40,))
     theirs = KNeighborsClassifier(

@@ -116,7 +116,7 @@ def test_a_mean_of_terms_apart_is_weighted(size: int) -> None:
     e, y = batch(torch.float64)[: size + 1], torch.tensor([0, 1, 0, 1, 2])[: size + 1]
     e, y = torch.cat([e, e[:1] + 1]), torch.cat([y, y[:1]])
     lam = torch.rand(len(y), len(y), dtype=torch.float64)
-    loss = PairLoss(Form(LogSum(-2.0, 0.1), LogSum(3.0, 0.1), apart=True))
+    loss = PairLoss(Form(LogSum(-2.0, 0.1), LogSum(3.0, 0.1), separate_means=True))
     world = naive.examples(e, y)
     pulled, pushed, with_positives = 0.0, 0.0, 0.0
     found = mixtures(world.points, y, lam)

@@ -210,7 +210,7 @@ def test_the_mixed_negative_term_has_a_gradient(name: str, kind: str) -> None:
     lam = lambdas(world, torch.float64).clamp(0.1, 0.9)
     make = naive.embedding_mixup(world, lambda a, i, j: float(lam[a, i, j]))
     alone = naive.Row(
-        lambda x: x, row.sigma_pos, lambda x: x * 0, row.rho_pos, row.rho_neg, row.apart
+        lambda x: x, row.sigma_pos, lambda x: x * 0, row.rho_pos, row.rho_neg, row.separate_means
     )
     (whole,) = torch.autograd.grad(metrix.mixed(e, LABELS, lam, kind), e)
     (positive,) = torch.autograd.grad(naive.mixed(alone, world, kind, make), e)
@@ -231,7 +231,7 @@ def test_equal_classes_have_no_negative_term_and_the_reverse(name: str) -> None:
 
         terms = {"positive": nothing, "negative": nothing, kept: getattr(form, kept)}
         value = metrix.mixed(e, LABELS, lam, kind)
-        metrix.loss.form = type(form)(**terms, hinge=form.hinge, apart=form.apart)
+        metrix.loss.form = type(form)(**terms, hinge=form.hinge, separate_means=form.separate_means)
         assert_near(metrix.mixed(e, LABELS, lam, kind), value)
         metrix.loss.form = form
 

@@ -285,7 +285,7 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         ),
         (
             lambda: scored(E4, torch.arange(4), scores=("alignment",)),
-            r"alignment needs a positive pair",
+            r"alignment needs at least two examples of the same class",
         ),
     ],
 )
