@@ -55,7 +55,7 @@ def test_extreme_similarities_and_ties() -> None:
     ("s", "y", "temperature", "message"),
     [
         (torch.rand(3, 2), torch.zeros(3, 1).long(), 1.0, r"\(Q, k\), got \(3, 2\) and \(3, 1\)"),
-        (torch.rand(1, 2), torch.tensor([[0, 3]]), 1.0, r"classes in \[0, 3\), got 0 to 3"),
+        (torch.rand(1, 2), torch.tensor([[0, 3]]), 1.0, r"labels in \[0, 3\), got 0 to 3"),
         (torch.rand(1, 2), torch.tensor([[0, -1]]), 1.0, r"got -1 to 0"),
         (torch.rand(1, 2), torch.tensor([[0, 1]]), 0.0, r"temperature > 0 or None, got 0.0"),
     ],
