@@ -24,8 +24,9 @@ from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.results import fingerprint, to_device
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.hosts.timm.task import LEARNED
-from mixplug.models.vit.timm_names import timm_with
-from mixplug.weights import load, part, read, timm_model
+from mixplug.models.vit import timm_model
+from mixplug.weights import load, part, read
+from mixplug.weights.timm_names import timm_with
 from mixplug.weights.vit import TIMM
 
 

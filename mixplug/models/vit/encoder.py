@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mixplug.models.vit.encoder_base import Encoder, Tokens, caught
 from mixplug.models.vit.recompute import Link
-from mixplug.models.vit.timm_names import timm_with
+from mixplug.weights.timm_names import timm_with
 
 __all__ = [
     "Encoder",

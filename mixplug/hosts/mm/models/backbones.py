@@ -18,8 +18,8 @@ from mixplug.models.small import vgg_gap
 from mixplug.models.small.preact import PreActTrunk, TrunkSpec
 from mixplug.models.small.preact_resnet import preact_resnet_spec
 from mixplug.models.small.wide_resnet import wide_resnet_spec
-from mixplug.models.vit.timm_names import timm_with
 from mixplug.registry import MODELS
+from mixplug.weights.timm_names import timm_with
 
 
 class _Backbone(PreActTrunk, BaseModule):
