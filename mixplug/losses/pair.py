@@ -1,4 +1,4 @@
-"""Losses between examples: the rows of Table 4.1 that have no proxies."""
+"""Pair losses between examples: the losses of Table 4.1 without proxies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ _HOSTS = ("timm", "mm", "torch")
 
 @register("Contrastive", kind="loss", reference="(4.1), Hadsell 2006", hosts=_HOSTS)
 class Contrastive(PairLoss):
-    r""":math:`\sum_p -s(a, p) + \sum_n [s(a, n) - m]_+` (4.1).
+    r"""Contrastive loss (eq. 4.1).
+
+    .. math::
+        \sum_p -s(a, p) + \sum_n [s(a, n) - m]_+
 
     Args:
-        margin: m, similarity up to which negatives are left alone.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        margin: m; negatives with a similarity up to m add no loss.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     def __init__(self, margin: float = 0.5, reduction: str = "sum", normalize: bool = True) -> None:
@@ -25,12 +28,15 @@ class Contrastive(PairLoss):
 
 @register("LiftedStructure", kind="loss", reference="Table 4.1, Hermans 2017", hosts=_HOSTS)
 class LiftedStructure(PairLoss):
-    r""":math:`[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}]_+` (Table 4.1).
+    r"""Lifted structure loss (Table 4.1).
+
+    .. math::
+        \Big[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}\Big]_+
 
     Args:
         margin: m.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     def __init__(self, margin: float = 1.0, reduction: str = "sum", normalize: bool = True) -> None:
@@ -51,13 +57,18 @@ class _TwoSided(PairLoss):
 
 @register("BinomialDeviance", kind="loss", reference="Table 4.1, Yi 2014", hosts=_HOSTS)
 class BinomialDeviance(_TwoSided):
-    r""":math:`\log(1 + \sum_p e^{-\beta(s - m)}) + \log(1 + \sum_n e^{\gamma(s - m)})` (Table 4.1).
+    r"""Binomial deviance loss (Table 4.1).
+
+    .. math::
+        \log\Big(1 + \sum_p e^{-\beta(s(a, p) - m)}\Big)
+        + \log\Big(1 + \sum_n e^{\gamma(s(a, n) - m)}\Big)
 
     Args:
-        beta, gamma: scales of positives and negatives.
+        beta: scale β > 0 of the positives.
+        gamma: scale γ > 0 of the negatives.
         margin: m.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     row = "BinomialDeviance"
@@ -75,17 +86,18 @@ class BinomialDeviance(_TwoSided):
 
 @register("MultiSimilarity", kind="loss", reference="(4.2), Wang 2019", hosts=_HOSTS)
 class MultiSimilarity(_TwoSided):
-    r"""Binomial deviance with its terms divided by β and γ.
+    r"""Multi-similarity loss (eq. 4.2): binomial deviance with terms divided by β and γ.
 
     .. math::
         \frac{1}{\beta} \log\Big(1 + \sum_p e^{-\beta(s(a, p) - m)}\Big)
-        + \frac{1}{\gamma} \log\Big(1 + \sum_n e^{\gamma(s(a, n) - m)}\Big) \quad (4.2)
+        + \frac{1}{\gamma} \log\Big(1 + \sum_n e^{\gamma(s(a, n) - m)}\Big)
 
     Args:
-        beta, gamma: scales of positives and negatives.
+        beta: scale β > 0 of the positives.
+        gamma: scale γ > 0 of the negatives.
         margin: m.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     row = "MultiSimilarity"
@@ -103,11 +115,14 @@ class MultiSimilarity(_TwoSided):
 
 @register("NCA", kind="loss", reference="Table 4.1, Goldberger 2005", hosts=_HOSTS)
 class NCA(PairLoss):
-    r""":math:`-\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}` (Table 4.1).
+    r"""Neighborhood components analysis, NCA (Table 4.1).
+
+    .. math::
+        -\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}
 
     Args:
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     def __init__(self, reduction: str = "sum", normalize: bool = True) -> None:
