@@ -204,7 +204,10 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             ("embedding", path, saved, "--classes", 6),
             "6 classes are wanted, but the test set has 5",
         ),
-        (("embedding", path, saved, saved, "--classes", 2), "A checkpoint is given twice"),
+        (
+            ("embedding", path, saved, saved, "--classes", 2),
+            "Checkpoints need different paths, but one occurs twice",
+        ),
         (("positivity", no_model), "keys model and train_dataloader is needed"),
         (("positivity", broken), "broken.py is no mm config"),
     ]
