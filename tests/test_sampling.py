@@ -252,7 +252,7 @@ def test_concentrations_are_drawn_per_position() -> None:
 
 
 def test_subsets_are_uniform() -> None:
-    """Six pairs of four examples, 6000 vectors; both weights of a pair are uniformly distributed."""
+    """Six pairs of four examples, 6000 vectors; the first weight of a pair is uniform."""
     weights = sampling.hull_weights(6000, 4, 1.0, 2, seeded())
     count = Counter(tuple(row.nonzero().flatten().tolist()) for row in weights)
     assert set(count) == set(itertools.combinations(range(4), 2))
