@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from mixplug.renamed import current_keys
+from mixplug.scanning import import_modules
 
 Target = Callable[..., Any]
 T = TypeVar("T", bound=Target)
@@ -89,7 +89,7 @@ def register(
 
 def entries(kind: str | None = None) -> list[Entry]:
     """All rows, or those of one kind, in the order of kind and name."""
-    _load()
+    load()
     rows = {id(e): e for e in _table.values() if kind in (None, e.kind)}
     return sorted(rows.values(), key=lambda e: (e.kind, e.name))
 
@@ -100,7 +100,7 @@ def find(name: str, kind: str | None = None) -> Entry:
     Raises:
         KeyError: no such name of that kind; it suggests the nearest.
     """
-    _load()
+    load()
     bare = name.removeprefix("mixplug.")
     entry = _table.get(bare)
     if entry is not None and kind in (None, entry.kind):
@@ -163,16 +163,14 @@ def resolve(target: str | Target, kind: str | None = None) -> Target:
         raise KeyError(f"Nothing is importable as {target!r}: {error}.") from error
 
 
-def _load() -> None:
+def load() -> None:
     """Import every module of the package that may register, then the plugins of other packages."""
     if _loaded:
         return
     _loaded.append(True)
     try:
         for folder in _SCANNED:
-            package = importlib.import_module(f"mixplug.{folder}")
-            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-                importlib.import_module(module.name)
+            import_modules(f"mixplug.{folder}")
     except BaseException:
         _loaded.clear()  # a short table would say "no such mixer" from now on
         raise
@@ -184,6 +182,17 @@ def _load() -> None:
                 f"The plugin {point.name!r} ({point.value}) could not be loaded: {error!r}",
                 stacklevel=2,
             )
+
+
+def registered_in(package: str) -> dict[str, Target]:
+    """Import all modules of a package, and give what they registered, by class name.
+
+    ``mixplug.mixers`` and others export it, so that a new file needs no line in their
+    ``__init__.py``.
+    """
+    import_modules(package)
+    targets = (entry.target for entry in _table.values())
+    return {t.__name__: t for t in targets if t.__module__.startswith(f"{package}.")}
 
 
 def keys_of(target: Target) -> dict[str, object]:

@@ -20,7 +20,7 @@ def sinkhorn(
     axis: str = "row",
     tol: float | None = None,
 ) -> Tensor:
-    r"""Entropic transport plan between uniform measures, by Sinkhorn-Knopp (eqs. 3.8, 3.9) [0, 1].
+    r"""Entropic transport plan between uniform measures (eqs. 3.8, 3.9), by Sinkhorn [0], [1].
 
         P = argmin <P, cost> - eps H(P)   subject to   P 1 = 1/N,  P^T 1 = 1/M
 

@@ -11,7 +11,7 @@ _HOSTS = ("timm", "mm", "torch")
 
 @register("Contrastive", kind="loss", reference="(4.1), Hadsell 2006", hosts=_HOSTS)
 class Contrastive(PairLoss):
-    r"""Contrastive loss (eq. 4.1).
+    r"""Contrastive loss (eq. 4.1): attracts positives, repels negatives above a margin.
 
     .. math::
         \sum_p -s(a, p) + \sum_n [s(a, n) - m]_+
@@ -28,7 +28,7 @@ class Contrastive(PairLoss):
 
 @register("LiftedStructure", kind="loss", reference="Table 4.1, Hermans 2017", hosts=_HOSTS)
 class LiftedStructure(PairLoss):
-    r"""Lifted structure loss (Table 4.1).
+    r"""Lifted structure loss (Table 4.1): a hinge on the log-sums over positives and negatives.
 
     .. math::
         \Big[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}\Big]_+
@@ -57,7 +57,7 @@ class _TwoSided(PairLoss):
 
 @register("BinomialDeviance", kind="loss", reference="Table 4.1, Yi 2014", hosts=_HOSTS)
 class BinomialDeviance(_TwoSided):
-    r"""Binomial deviance loss (Table 4.1).
+    r"""Binomial deviance loss (Table 4.1): soft hinges on the sums over positives and negatives.
 
     .. math::
         \log\Big(1 + \sum_p e^{-\beta(s(a, p) - m)}\Big)
@@ -115,7 +115,7 @@ class MultiSimilarity(_TwoSided):
 
 @register("NCA", kind="loss", reference="Table 4.1, Goldberger 2005", hosts=_HOSTS)
 class NCA(PairLoss):
-    r"""Neighborhood components analysis, NCA (Table 4.1).
+    r"""Neighborhood components analysis, NCA (Table 4.1): log-sums over positives and negatives.
 
     .. math::
         -\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}

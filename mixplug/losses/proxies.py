@@ -149,10 +149,12 @@ class ProxyAnchor(ProxiesAreAnchors):
 
 @register("ProxyNCA", kind="loss", reference="Table 4.1, Movshovitz-Attias 2017", hosts=_HOSTS)
 class ProxyNCA(ExamplesAreAnchors):
-    r"""ProxyNCA loss (Table 4.1): p is the proxy of the class of a, n are all other proxies.
+    r"""ProxyNCA loss (Table 4.1): an example is attracted by its proxy, and repelled by all others.
 
     .. math::
         -s(a, p) + \log \sum_n e^{s(a, n)}
+
+    Here p is the proxy of the class of the example a, and n are all other proxies.
 
     Args:
         num_classes: number K of training classes.

@@ -23,9 +23,6 @@ from mixplug.hosts.mm.evaluation.watch import OUTSIDE, WatchingMetric, labels_of
 from mixplug.metrics.ood import SCORES, THRESHOLDS, ood_scores
 from mixplug.registry import METRICS
 
-HIGHER_IS_BETTER = ("auroc", "aupr_in", "aupr_out", "det_acc")
-LOWER_IS_BETTER = ("ece", "oe", "fpr95")
-
 Rows = tuple[np.ndarray, int]  # of an example, and its class or -1
 
 
@@ -49,6 +46,8 @@ class CalibrationError(WatchingMetric):
     Raises:
         ValueError: bins < 1.
     """
+
+    lower_is_better = ("ece", "oe")
 
     def __init__(
         self,
@@ -136,6 +135,9 @@ class OODDetection(WatchingMetric):
         ValueError: another score.
     """
 
+    higher_is_better = ("auroc", "aupr_in", "aupr_out", "det_acc")
+    lower_is_better = ("fpr95",)
+
     def __init__(
         self,
         score: str = "max_softmax",
@@ -181,6 +183,8 @@ class EmbeddingQuality(WatchingMetric):
     The embedding is what the layer for the classes is given. Definitions are those of
     :mod:`mixplug.functional.representation`, with α = t = 2.
     """
+
+    lower_is_better = ("alignment", "uniformity")
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the embedding and the class of every example."""

@@ -14,8 +14,6 @@ from mixplug.hosts.mm.evaluation.watch import WatchingMetric, labels_of
 from mixplug.metrics.robustness import ATTACKS, Attack
 from mixplug.registry import METRICS
 
-LOWER_IS_BETTER = tuple(f"{attack}_error" for attack in ATTACKS)
-
 
 @METRICS.register_module()
 class RobustAccuracy(WatchingMetric):
@@ -38,6 +36,8 @@ class RobustAccuracy(WatchingMetric):
         ValueError: another attack, or white <= 0.
         KeyError: a setting that the attack does not have.
     """
+
+    lower_is_better = tuple(f"{attack}_error" for attack in ATTACKS)
 
     def __init__(
         self,

@@ -25,10 +25,14 @@ from mixplug.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 @MODELS.register_module()
 class TimmViT(timm_vit.TimmViT, BaseModule):
-    """Keys: :class:`mixplug.models.vit.TimmViT`, and mmengine's ``init_cfg``.
+    """A ViT of timm as the backbone of a detector or segmentor: maps of several of its blocks.
 
-    There 'Pretrained' is mixplug's own, see
-    :func:`mixplug.hosts.mm.models.pretrained.instead_of_stock`.
+    It is :class:`mixplug.models.vit.TimmViT`, with all keys of that class.
+
+    Args:
+        init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own, see
+            :func:`mixplug.hosts.mm.models.pretrained.instead_of_stock`; None keeps timm's.
+        pretrained: whether timm downloads its own weights.
     """
 
     def __init__(
@@ -45,7 +49,9 @@ class TimmViT(timm_vit.TimmViT, BaseModule):
 
 @MODELS.register_module()
 class ViTPyramid(pyramid.ViTPyramid, BaseModule):
-    """:class:`mixplug.models.vit.pyramid.ViTPyramid` with mmcv's norms.
+    """Levels of four strides from the single stride of a ViT, with the norms of mmcv.
+
+    It is :class:`mixplug.models.vit.ViTPyramid`.
 
     Args:
         embed_dim: D.
