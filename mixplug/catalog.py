@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Target)
 
 REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
-_SCANNED = ("mixers", "losses", "metrics", "models.self_distillation", "models.vit")
+_SCANNED = ("functional", "mixers", "losses", "metrics", "models.self_distillation", "models.vit")
 
 
 @dataclass(frozen=True)

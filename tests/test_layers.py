@@ -12,7 +12,7 @@ ROOT = Path(mixplug.__file__).parent
 # From the ground up. A name stands for a module or a package below mixplug.
 LAYERS = (
     ("optional", "renamed", "moved", "scanning"),
-    ("sampling", "distributed", "names", "catalog"),
+    ("sampling", "distributed", "names", "catalog", "numbers"),
     ("functional",),
     ("criterion", "layouts", "blocks"),
     ("mixed",),

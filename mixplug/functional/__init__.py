@@ -8,6 +8,7 @@ Equation, algorithm, table and section numbers, such as (eq. 3.9) or (§6.5.3), 
 thesis that ``mixplug.__doc__`` names.
 """
 
+from mixplug.functional.accuracy import top_k_correct
 from mixplug.functional.aligned import (
     align,
     assignment,
@@ -17,6 +18,7 @@ from mixplug.functional.aligned import (
 )
 from mixplug.functional.attacks import apgd, fgsm, pgd
 from mixplug.functional.calibration import (
+    brier_score,
     calibration_bins,
     expected_calibration_error,
     fit_temperature,
@@ -29,7 +31,6 @@ from mixplug.functional.distill import (
     cross_entropy,
     cross_view_loss,
     entropy,
-    kl_divergence,
     local_loss,
     teacher_probabilities,
     updated_center,
@@ -105,6 +106,7 @@ __all__ = [
     "best_detection_accuracy",
     "box_iou",
     "boxes_by_threshold",
+    "brier_score",
     "calibration_bins",
     "class_activation_map",
     "class_balanced",
@@ -131,7 +133,6 @@ __all__ = [
     "hull_label_cross_entropy",
     "intrusion_distance",
     "jaccard",
-    "kl_divergence",
     "knn_accuracy",
     "knn_score",
     "knn_votes",
@@ -176,6 +177,7 @@ __all__ = [
     "success_rate",
     "teacher_probabilities",
     "top1_localization",
+    "top_k_correct",
     "track",
     "uniformity",
     "updated_center",

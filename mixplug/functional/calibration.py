@@ -7,30 +7,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.numbers import card_number
 from mixplug.optional import optional
 
 TEMPERATURES = (1e-3, 1e3)  # search range of fit_temperature
 _BLOCK = 1 << 22  # logits converted to float64 at a time
 
 
-def calibration_sums(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """Sums per bin for a reliability diagram. Sums of disjoint sets of examples can be added.
+def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Confidence of each example (its largest probability), and whether its class is correct.
 
-    Arguments, bins and errors: see :func:`calibration_bins`.
+    Args:
+        probabilities: (B, K), rows that sum to 1.
+        labels: class indices, (B,).
 
     Returns:
-        (3, bins) float64, per bin: the number of examples, the number of correct predictions, and
-        the sum of confidences.
+        Two tensors (B,) float64; the second one holds zeros and ones.
+
+    Raises:
+        ValueError: shapes do not match, or no examples.
     """
-    if bins < 1:
-        raise ValueError(f"calibration needs bins >= 1, got {bins}.")
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
             f"calibration needs probabilities (B, K) and labels (B,) with B >= 1, got "
             f"{tuple(probabilities.shape)} and {tuple(labels.shape)}."
         )
     confidence, predicted = probabilities.double().max(-1)
-    correct = (predicted == labels).double()
+    return confidence, (predicted == labels).double()
+
+
+def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
+    """Sums per bin for a reliability diagram. Sums of disjoint sets of examples can be added.
+
+    Args:
+        confidence: confidence of each example, in [0, 1], (B,).
+        correct: 1 if the prediction is correct, otherwise 0, (B,).
+        bins: number of bins of equal width, see :func:`calibration_bins`.
+
+    Returns:
+        (3, bins) float64, per bin: the number of examples, the number of correct predictions, and
+        the sum of confidences.
+
+    Raises:
+        ValueError: bins < 1.
+    """
+    if bins < 1:
+        raise ValueError(f"calibration needs bins >= 1, got {bins}.")
+    confidence, correct = confidence.double(), correct.double()
     edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
     sums = confidence.new_zeros(3, bins)
@@ -69,14 +92,32 @@ def calibration_bins(
     Raises:
         ValueError: shapes do not match, no examples, or bins < 1.
     """
-    return bins_of_sums(calibration_sums(probabilities, labels, bins))
+    return bins_of_sums(calibration_sums(*confidences(probabilities, labels), bins))
 
 
+@card_number(
+    "ece",
+    part="calibration",
+    source="diagram",
+    label="ECE",
+    unit="%",
+    higher_is_better=False,
+    digits=2,
+)
 def ece_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     """:func:`expected_calibration_error` from the result of :func:`calibration_bins`."""
     return (share * (accuracy - confidence).abs()).sum()
 
 
+@card_number(
+    "oe",
+    part="calibration",
+    source="diagram",
+    label="OE",
+    unit="%",
+    higher_is_better=False,
+    digits=2,
+)
 def oe_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     """:func:`overconfidence_error` from the result of :func:`calibration_bins`."""
     return (share * confidence * (confidence - accuracy).clamp(min=0)).sum()
@@ -121,8 +162,57 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: shapes do not match, no examples, a label outside [0, K), or non-finite logits.
     """
+    return log_loss(logits, labels).mean()
+
+
+@card_number(
+    "nll",
+    part="calibration",
+    source="logits",
+    label="NLL",
+    unit="nats",
+    higher_is_better=False,
+    digits=3,
+)
+def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """``-log softmax(z)_y`` of each example, (B,). Its mean is :func:`negative_log_likelihood`.
+
+    Arguments and errors: see :func:`negative_log_likelihood`.
+    """
     _check("negative_log_likelihood", logits, labels)
-    return F.cross_entropy(logits.to(exact_dtype(logits)), labels)
+    return F.cross_entropy(logits.to(exact_dtype(logits)), labels, reduction="none")
+
+
+@card_number(
+    "brier",
+    part="calibration",
+    source="probabilities",
+    label="Brier score",
+    higher_is_better=False,
+    digits=3,
+)
+def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
+    r"""Brier score [0] of each example: ``sum_k (p_k - [k = y])^2``, in [0, 2].
+
+    The score of a set is the mean; lower is better. In expectation it is smallest for the true
+    probabilities, so it measures calibration and accuracy together.
+
+    Args:
+        probabilities: p, (B, K), rows that sum to 1.
+        labels: y, (B,) int64 in [0, K).
+
+    Returns:
+        (B,), float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: shapes do not match, no examples, a label outside [0, K), or non-finite
+            probabilities.
+
+    - [0]: Verification of Forecasts Expressed in Terms of Probability, 1950.
+    """
+    _check("brier_score", probabilities, labels, "probabilities")
+    p = probabilities.to(exact_dtype(probabilities))
+    return p.scatter_add(1, labels[:, None], -torch.ones_like(p[:, :1])).square().sum(1)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
@@ -183,14 +273,14 @@ def _slope(logits: Tensor, labels: Tensor, beta: float) -> float:
     return float(total) / len(logits)
 
 
-def _check(caller: str, logits: Tensor, labels: Tensor) -> None:
+def _check(caller: str, logits: Tensor, labels: Tensor, name: str = "logits") -> None:
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not logits.numel():
         raise ValueError(
-            f"{caller} needs logits (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} "
+            f"{caller} needs {name} (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} "
             f"and {tuple(labels.shape)}."
         )
     low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < logits.shape[1]:
         raise ValueError(f"{caller} needs labels in [0, {logits.shape[1]}), got {low} to {high}.")
     if not logits.isfinite().all():
-        raise ValueError(f"{caller} needs finite logits, got NaN or infinite values.")
+        raise ValueError(f"{caller} needs finite {name}, got NaN or infinite values.")

@@ -135,8 +135,8 @@ def boxes_by_threshold(heat: Tensor, thresholds: Sequence[float]) -> list[Tensor
             f"boxes_by_threshold needs a map (H, W) and at least one threshold, got "
             f"{tuple(heat.shape)} and {len(thresholds)} thresholds."
         )
-    values = heat.detach().cpu().numpy()
-    return [torch.from_numpy(_boxes(values > t)) for t in thresholds]
+    values = heat.detach().cpu()
+    return [component_boxes(values > t) for t in thresholds]
 
 
 def box_iou(boxes: Tensor, truths: Tensor) -> Tensor:

@@ -13,11 +13,20 @@ from torch import Tensor
 
 from mixplug.functional.exact_search import check_embeddings, check_pair, nearest
 from mixplug.functional.precision import exact_dtype
+from mixplug.numbers import card_number
 
 _BLOCK = 2048  # examples per block, that is, 16 MiB of float32 distances at a time
 _PAIRS = 1 << 22  # distances at a time if one side is a whole class
 
 
+@card_number(
+    "alignment",
+    part="representation",
+    source="embeddings",
+    label="alignment",
+    higher_is_better=False,
+    digits=3,
+)
 def alignment(embeddings: Tensor, labels: Tensor, alpha: float = 2) -> Tensor:
     r"""Alignment [0]: mean distance of positive pairs, to the power alpha. Lower is better.
 
@@ -66,6 +75,14 @@ def alignment(embeddings: Tensor, labels: Tensor, alpha: float = 2) -> Tensor:
         return _powers_of_pairs(e[order], classes[order], count, alpha) / pairs
 
 
+@card_number(
+    "uniformity",
+    part="representation",
+    source="unlabeled",
+    label="uniformity",
+    higher_is_better=False,
+    digits=3,
+)
 def uniformity(embeddings: Tensor, t: float = 2) -> Tensor:
     r"""Uniformity [0]: log of the mean Gaussian similarity of all pairs. Lower is better.
 
@@ -132,6 +149,14 @@ def utilization(queries: Tensor, gallery: Tensor) -> Tensor:
     return torch.cat(squares).mean()
 
 
+@card_number(
+    "intrusion_distance",
+    part="representation",
+    source="mixtures",
+    label="intrusion distance",
+    higher_is_better=True,
+    digits=3,
+)
 def intrusion_distance(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
     r"""Intrusion distance (§5.4.7): distance of mixed embeddings to classes not mixed into them.
 

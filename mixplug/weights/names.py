@@ -214,12 +214,6 @@ def head_to_dino(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_LAST_LAYER.get(name, name): tensor for name, tensor in head.items()}
 
 
-def head_to_torch(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inverse of :func:`head_to_dino`."""
-    back = {dino: torch for torch, dino in _LAST_LAYER.items()}
-    return {back.get(name, name): tensor for name, tensor in head.items()}
-
-
 def _renamed(name: str | None, table: Mapping[str, str]) -> str | None:
     if name is None:
         return None

@@ -11,10 +11,12 @@ from reference import calibration as naive
 from reference.compare import assert_near
 from torch import Tensor
 from torch.testing import assert_close
+from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mixplug.functional import calibration
 from mixplug.functional.calibration import (
+    brier_score,
     calibration_bins,
     expected_calibration_error,
     fit_temperature,
@@ -43,6 +45,29 @@ def test_errors_equal_the_loop(examples: int, classes: int, bins: int, dtype: to
     assert float(overconfidence_error(probabilities, labels, bins)) == pytest.approx(
         naive.overconfidence_error(rows, wanted, bins), rel=1e-9, abs=1e-12
     )
+
+
+@pytest.mark.parametrize(("examples", "classes"), [(200, 5), (1, 3), (37, 2)])
+def test_brier_score_equals_the_loop(examples: int, classes: int, dtype: torch.dtype) -> None:
+    probabilities = (torch.randn(examples, classes, dtype=dtype) * 2).softmax(-1).requires_grad_()
+    labels = torch.randint(classes, (examples,))
+    before = probabilities.detach().clone()
+    scores = brier_score(probabilities, labels)
+    assert scores.shape == (examples,) and scores.dtype == dtype
+    wanted = naive.brier_score(probabilities.tolist(), labels.tolist())
+    assert scores.mean().item() == pytest.approx(wanted, rel=1e-6)
+    truth = torch.nn.functional.one_hot(labels, classes).to(dtype)
+    of_torchmetrics = classes * mean_squared_error(probabilities.detach(), truth)
+    assert scores.mean().item() == pytest.approx(float(of_torchmetrics), rel=1e-6)
+    scores.sum().backward()
+    assert_close(probabilities.grad, 2 * (before - truth))
+    assert torch.equal(probabilities, before)
+
+
+def test_brier_score_by_hand() -> None:
+    rows = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3]]).double()
+    scores = brier_score(rows, torch.tensor([0, 0, 1, 2]))
+    assert scores.tolist() == pytest.approx([0, 2, 0.25 + 0.49 + 0.04, 2 / 3])
 
 
 def test_errors_by_hand() -> None:
@@ -242,7 +267,7 @@ def test_temperature_is_detached_and_its_input_not_modified() -> None:
 L2 = torch.zeros(2, 3)
 
 
-@pytest.mark.parametrize("call", [negative_log_likelihood, fit_temperature])
+@pytest.mark.parametrize("call", [negative_log_likelihood, fit_temperature, brier_score])
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
@@ -254,6 +279,8 @@ L2 = torch.zeros(2, 3)
     ],
 )
 def test_errors_of_logits(call, logits: Tensor, labels: list[int], message: str) -> None:
+    if call is brier_score:
+        message = message.replace("logits", "probabilities")
     with pytest.raises(ValueError, match=call.__name__ + f".*{message.lstrip()}"):
         call(logits, torch.tensor(labels, dtype=torch.long))
 

@@ -36,6 +36,15 @@ def overconfidence_error(probabilities: list[list[float]], labels: list[int], bi
     return sum(s * c * max(c - a, 0.0) for s, a, c in bins_of(probabilities, labels, bins))
 
 
+def brier_score(probabilities: list[list[float]], labels: list[int]) -> float:
+    """Mean over examples of the sum over classes of (p_k - [k = y])^2 (Brier, 1950)."""
+    total = 0.0
+    for row, label in zip(probabilities, labels, strict=True):
+        for k, p in enumerate(row):
+            total += (p - 1) ** 2 if k == label else p**2
+    return total / len(labels)
+
+
 def negative_log_likelihood(logits: list[list[float]], labels: list[int], t: float = 1.0) -> float:
     """Mean of -log softmax(z / T)_y; the largest logit is subtracted before exp."""
     total = 0.0

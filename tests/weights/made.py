@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,12 @@ def mm(path: Path, teacher: nn.Module, student: nn.Module) -> Path:
     hub = {"log_scalars": {"train/loss": HistoryBuffer([1.0, 0.5], [1, 1])}, "runtime_info": {}}
     torch.save({"state_dict": state, "message_hub": hub, "meta": {"epoch": 2}}, path)
     return path
+
+
+def with_names_of_torch(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A DINO head's state with the names that torch's parametrized weight norm saves."""
+    names = {
+        "last_layer.weight_g": "last_layer.parametrizations.weight.original0",
+        "last_layer.weight_v": "last_layer.parametrizations.weight.original1",
+    }
+    return {names.get(name, name): tensor for name, tensor in head.items()}

@@ -13,7 +13,6 @@ from weights import made
 
 from mixplug.models.vit import vit_of
 from mixplug.weights import convert, part, read, resize_positions
-from mixplug.weights.names import head_to_torch
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -65,7 +64,7 @@ def test_a_classifier_is_not_a_dino_head(tmp_path: Path) -> None:
 
 def test_heads_with_new_torch_names_get_dinos_names(tmp_path: Path) -> None:
     state = made.head().state_dict()
-    named = {f"head.{name}": value for name, value in head_to_torch(state).items()}
+    named = {f"head.{name}": value for name, value in made.with_names_of_torch(state).items()}
     assert any("parametrizations" in name for name in named)
     torch.save({"teacher": named | made.under("backbone.", made.timm_vit())}, tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "b.pth", to="dino")

@@ -9,7 +9,7 @@ from weights import made
 
 from mixplug.models.self_distillation.dino_head import DINOHead
 from mixplug.weights import LAYOUTS, layout_of, translate
-from mixplug.weights.names import _TABLES, head_to_dino, head_to_torch
+from mixplug.weights.names import _TABLES, head_to_dino
 
 PAIRS = {
     "plain": ({}, {}),
@@ -96,7 +96,7 @@ def test_the_last_layer_of_a_head() -> None:
     x, state = torch.randn(3, 128), head.state_dict()
     theirs = torch.nn.Module()
     theirs.last_layer = weight_norm(torch.nn.Linear(8, 20, bias=False))
-    named = head_to_torch(state)
+    named = made.with_names_of_torch(state)
     assert set(theirs.state_dict()) == {name for name in named if "last_layer" in name}
     theirs.load_state_dict({name: named[name] for name in theirs.state_dict()})
     torch.testing.assert_close(theirs.last_layer.weight, head.last_layer.weight)

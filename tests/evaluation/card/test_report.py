@@ -51,7 +51,7 @@ def test_numbers_of_the_table_are_those_of_the_json(card: Card) -> None:
         auroc = lines["AUROC by energy, %"].values[place]
         assert auroc == 100 * found["ood"]["gray"]["energy"]["auroc"]
         assert lines["alignment"].values[place] == found["representation"]["alignment"]
-    better = {line.label: line.more for line in lines.values()}
+    better = {line.label: line.higher_is_better for line in lines.values()}
     assert better["FPR95 by energy, %"] is False
     assert better["intrusion distance"] is True
 
