@@ -57,9 +57,9 @@ def renamed_names(module: str, new_names: Mapping[str, Any]) -> Callable[[str], 
     def get(name: str) -> Any:
         if name not in new_names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        found = new_names[name]
-        warn(f"{module}.{name}", f"{found.__module__}.{found.__qualname__}")
-        return found
+        target = new_names[name]
+        warn(f"{module}.{name}", f"{target.__module__}.{target.__qualname__}")
+        return target
 
     return get
 
@@ -84,12 +84,12 @@ def _accept_old_names(function: T, owner: str, new_names: Mapping[str, str]) -> 
 def _current(
     owner: str, new_names: Mapping[str, str], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     for key, value in arguments.items():
         new = new_names.get(key, key)
-        if new in found or (new != key and new in arguments):
+        if new in current or (new != key and new in arguments):
             raise ValueError(f"{owner} got both {key!r} and {new!r}, two names of the same key.")
         if new != key:
             warn(f"The key {key!r} of {owner}", repr(new))
-        found[new] = value
-    return found
+        current[new] = value
+    return current

@@ -64,8 +64,8 @@ def nearest(
     with torch.autocast(queries.device.type, enabled=False), torch.no_grad():
         for start in range(0, len(queries), rows):
             part = queries[start : start + rows].to(dtype)
-            found = _nearest_of_rows(part, gallery, k, metric, columns)
-            values[start : start + rows], ids[start : start + rows] = found
+            result = _nearest_of_rows(part, gallery, k, metric, columns)
+            values[start : start + rows], ids[start : start + rows] = result
     return values, ids
 
 

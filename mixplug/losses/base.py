@@ -135,7 +135,7 @@ class PairLoss(MetricLoss):
     """A pair loss of the generic form (eq. 4.3).
 
     Args:
-        form: τ, σ and ρ.
+        form: functions τ, σ and ρ of the loss.
         reduction: 'sum' takes the sum over the pairs of an anchor, as in the equation; 'mean' the
             weighted mean.
         normalize: whether to ℓ2-normalize embeddings (and proxies) first.

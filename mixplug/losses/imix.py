@@ -26,7 +26,7 @@ from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
 
-@register("IMix", kind="loss", reference="4.4.3, Lee 2021", hosts=("timm", "mm", "torch"))
+@register("IMix", kind="loss", reference="Lee 2021; thesis 4.4.3", hosts=("timm", "mm", "torch"))
 class IMix(MixingLoss):
     r"""i-Mix: the clean loss plus the loss of mixed anchors against clean examples (§4.4.3).
 
@@ -48,7 +48,7 @@ class IMix(MixingLoss):
     Args:
         loss: a pair loss (eq. 4.3) whose anchors are examples, its config or its name.
         level: what to mix: 'input', 'feature' or 'embed'.
-        alpha: α > 0.
+        alpha: parameter α > 0 of λ ~ Beta(α, α).
         w: weight of the mixed loss, >= 0.
         clean: weight c of the clean loss, >= 0.
         hardest: number k of hardest negatives of an example to mix with it: a number, or a dict of

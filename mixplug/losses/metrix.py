@@ -65,7 +65,7 @@ class Metrix(MixingLoss):
         level: 'input', 'feature' or 'embed', or several levels to draw from.
         pairs: 'pos-neg', 'anc-neg', 'pos-pos' or 'neg-neg', or several kinds to draw from. None is
             'pos-neg' and 'anc-neg', if the loss allows both.
-        alpha: α > 0.
+        alpha: parameter α > 0 of λ ~ Beta(α, α).
         w: weight of the mixed loss, >= 0.
         hardest: number k of hardest negatives of an anchor to mix: a number, or a dict of numbers
             by level. None is 3 for 'input', and all negatives for the other levels.

@@ -20,7 +20,9 @@ from mixplug.sampling import Generators
 HIGHEST = {"neg-neg": 1.0, "anc-neg": 0.5}  # largest λ: the negative must outweigh the anchor
 
 
-@register("MoCHi", kind="loss", reference="4.4.3, Kalantidis 2020", hosts=("timm", "mm", "torch"))
+@register(
+    "MoCHi", kind="loss", reference="Kalantidis 2020; thesis 4.4.3", hosts=("timm", "mm", "torch")
+)
 class MoCHi(MixingLoss):
     r"""MoCHi: the clean loss with mixed embeddings as additional negatives (§4.4.3).
 
@@ -46,7 +48,7 @@ class MoCHi(MixingLoss):
         hardest: number k of hardest negatives of an anchor to mix.
         synthetic: number of pairs to draw per anchor, uniformly with replacement: a number, or a
             dict of numbers by kind of pairs. None uses every pair of M(a) once.
-        alpha: α > 0 of λ ~ Beta(α, α), which is halved for 'anc-neg'. α = 1 is uniform.
+        alpha: parameter α > 0 of λ ~ Beta(α, α), which is halved for 'anc-neg'. α = 1 is uniform.
         renormalize: whether to ℓ2-normalize mixed embeddings again, if the loss normalizes.
 
     Raises:

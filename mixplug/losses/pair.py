@@ -9,7 +9,7 @@ from mixplug.losses.base import PairLoss
 _HOSTS = ("timm", "mm", "torch")
 
 
-@register("Contrastive", kind="loss", reference="(4.1), Hadsell 2006", hosts=_HOSTS)
+@register("Contrastive", kind="loss", reference="Hadsell 2006; thesis (4.1)", hosts=_HOSTS)
 class Contrastive(PairLoss):
     r"""Contrastive loss (eq. 4.1): attracts positives, repels negatives above a margin.
 
@@ -17,7 +17,7 @@ class Contrastive(PairLoss):
         \sum_p -s(a, p) + \sum_n [s(a, n) - m]_+
 
     Args:
-        margin: m; negatives with a similarity up to m add no loss.
+        margin: margin m; negatives with a similarity up to m add no loss.
         reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
         normalize: whether to ℓ2-normalize embeddings first.
     """
@@ -26,7 +26,7 @@ class Contrastive(PairLoss):
         super().__init__(TABLE["Contrastive"](margin), reduction, normalize)
 
 
-@register("LiftedStructure", kind="loss", reference="Table 4.1, Hermans 2017", hosts=_HOSTS)
+@register("LiftedStructure", kind="loss", reference="Hermans 2017; thesis Table 4.1", hosts=_HOSTS)
 class LiftedStructure(PairLoss):
     r"""Lifted structure loss (Table 4.1): a hinge on the log-sums over positives and negatives.
 
@@ -34,7 +34,7 @@ class LiftedStructure(PairLoss):
         \Big[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}\Big]_+
 
     Args:
-        margin: m.
+        margin: margin m of the similarity.
         reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
         normalize: whether to ℓ2-normalize embeddings first.
     """
@@ -55,7 +55,7 @@ class _TwoSided(PairLoss):
         self.beta, self.gamma, self.margin = beta, gamma, margin
 
 
-@register("BinomialDeviance", kind="loss", reference="Table 4.1, Yi 2014", hosts=_HOSTS)
+@register("BinomialDeviance", kind="loss", reference="Yi 2014; thesis Table 4.1", hosts=_HOSTS)
 class BinomialDeviance(_TwoSided):
     r"""Binomial deviance loss (Table 4.1): soft hinges on the sums over positives and negatives.
 
@@ -66,7 +66,7 @@ class BinomialDeviance(_TwoSided):
     Args:
         beta: scale β > 0 of the positives.
         gamma: scale γ > 0 of the negatives.
-        margin: m.
+        margin: margin m of the similarity.
         reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
         normalize: whether to ℓ2-normalize embeddings first.
     """
@@ -84,7 +84,7 @@ class BinomialDeviance(_TwoSided):
         super().__init__(beta, gamma, margin, reduction, normalize)
 
 
-@register("MultiSimilarity", kind="loss", reference="(4.2), Wang 2019", hosts=_HOSTS)
+@register("MultiSimilarity", kind="loss", reference="Wang 2019; thesis (4.2)", hosts=_HOSTS)
 class MultiSimilarity(_TwoSided):
     r"""Multi-similarity loss (eq. 4.2): binomial deviance with terms divided by β and γ.
 
@@ -95,7 +95,7 @@ class MultiSimilarity(_TwoSided):
     Args:
         beta: scale β > 0 of the positives.
         gamma: scale γ > 0 of the negatives.
-        margin: m.
+        margin: margin m of the similarity.
         reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
         normalize: whether to ℓ2-normalize embeddings first.
     """
@@ -113,7 +113,7 @@ class MultiSimilarity(_TwoSided):
         super().__init__(beta, gamma, margin, reduction, normalize)
 
 
-@register("NCA", kind="loss", reference="Table 4.1, Goldberger 2005", hosts=_HOSTS)
+@register("NCA", kind="loss", reference="Goldberger 2005; thesis Table 4.1", hosts=_HOSTS)
 class NCA(PairLoss):
     r"""Neighborhood components analysis, NCA (Table 4.1): log-sums over positives and negatives.
 

@@ -24,7 +24,7 @@ _PARTS = {
 }
 
 
-@register("PML", kind="loss", reference="Musgrave 2020, PML", hosts=("timm", "mm", "torch"))
+@register("PML", kind="loss", reference="Musgrave 2020", hosts=("timm", "mm", "torch"))
 class PML(MetricLoss):
     """Any loss of PyTorch Metric Learning (PML), with or without a miner (baseline of Table 4.3).
 

@@ -21,7 +21,7 @@ class ProxyLoss(PairLoss):
     """Base of losses with a parameter ``proxies`` (num_classes, dim), initialized as by He.
 
     Args:
-        form: τ, σ and ρ.
+        form: functions τ, σ and ρ of the loss.
         num_classes: number K of training classes.
         dim: width D of the embeddings.
         reduction: 'sum' of the pairs of an anchor, as in eq. 4.3, or their 'mean'.
@@ -105,7 +105,7 @@ class ExamplesAreAnchors(ProxyLoss):
         return Relation(embeddings, labels, proxies, classes, itself=False)
 
 
-@register("ProxyAnchor", kind="loss", reference="Table 4.1, Kim 2020", hosts=_HOSTS)
+@register("ProxyAnchor", kind="loss", reference="Kim 2020; thesis Table 4.1", hosts=_HOSTS)
 class ProxyAnchor(ProxiesAreAnchors):
     r"""Proxy Anchor loss: proxies are anchors, examples are their positives and negatives.
 
@@ -120,7 +120,7 @@ class ProxyAnchor(ProxiesAreAnchors):
         dim: width D of the embeddings.
         beta: scale β > 0 of the positives.
         gamma: scale γ > 0 of the negatives.
-        margin: m.
+        margin: margin m of the similarity.
         variant: 'published' or 'thesis'. The latter is the form of Table 4.1, that of
             multi-similarity: terms are divided by β and γ, have the same margin, and are averaged
             over all proxies.
@@ -147,7 +147,9 @@ class ProxyAnchor(ProxiesAreAnchors):
         super().__init__(form, num_classes, dim, reduction, normalize)
 
 
-@register("ProxyNCA", kind="loss", reference="Table 4.1, Movshovitz-Attias 2017", hosts=_HOSTS)
+@register(
+    "ProxyNCA", kind="loss", reference="Movshovitz-Attias 2017; thesis Table 4.1", hosts=_HOSTS
+)
 class ProxyNCA(ExamplesAreAnchors):
     r"""ProxyNCA loss (Table 4.1): an example is attracted by its proxy, and repelled by all others.
 
@@ -169,7 +171,7 @@ class ProxyNCA(ExamplesAreAnchors):
         super().__init__(TABLE["ProxyNCA"](), num_classes, dim, reduction, normalize)
 
 
-@register("ProxyNCAPlusPlus", kind="loss", reference="Table 4.1, Teh 2020", hosts=_HOSTS)
+@register("ProxyNCAPlusPlus", kind="loss", reference="Teh 2020; thesis Table 4.1", hosts=_HOSTS)
 class ProxyNCAPlusPlus(ExamplesAreAnchors):
     r"""ProxyNCA++ loss (Table 4.1): ProxyNCA with a temperature.
 

@@ -20,7 +20,9 @@ from mixplug.losses.relation import Relation
 from mixplug.sampling import Generators
 
 
-@register("ProxySynthesis", kind="loss", reference="4.4.3, Gu 2021", hosts=("timm", "mm", "torch"))
+@register(
+    "ProxySynthesis", kind="loss", reference="Gu 2021; thesis 4.4.3", hosts=("timm", "mm", "torch")
+)
 class ProxySynthesis(MixingLoss):
     r"""Proxy Synthesis: a proxy loss with additional synthetic classes (§4.4.3).
 
@@ -42,7 +44,7 @@ class ProxySynthesis(MixingLoss):
 
     Args:
         loss: a proxy loss, its config or its name.
-        alpha: α > 0.
+        alpha: parameter α > 0 of λ ~ Beta(α, α).
         mu: number μ > 0 of synthetic examples per example of the batch. If μ is not an integer,
             the first examples of the batch have one more than the others.
         renormalize: whether to ℓ2-normalize synthetic embeddings and proxies.
