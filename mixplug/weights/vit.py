@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixplug.models.vit.encoder import as_encoder
-from mixplug.models.vit.timm_names import timm_with
+from mixplug.models.vit.timm_names import timm_with_model
 from mixplug.optional import optional
 from mixplug.weights.load import load
 from mixplug.weights.names import BEIT, UNNEEDED, kind_of, layout_of, only_beit, translate
@@ -178,7 +178,7 @@ def timm_model(name: str, pretrained: bool = False, **keys: Any) -> nn.Module:
         ImportError: timm is not installed.
         ValueError: timm has no such model, or cannot get its weights.
     """
-    timm = timm_with(name)
+    timm = timm_with_model(name)
     homes = (".vision_transformer", ".deit")
     if ":" not in name and timm.models.model_entrypoint(name).__module__.endswith(homes):
         keys = {"dynamic_img_size": True, **keys}

@@ -1,4 +1,4 @@
-"""Names of timm's models, looked up before anything is made or downloaded."""
+"""Names of timm's models, checked before a model is built or downloaded."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from types import ModuleType
 from mixplug.optional import optional
 
 
-def timm_with(name: str, extra: str = "video", why: str = "A vision transformer") -> ModuleType:
-    """timm, if it has a model of this name; what has a scheme, as 'hf-hub:', it fetches by itself.
+def timm_with_model(
+    name: str, extra: str = "video", why: str = "A vision transformer"
+) -> ModuleType:
+    """The module timm, after a check that it has a model of this name.
+
+    Names with a scheme, such as 'hf-hub:...', are not checked: timm downloads them.
 
     Args:
-        name: as for ``timm.create_model``, with or without a tag.
-        extra: of mixplug, that brings timm.
-        why: what it is wanted for.
+        name: of a model, as for ``timm.create_model``, with or without a tag.
+        extra: the extra of mixplug that installs timm.
+        why: what needs timm, for the error message.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such model; it names the nearest.
+        ValueError: timm has no such model; the message names the nearest.
     """
     timm = optional("timm", extra, why)
     if ":" not in name and not timm.is_model(name):
