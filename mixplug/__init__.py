@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mixplug import moved
+
 if TYPE_CHECKING:
     from mixplug import functional, sampling
     from mixplug.catalog import build, entries, register
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from mixplug.mixers.base import Mixer, Plan
     from mixplug.stages import Stages
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "HullMixed",
@@ -37,6 +39,9 @@ _HOMES = {
     "stages": ("Stages",),
 }
 _MODULES = {name: f"mixplug.{home}" for home, names in _HOMES.items() for name in names}
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ import torch
 
 from mixplug.bench.davis import measure_davis
 from mixplug.bench.measure import NO_BOUND, Row, in_turns, ratio
+from mixplug.models.vit import timm_model
 from mixplug.models.vit.timm_vit import TimmViT
-from mixplug.weights import timm_model
 
 Tick = Callable[[], None]
 _NAME, _SIDES, _BLOCKS = "vit_small_patch16_224", (320, 480), (3, 5, 7, 11)

@@ -100,8 +100,9 @@ def _report(
     config: str | None,
     grid: tuple[int, int] | None,
 ) -> Report:
+    from mixplug.models.vit import timm_model
     from mixplug.optional import optional
-    from mixplug.weights import load_file, timm_model
+    from mixplug.weights import load_file
 
     if model is not None:
         return load_file(timm_model(model), checkpoint, part, 0, grid)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from mixplug.functional.track import cls_attention, patch_masks
 from mixplug.models.self_distillation.distillation import normalized
 from mixplug.models.self_distillation.dora import Tracker, object_tracks
+from mixplug.models.vit import vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader
 from mixplug.video.index import VideoIndex
 from mixplug.viz.tracks import film, overlay, strip
-from mixplug.weights import vit_of
 from mixplug.weights.position import Grid
 
 # How objects are tracked in a row of the picture. The joint plan, the letter of (6.4), does not
@@ -48,7 +48,7 @@ def draw_tracks(
 
     Args:
         video: a file, or a folder of frames.
-        checkpoint: see :func:`mixplug.weights.vit_of`.
+        checkpoint: see :func:`mixplug.models.vit.vit_of`.
         out: folder for ``tracks.png`` and ``tracks.mp4``.
         start: of the first frame, in seconds.
         frames: T.
@@ -67,7 +67,7 @@ def draw_tracks(
 
     Raises:
         ValueError: the clip does not fit into the video, a head that there is not, or see
-            :func:`mixplug.weights.vit_of` and :func:`mixplug.video.open_reader`.
+            :func:`mixplug.models.vit.vit_of` and :func:`mixplug.video.open_reader`.
     """
     tick("loading")
     vit, report = vit_of(checkpoint, part, head_count, grid)

@@ -1,5 +1,9 @@
 """Weights between hosts: read safely, named anew, resized, and loaded with a report."""
 
+from importlib import import_module
+from typing import Any
+
+from mixplug.renamed import warn
 from mixplug.weights.convert import Converted, convert
 from mixplug.weights.load import load, load_file
 from mixplug.weights.names import LAYOUTS, layout_of, translate
@@ -8,7 +12,7 @@ from mixplug.weights.position import resize_biases, resize_positions, square_gri
 from mixplug.weights.read import read
 from mixplug.weights.report import Report
 from mixplug.weights.verdict import refusal
-from mixplug.weights.vit import keys_of, timm_model, vit_of
+from mixplug.weights.vit import keys_of
 
 __all__ = [
     "Converted",
@@ -28,7 +32,13 @@ __all__ = [
     "resize_biases",
     "resize_positions",
     "square_grid",
-    "timm_model",
     "translate",
-    "vit_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``vit_of`` and ``timm_model`` under their old path; they build models."""
+    if name not in ("timm_model", "vit_of"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn(f"{__name__}.{name}", f"mixplug.models.vit.{name}")
+    return getattr(import_module("mixplug.models.vit"), name)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mixplug.bench import roi, transfer
+from mixplug.models.vit import timm_model
 from mixplug.models.vit.timm_vit import TimmViT
-from mixplug.weights import timm_model
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from mixplug.cli import app
 from mixplug.data.shipped import shipped_clip
 from mixplug.demo import dora as job
+from mixplug.models.vit import vit_of
 from mixplug.video.scan import scan
-from mixplug.weights import vit_of
 
 
 @pytest.fixture(scope="module")

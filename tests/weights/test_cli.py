@@ -12,8 +12,9 @@ from weights import made
 
 from mixplug.cli.weights import app
 from mixplug.from_config.config import backbone_of
+from mixplug.models.vit import vit_of
 from mixplug.registry import MODELS
-from mixplug.weights import part, read, vit_of
+from mixplug.weights import part, read
 
 CONFIG = """
 model = dict(

@@ -11,7 +11,8 @@ import torch
 from mmpretrain.registry import MODELS
 from weights import made
 
-from mixplug.weights import convert, part, read, resize_positions, vit_of
+from mixplug.models.vit import vit_of
+from mixplug.weights import convert, part, read, resize_positions
 from mixplug.weights.names import head_to_torch
 
 SUFFIXES = (".safetensors", ".pth")

@@ -16,7 +16,8 @@ import mixplug
 from mixplug.cli import app, tools
 from mixplug.data.shipped import shipped_clip
 from mixplug.evaluation.frozen.frozen import Frozen
-from mixplug.weights import load_file, vit_of
+from mixplug.models.vit import vit_of
+from mixplug.weights import load_file
 
 DECODER = "decoder_wrn10-1_1xb64-20e_digits"
 DIGITS = "baseline-ms_wrn10-1_1xb64-10e_digits"

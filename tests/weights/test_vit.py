@@ -10,8 +10,9 @@ import torch
 from weights import made
 
 from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.vit import vit_of
 from mixplug.models.vit.encoder import as_encoder
-from mixplug.weights import keys_of, vit_of
+from mixplug.weights import keys_of
 
 KINDS = {
     "plain": {},

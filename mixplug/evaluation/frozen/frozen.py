@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from mixplug.evaluation.results import best_device, fingerprint, to_device
 from mixplug.models.self_distillation.views import IMAGENET
+from mixplug.models.vit import vit_of
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import Encoder, as_encoder
-from mixplug.weights import vit_of
 from mixplug.weights.position import Grid
 
 
@@ -45,14 +45,14 @@ class Frozen:
         """The network of a checkpoint, in evaluation mode.
 
         Args:
-            checkpoint: see :func:`mixplug.weights.vit_of`; a 'timm:NAME' has colors of its own.
+            checkpoint: see :func:`mixplug.models.vit.vit_of`; a 'timm:NAME' has colors of its own.
             part: of the checkpoint.
             heads: of the attention, if there is not one per 64 channels.
             grid: (rows, columns) of patches that it was trained on, if no square.
             device: None is a GPU if there is one.
 
         Raises:
-            ValueError: no such device; or see :func:`mixplug.weights.vit_of`.
+            ValueError: no such device; or see :func:`mixplug.models.vit.vit_of`.
         """
         vit, report = vit_of(checkpoint, part, heads, grid)
         vit = to_device(vit.requires_grad_(False), device or best_device())

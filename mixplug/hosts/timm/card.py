@@ -24,8 +24,9 @@ from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.results import fingerprint, to_device
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.hosts.timm.task import LEARNED
-from mixplug.models.vit.timm_names import timm_with_model
-from mixplug.weights import load, part, read, timm_model
+from mixplug.models.vit import timm_model
+from mixplug.weights import load, part, read
+from mixplug.weights.timm_names import timm_with
 from mixplug.weights.vit import TIMM
 
 
@@ -46,7 +47,7 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
         network = timm_model(model, pretrained=True, num_classes=None)
         facts: dict[str, Any] = {"checkpoint": TIMM + model}
     else:
-        timm_with_model(model, "timm", "mixplug eval card")
+        timm_with(model, "timm", "mixplug eval card")
         found = read(checkpoint)
         state = {
             key: value for key, value in part(found).backbone.items() if not key.startswith(LEARNED)

@@ -3,6 +3,7 @@
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.models.vit.encoder_base import Encoder, Tokens
+from mixplug.models.vit.from_checkpoint import timm_model, vit_of
 from mixplug.models.vit.pyramid import ViTPyramid
 from mixplug.models.vit.timm_vit import TimmViT
 
@@ -14,4 +15,6 @@ __all__ = [
     "as_encoder",
     "build_timm_vit",
     "class_tokens",
+    "timm_model",
+    "vit_of",
 ]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mixplug.models.vit.encoder_base import Encoder, Tokens, outputs_of
 from mixplug.models.vit.recompute import Link
-from mixplug.models.vit.timm_names import timm_with_model
 from mixplug.renamed import renamed_names
+from mixplug.weights.timm_names import timm_with
 
 __all__ = [
     "Encoder",
@@ -196,7 +196,7 @@ def build_timm_vit(name: str, **keys: Any) -> nn.Module:
         ValueError: timm has no such model, or the model is not a VisionTransformer with a class
             token.
     """
-    timm = timm_with_model(name)
+    timm = timm_with(name)
     try:
         model: nn.Module = timm.create_model(
             name, **{"num_classes": 0, "dynamic_img_size": True, **keys}

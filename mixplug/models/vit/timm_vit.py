@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixplug.catalog import keys_of, register, suggest
+from mixplug.models.vit.from_checkpoint import timm_model
 from mixplug.models.vit.windows import Grid, from_windows, to_windows
-from mixplug.weights.vit import timm_model
 
 
 @register("TimmViT", kind="backbone", reference="thesis 6.5.3", hosts=("mm", "torch"))

@@ -18,8 +18,8 @@ from mixplug.models.small import vgg_gap
 from mixplug.models.small.preact import PreActTrunk, TrunkSpec
 from mixplug.models.small.preact_resnet import preact_resnet_spec
 from mixplug.models.small.wide_resnet import wide_resnet_spec
-from mixplug.models.vit.timm_names import timm_with_model
 from mixplug.registry import MODELS
+from mixplug.weights.timm_names import timm_with
 
 
 class _Backbone(PreActTrunk, BaseModule):
@@ -115,7 +115,7 @@ class TimmBackbone(BaseModule):
     def __init__(
         self, model_name: str, pretrained: bool = False, init_cfg: Any = None, **options: Any
     ) -> None:
-        timm = timm_with_model(model_name, "timm", "TimmBackbone")
+        timm = timm_with(model_name, "timm", "TimmBackbone")
         from mixplug.hosts.timm.stages import map_layout
 
         super().__init__(instead_of_stock(init_cfg, "TimmBackbone"))

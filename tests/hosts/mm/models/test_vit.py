@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.models.self_distillation.dora import DoRA
-from mixplug.weights import timm_model
+from mixplug.models.vit import timm_model
 
 ROOT = Path(__file__).parents[4] / "mm_configs"
 DETECTOR = "detection/cascade-mask-rcnn_vit-tiny_fpn_1xb8-6e_digits.py"

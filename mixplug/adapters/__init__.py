@@ -1,1 +1,0 @@
-"""Thin layers between the mixers and the hosts: timm, OpenMMLab, plain torch modules."""
