@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixplug.models.self_distillation.distillation import SelfDistillation, Views
+from mixplug.models.self_distillation import SelfDistillation, Views
 
 HEAD = {"out_dim": 6, "hidden": 5, "bottleneck": 4, "layers": 2}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import mixplug
-from mixplug.models.self_distillation.distillation import SelfDistillation, Views
+from mixplug.models.self_distillation import SelfDistillation, Views
 
 STEPS, BATCHES, CLIPS = 3, 2, 4  # a step is made of several batches of so many clips
 # With as many objects as heads what is drawn is their order alone, so one process and two agree.

@@ -9,7 +9,7 @@ import timm
 import torch
 from weights import made
 
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 from mixplug.models.vit import vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.weights import keys_of

@@ -20,8 +20,7 @@ from torch.testing import assert_close
 
 from mixplug import sampling
 from mixplug.functional import object_masks
-from mixplug.models.self_distillation.distillation import Views
-from mixplug.models.self_distillation.dora import DoRA, Tracker, object_tracks
+from mixplug.models.self_distillation import DoRA, Tracker, Views, object_tracks
 from mixplug.models.vit.encoder import as_encoder
 
 GRID, D, HEADS, B, T = (4, 3), 12, 3, 2, 3
@@ -101,9 +100,9 @@ def test_losses_by_hand(tracking: bool, refine: bool, dtype: torch.dtype) -> Non
 
 def seen(method: DoRA, clips: Any) -> Tensor:
     """What the student sees, (2, B, T, k, 3, H, W), of the step that comes next."""
-    source = sampling.generators(method.seed, method._next_step()).local
+    source = sampling.generators(method.seed, method.count_step()).local
     with torch.no_grad():
-        return method._teach(clips.large, source).images.unflatten(0, clips.large.shape[:3])
+        return method.teach(clips.large, source).images.unflatten(0, clips.large.shape[:3])
 
 
 @pytest.mark.parametrize("refine", [True, False])

@@ -9,7 +9,7 @@ import torch
 from mmpretrain.models import ClsDataPreprocessor
 from torch import Tensor
 
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 from mixplug.registry import MODELS
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of R, G and B

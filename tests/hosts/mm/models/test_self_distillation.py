@@ -21,7 +21,7 @@ from torch.testing import assert_close
 import mixplug.mm  # noqa: F401  registers
 from mixplug.data.shipped import shipped_clip
 from mixplug.hosts.mm.hooks.self_distillation import DistillationHook
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 from mixplug.models.self_distillation.schedules import cosine
 from mixplug.registry import MODELS
 from mixplug.video.scan import scan
