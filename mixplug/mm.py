@@ -19,9 +19,12 @@ from mmengine.utils import is_installed
 import mixplug.hosts.mm.datasets.clips
 import mixplug.hosts.mm.datasets.cub
 import mixplug.hosts.mm.datasets.image_folders
+import mixplug.hosts.mm.datasets.office_home
 import mixplug.hosts.mm.datasets.outside
 import mixplug.hosts.mm.datasets.retrieval
 import mixplug.hosts.mm.datasets.samplers
+import mixplug.hosts.mm.datasets.tracking
+import mixplug.hosts.mm.evaluation.got10k
 import mixplug.hosts.mm.evaluation.knn
 import mixplug.hosts.mm.evaluation.open_set
 import mixplug.hosts.mm.models.backbones
@@ -30,6 +33,7 @@ import mixplug.hosts.mm.models.frozen_tracker
 import mixplug.hosts.mm.models.metric_learner
 import mixplug.hosts.mm.models.pretrained
 import mixplug.hosts.mm.models.self_distillation
+import mixplug.hosts.mm.models.views_preprocessor
 import mixplug.hosts.mm.models.vit  # noqa: F401  registers
 from mixplug.hosts.mm.evaluation import reliability as mm_reliability
 from mixplug.hosts.mm.evaluation import retrieval as mm_metrics

@@ -23,9 +23,9 @@ DATASETS = root.Registry(
         "mixplug.hosts.mm.datasets.cub",
         "mixplug.hosts.mm.datasets.image_folders",
         "mixplug.hosts.mm.datasets.outside",
-        "mixplug.hosts.mm.evaluation.open_set",
+        "mixplug.hosts.mm.datasets.office_home",
         "mixplug.hosts.mm.datasets.clips",
-        "mixplug.hosts.mm.models.frozen_tracker",
+        "mixplug.hosts.mm.datasets.tracking",
     ],
     **_SCOPE,
 )
@@ -44,7 +44,7 @@ METRICS = root.Registry(
         "mixplug.hosts.mm.evaluation.reliability",
         "mixplug.hosts.mm.evaluation.robustness",
         "mixplug.hosts.mm.evaluation.open_set",
-        "mixplug.hosts.mm.models.frozen_tracker",
+        "mixplug.hosts.mm.evaluation.got10k",
     ],
     **_SCOPE,
 )

@@ -27,7 +27,8 @@ def renamed_keys(**new_names: str) -> Callable[[T], T]:
             return _taking(target, target.__qualname__, new_names)
         plain = target.__init__  # type: ignore[misc]
         target.__init__ = _taking(plain, target.__name__, new_names)  # type: ignore[misc]
-        target.renamed_keys = {**getattr(target, "renamed_keys", {}), **new_names}
+        names = {**getattr(target, "renamed_keys", {}), **new_names}
+        target.renamed_keys = names  # type: ignore[attr-defined]
         return target
 
     return decorate

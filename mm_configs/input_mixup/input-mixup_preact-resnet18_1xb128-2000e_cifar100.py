@@ -1,12 +1,5 @@
-_base_ = [
-    '../_base_/models/preact-resnet18_cifar.py',
-    '../_base_/datasets/cifar100_bs128.py',
-    '../_base_/schedules/cifar_2000e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/preact-resnet18_1xb128-2000e_cifar100.py'
 
 # the thesis' number, not ours: top-1 error 20.21 %, so accuracy 79.79 % (Table 3.1)
-
-model = dict(head=dict(num_classes=100))
 
 mixup = dict(type='InputMixup')

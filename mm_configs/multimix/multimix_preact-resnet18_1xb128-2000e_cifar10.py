@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/preact-resnet18_cifar.py',
-    '../_base_/datasets/cifar10_bs128.py',
-    '../_base_/schedules/cifar_2000e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/preact-resnet18_1xb128-2000e_cifar10.py'
 
 # the thesis' number, not ours: top-1 accuracy 97.07 ± 0.03 % (Table 5.2)
 

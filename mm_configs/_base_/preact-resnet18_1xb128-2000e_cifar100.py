@@ -1,0 +1,8 @@
+_base_ = [
+    './models/preact-resnet18_cifar.py',
+    './datasets/cifar100_bs128.py',
+    './schedules/cifar_2000e.py',
+    './default_runtime.py',
+]
+
+model = dict(head=dict(num_classes=100))

@@ -1,0 +1,89 @@
+"""Old keys and names: accepted with a warning, refused beside the new ones."""
+
+import inspect
+import io
+
+import pytest
+import torch
+
+import mixplug
+from mixplug import functional, sampling
+from mixplug.data.multicrop import MultiCrop
+from mixplug.evaluation.card import Settings
+from mixplug.functional import teacher_probabilities, updated_center
+from mixplug.models.self_distillation import DINO
+from mixplug.renamed import renamed_keys
+
+
+@renamed_keys(colour="color")
+def paint(size: int, color: str = "red") -> tuple[int, str]:
+    return size, color
+
+
+@renamed_keys(colour="color")
+class Paint:
+    def __init__(self, color: str = "red") -> None:
+        self.color = color
+
+
+def test_a_function_takes_the_old_key_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="key 'colour' of paint is now 'color'"):
+        assert paint(1, colour="blue") == (1, "blue")
+    assert paint(2, color="green") == (2, "green")
+    assert list(inspect.signature(paint).parameters) == ["size", "color"]
+
+
+def test_a_class_takes_the_old_key_also_by_build() -> None:
+    with pytest.warns(DeprecationWarning, match="of Paint is now 'color'"):
+        assert Paint(colour="blue").color == "blue"
+    with pytest.warns(DeprecationWarning):
+        assert mixplug.build(Paint, colour="blue").color == "blue"
+    with pytest.raises(KeyError, match=r"no key 'colours'.*Did you mean 'color'"):
+        mixplug.build(Paint, colours="blue")
+
+
+def test_both_keys_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="'colour' and 'color', which are the same key"):
+        paint(1, colour="blue", color="red")
+
+
+def test_old_keys_of_data_and_cards() -> None:
+    with pytest.warns(DeprecationWarning):
+        crops = mixplug.build(MultiCrop, grey=0.5, solarise=(0.0, 0.1, 0.2))
+    assert (crops.gray, crops.solarize) == (0.5, (0.0, 0.1, 0.2))
+    with pytest.warns(DeprecationWarning):
+        assert Settings(neighbours=7).neighbors == 7
+
+
+def test_old_keys_of_distillation() -> None:
+    logits, center = torch.randn(3, 4), torch.randn(4)
+    with pytest.warns(DeprecationWarning):
+        old = teacher_probabilities(logits, centre=center, temperature=0.1)
+    assert torch.equal(old, teacher_probabilities(logits, center, 0.1))
+    with pytest.warns(DeprecationWarning, match=r"functional\.updated_centre"):
+        assert functional.updated_centre is updated_center
+    with pytest.warns(DeprecationWarning, match=r"sampling\.apart"):
+        assert sampling.apart is sampling.derive_seed
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        functional.nothing  # noqa: B018
+
+
+def test_a_checkpoint_with_the_old_name_of_the_center_loads() -> None:
+    pytest.importorskip("timm")
+    keys = {"name": "vit_tiny_patch16_224", "depth": 1, "img_size": 32}
+    method = DINO(keys, method_head())
+    method.center.copy_(torch.arange(8.0))
+    state = method.state_dict()
+    state["centre"] = state.pop("center")
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    with pytest.warns(DeprecationWarning, match="centre_decay"):
+        other = DINO(keys, method_head(), centre_decay=0.5)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.center_decay == 0.5 and torch.equal(other.center, torch.arange(8.0))
+    assert "center" in other.state_dict() and "centre" not in other.state_dict()
+
+
+def method_head() -> dict[str, int]:
+    return {"out_dim": 8, "hidden": 8, "bottleneck": 4}
