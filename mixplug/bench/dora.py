@@ -82,13 +82,13 @@ class EagerDoRA(DoRA):
         tokens = [encoder.cls_and_patches(part)[0] for part in images]
         logits = self.student.head(torch.cat(tokens)).split([len(t) for t in tokens])
         large = logits[0].unflatten(0, (2, -1, versions))
-        return {"class": large}, {"class": logits[1].unflatten(0, (len(small), -1))}
+        return {"cls": large}, {"cls": logits[1].unflatten(0, (len(small), -1))}
 
     def losses(self, outputs: StepOutput) -> dict[str, Tensor]:
         """One term after the other."""
-        target, student = outputs.targets["class"], outputs.student["class"]
+        target, student = outputs.targets["cls"], outputs.student["cls"]
         views = [self._term(target[u], x[1 - u]) for u in range(2) for x in student.unbind(2)]
-        locals_ = [self._term(target[u], x) for u in range(2) for x in outputs.small["class"]]
+        locals_ = [self._term(target[u], x) for u in range(2) for x in outputs.small["cls"]]
         terms = len(views) + len(locals_)
         return {self.loss_name: sum(views) / terms, "loss_local": sum(locals_) / terms}
 

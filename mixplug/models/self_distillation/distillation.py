@@ -25,7 +25,7 @@ from mixplug.functional.distill import (
 from mixplug.models.self_distillation import checks
 from mixplug.models.self_distillation.outputs import StepOutput, TeacherOutput
 from mixplug.models.self_distillation.student_teacher import StudentTeacher
-from mixplug.models.self_distillation.targets import CLASS, Target
+from mixplug.models.self_distillation.targets import CLS, Target
 from mixplug.models.self_distillation.views import Views
 from mixplug.models.vit.encoder import build_vit
 from mixplug.models.vit.encoder_base import RECOMPUTABLE
@@ -50,9 +50,9 @@ class SelfDistillation(StudentTeacher, ABC):
         head: keys of :class:`mixplug.models.self_distillation.DINOHead` without ``in_dim``, for the
             head of class tokens.
         heads: number of heads of the last block's attention (Table 6.7b); None keeps it.
-        student_temperature: τ_s of the target 'class'.
-        teacher_temperature: τ_t of the target 'class'; an attribute that schedules may set.
-        center_decay: weight of the old center of the target 'class'.
+        student_temperature: τ_s of the target 'cls'.
+        teacher_temperature: τ_t of the target 'cls'; an attribute that schedules may set.
+        center_decay: weight of the old center of the target 'cls'.
         ema_decay: α, weight of the old teacher; an attribute that schedules may set.
         reduction: 'mean' divides the losses of class tokens by their number of terms, 2 S + 2 m;
             'sum' is (6.8) and (6.9) as printed. Both are means over frames and clips.
@@ -89,7 +89,7 @@ class SelfDistillation(StudentTeacher, ABC):
         allowed = f"in {checks.REDUCTIONS}"
         self._require(reduction in checks.REDUCTIONS, "reduction", reduction, allowed)
         target = Target(
-            name=CLASS, head=head, student_temperature=student_temperature,
+            name=CLS, head=head, student_temperature=student_temperature,
             teacher_temperature=teacher_temperature, center_decay=center_decay,
         )  # fmt: skip
         super().__init__(build_vit(backbone, heads), target, ema_decay)
@@ -159,11 +159,11 @@ class SelfDistillation(StudentTeacher, ABC):
         tokens: dict[str, list[Tensor]] = {}
         if any(target.tokens == "patch" for target in self.targets.values()):
             cls, patches = encoder.cls_and_patches(images, self.recompute, mask)
-            tokens = {"class": [cls], "patch": [patches]}
+            tokens = {"cls": [cls], "patch": [patches]}
         else:
-            tokens = {"class": [encoder.cls(images, self.recompute, mask)]}
+            tokens = {"cls": [encoder.cls(images, self.recompute, mask)]}
         if small is not None:
-            tokens["class"].append(encoder.cls(small.flatten(0, 2), self.recompute))
+            tokens["cls"].append(encoder.cls(small.flatten(0, 2), self.recompute))
         large, local = {}, {}
         for name, target in self.targets.items():
             parts = tokens[target.tokens]
@@ -186,8 +186,8 @@ class SelfDistillation(StudentTeacher, ABC):
             loss of the large views (6.8) under :attr:`loss_name`, and with small views
             'loss_local' (6.9).
         """
-        target, student = outputs.targets[CLASS], outputs.student[CLASS]
-        small, temperature = outputs.small.get(CLASS), self.targets[CLASS].student_temperature
+        target, student = outputs.targets[CLS], outputs.student[CLS]
+        small, temperature = outputs.small.get(CLS), self.targets[CLS].student_temperature
         scale = 1 / self._terms(outputs) if self.reduction == "mean" else 1.0
         losses = {self.loss_name: scale * cross_view_loss(target, student, temperature)}
         if small is not None:
@@ -204,25 +204,25 @@ class SelfDistillation(StudentTeacher, ABC):
         Returns:
             ``teacher_entropy``, ln K if the teacher's outputs are all equal and 0 if one of them
             has all the probability; ``teacher_kl``, the divergence of the student from the
-            teacher; ``center_norm``. A further target adds ``NAME_entropy`` and
-            ``NAME_center_norm``. The names of monitors must not contain 'loss'.
+            teacher; ``center_norm``. A further target adds ``teacher_entropy_NAME``
+            and ``center_norm_NAME``. The names of monitors must not contain 'loss'.
         """
-        spread, terms = entropy(outputs.targets[CLASS]).mean(), self._terms(outputs)
+        spread, terms = entropy(outputs.targets[CLS]).mean(), self._terms(outputs)
         own = [losses[name].detach() for name in (self.loss_name, "loss_local") if name in losses]
         scale = 1 / terms if self.reduction == "mean" else 1.0
         found = {"teacher_entropy": spread}
         if own:
             found["teacher_kl"] = torch.stack(own).sum() / (scale * terms) - spread
-        found["center_norm"] = self.centers[CLASS].norm()
-        for name in [name for name in self.targets if name != CLASS]:
-            found[f"{name}_entropy"] = entropy(outputs.targets[name]).mean()
-            found[f"{name}_center_norm"] = self.centers[name].norm()
+        found["center_norm"] = self.centers[CLS].norm()
+        for name in [name for name in self.targets if name != CLS]:
+            found[f"teacher_entropy_{name}"] = entropy(outputs.targets[name]).mean()
+            found[f"center_norm_{name}"] = self.centers[name].norm()
         return found
 
     def _probabilities(self, name: str, teacher: TeacherOutput) -> Tensor:
         """The teacher's probabilities for a target; in training its logits count for the center."""
         target = self.targets[name]
-        tokens = teacher.class_tokens if target.tokens == "class" else teacher.patch_tokens
+        tokens = teacher.class_tokens if target.tokens == "cls" else teacher.patch_tokens
         if tokens is None:
             raise ValueError(
                 f"{type(self).__name__} has the target {name!r} of patches, so its method teach "
@@ -237,8 +237,8 @@ class SelfDistillation(StudentTeacher, ABC):
     @staticmethod
     def _terms(outputs: StepOutput) -> int:
         """How many cross-entropies of class tokens there are for a frame: 2 S + 2 m."""
-        small = outputs.small.get(CLASS)
-        return 2 * (outputs.student[CLASS].shape[2] + (0 if small is None else len(small)))
+        small = outputs.small.get(CLS)
+        return 2 * (outputs.student[CLS].shape[2] + (0 if small is None else len(small)))
 
     def _require(self, holds: bool, key: str, value: object, allowed: str) -> None:
         checks.require(type(self).__name__, holds, key, value, allowed)

@@ -15,7 +15,6 @@ from mixplug.models.self_distillation.distillation import SelfDistillation
 from mixplug.models.self_distillation.outputs import TeacherOutput
 from mixplug.models.self_distillation.tracker import Tracker, object_tracks
 from mixplug.models.vit.encoder_base import Tokens
-from mixplug.renamed import renamed_keys
 
 __all__ = ["DoRA", "Tracker", "object_tracks"]
 
@@ -23,7 +22,6 @@ MASKED_BY = ("object", "random")
 
 
 @register("DoRA", kind="selfsup", reference="thesis 6.4")
-@renamed_keys(centre_decay="center_decay")
 class DoRA(SelfDistillation):
     """Discover objects in the first frame of a clip, track them, and learn from each of them.
 

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from mixplug.models.self_distillation.dino_head import DINOHead
-from mixplug.models.self_distillation.targets import CLASS
+from mixplug.models.self_distillation.targets import CLS
 
 
 class Network(nn.Module):
     """A backbone, a head for each target, and for a student optionally a mask token.
 
-    In the state dict ``backbone`` and ``head``, the head of the target 'class', have the names of
+    In the state dict ``backbone`` and ``head``, the head of the target 'cls', have the names of
     DINO's checkpoints. Heads of further targets are in ``heads``, such as ``heads.patch``.
 
     Args:
@@ -30,14 +30,14 @@ class Network(nn.Module):
 
     def add_head(self, target: str, head: DINOHead) -> None:
         """Own the head of a target."""
-        if target == CLASS:
+        if target == CLS:
             self.head = head
         else:
             self.heads[target] = head
 
     def head_of(self, target: str) -> DINOHead:
         """The head of a target that has one of its own."""
-        found = self.head if target == CLASS else self.heads[target]
+        found = self.head if target == CLS else self.heads[target]
         assert isinstance(found, DINOHead)
         return found
 

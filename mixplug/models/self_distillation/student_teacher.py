@@ -15,19 +15,19 @@ from mixplug.models.self_distillation.average import RunningSum, update_teacher
 from mixplug.models.self_distillation.checks import require_same_tensors
 from mixplug.models.self_distillation.dino_head import DINOHead
 from mixplug.models.self_distillation.network import Network
-from mixplug.models.self_distillation.targets import CLASS, Target
+from mixplug.models.self_distillation.targets import CLS, Target
 from mixplug.models.vit.encoder import Encoder, as_encoder
 
 
-def _of_class_target(key: str, meaning: str) -> Any:
-    """An attribute of the target 'class' as an attribute of the method."""
+def _of_cls(key: str, meaning: str) -> Any:
+    """An attribute of the target 'cls' as an attribute of the method."""
 
     def get(self: StudentTeacher) -> float:
-        value: float = getattr(self.targets[CLASS], key)
+        value: float = getattr(self.targets[CLS], key)
         return value
 
     def put(self: StudentTeacher, value: float) -> None:
-        setattr(self.targets[CLASS], key, value)
+        setattr(self.targets[CLS], key, value)
 
     return property(get, put, doc=meaning)
 
@@ -43,11 +43,11 @@ class StudentTeacher(nn.Module):
     Args:
         backbone: a vision transformer of timm or mmpretrain. The student uses it itself, the
             teacher a copy.
-        target: the first target; it must have the name 'class'.
+        target: the first target; it must have the name 'cls'.
         ema_decay: α, weight of the old teacher.
 
     Attributes:
-        targets: the targets by name, in the order in which they were declared, 'class' first.
+        targets: the targets by name, in the order in which they were declared, 'cls' first.
         ema_decay: schedules may set it.
         freeze_last_layer: whether steps leave the last layers of all heads unchanged; schedules may
             set it.
@@ -58,9 +58,9 @@ class StudentTeacher(nn.Module):
 
     steps: Tensor
 
-    student_temperature = _of_class_target("student_temperature", "τ_s of the target 'class'.")
-    teacher_temperature = _of_class_target("teacher_temperature", "τ_t of the target 'class'.")
-    center_decay = _of_class_target("center_decay", "Weight of the old center of 'class'.")
+    student_temperature = _of_cls("student_temperature", "τ_s of the target 'cls'.")
+    teacher_temperature = _of_cls("teacher_temperature", "τ_t of the target 'cls'.")
+    center_decay = _of_cls("center_decay", "Weight of the old center of 'cls'.")
 
     def __init__(self, backbone: nn.Module, target: Target, ema_decay: float) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class StudentTeacher(nn.Module):
 
         The student gets a head, the teacher a copy of it, and the module a center, unless the
         target shares the heads of another. In the state dict they are ``student.heads.NAME``,
-        ``teacher.heads.NAME`` and ``center_NAME``. Those of the target 'class', which every method
+        ``teacher.heads.NAME`` and ``center_NAME``. Those of the target 'cls', which every method
         has, are ``student.head``, ``teacher.head`` and ``center``.
 
         Args:

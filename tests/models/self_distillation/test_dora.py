@@ -289,8 +289,8 @@ def test_registers_are_no_patches() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "objects": (
         {"objects": 4},
-        r"DoRA needs objects between 1 and the 3 heads of the last block, got 4: take fewer, or "
-        r"split that block anew by heads=",
+        r"DoRA needs objects between 1 and the 3 heads of the last block, got 4: track fewer "
+        r"objects, or give that block more heads by heads=",
     ),
     "no object": ({"objects": 0}, "got 0"),
     "mask": ({"mask": "block"}, r"DoRA needs mask in \('object', 'random'\), got 'block'"),
