@@ -204,8 +204,6 @@ def test_its_keys(kind: type) -> None:
         KeyError, match=r"IBOT has no key 'center_deca'. Did you mean 'center_decay"
     ):
         build(torch.float32, center_deca=0.3)
-    with pytest.warns(DeprecationWarning, match="centre_decay"):
-        assert build(torch.float32, centre_decay=0.3).center_decay == 0.3
 
 
 def test_the_loop_of_the_page(kind: type) -> None:
