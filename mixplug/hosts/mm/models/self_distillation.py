@@ -127,21 +127,33 @@ def _with(tokens: Tensor, data_samples: list[DataSample] | None) -> list[DataSam
 
 def model_of(entry: catalog.Entry) -> type[SelfDistillationModel]:
     """The model class of a method in the catalog: its name, and its keys beside mm's own."""
+    signature = passing_on(SelfDistillationModel.__init__, entry.target)
     members = {
         "method_class": entry.target,
-        "__doc__": _doc(entry.target),
+        "__doc__": _doc(entry.target, signature),
         "__module__": __name__,
-        "__signature__": passing_on(SelfDistillationModel.__init__, entry.target),
+        "__signature__": signature,
     }
     return type(entry.name, (SelfDistillationModel,), members)
 
 
-def _doc(method: type) -> str:
-    """The text of a method, with mm's own keys first among its arguments."""
-    text, _, keys = (inspect.getdoc(method) or "").partition("\nArgs:\n")
-    own = (inspect.getdoc(SelfDistillationModel) or "").partition("\nArgs:\n")[2]
-    keys = re.sub(r"^    backbone:.*\n(?: {8}.*\n)*", "", keys, flags=re.MULTILINE)
-    return f"{text.rstrip()}\n\nArgs:\n{own.partition('    **settings')[0]}{keys}"
+def _doc(method: type, keys: inspect.Signature) -> str:
+    """The text of a method, with the meaning of every key of its model."""
+    text = (inspect.getdoc(method) or "").partition("\nArgs:\n")[0].rstrip()
+    meanings = {**_meanings(method), **_meanings(SelfDistillationModel)}
+    known = [meanings[name] for name in keys.parameters if name in meanings]
+    return f"{text}\n\nArgs:\n{''.join(known)}"
+
+
+def _meanings(documented: type) -> dict[str, str]:
+    """The items of ``Args:`` by name, as they are written in a class or else in its bases."""
+    found: dict[str, str] = {}
+    for owner in documented.__mro__:
+        items = inspect.cleandoc(owner.__doc__ or "").partition("\nArgs:\n")[2]
+        items = items.partition("\n\n")[0] + "\n"
+        for item, name in re.findall(r"^( {4}(\w+):.*\n(?: {8}.*\n)*)", items, flags=re.MULTILINE):
+            found.setdefault(name, item)
+    return found
 
 
 def _enter(entry: catalog.Entry) -> None:
@@ -165,6 +177,10 @@ def __getattr__(name: str) -> type[SelfDistillationModel]:
     if _is_made(found):
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *(n for n, one in MODELS.module_dict.items() if _is_made(one))])
 
 
 catalog.follow(_enter, kind="selfsup")

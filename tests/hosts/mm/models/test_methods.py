@@ -73,11 +73,14 @@ def test_every_method_has_a_model_with_its_keys(entry: catalog.Entry) -> None:
     assert not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(model).parameters.values())
     assert pickle.loads(pickle.dumps(model)) is model
     assert getattr(self_distillation, entry.name) is model
+    assert entry.name in dir(self_distillation)
     assert model.__name__ == entry.name and "schedule: keys of" in model.__doc__
 
 
-def test_the_text_of_a_model_has_every_key_once() -> None:
-    model = MODELS.get("DoRA")
+@pytest.mark.parametrize("name", ["DINO", "DoRA"])
+def test_the_text_of_a_model_has_every_key_once(name: str) -> None:
+    model = MODELS.get(name)
+    assert model.__doc__.startswith(catalog.find(name).target.__doc__.partition("\n")[0])
     for key in catalog.keys_of(model):
         assert model.__doc__.count(f"\n    {key}: ") == 1, key
 
