@@ -97,9 +97,7 @@ def test_the_stock_key_refuses_what_does_not_fit(name: str, tmp_path: Path) -> N
     ],
 )
 def test_the_stock_key_names_ours(name: str, more: dict[str, str], said: str) -> None:
-    message = (
-        rf"names of {name}, .*; {said} needs to be init_cfg=dict\(type='mixplug.Pretrained', c"
-    )
+    message = rf"names of {name} .*, got {said}: use init_cfg=dict\(type='mixplug.Pretrained', c"
     with pytest.raises(ValueError, match=message):
         built(f"mixplug.{name}", {"type": "Pretrained", **more}, **WRAPPERS[name])
 
@@ -107,7 +105,7 @@ def test_the_stock_key_names_ours(name: str, more: dict[str, str], said: str) ->
 def test_the_old_key_of_mmseg_is_refused() -> None:
     """It would have timm's own weights downloaded."""
     with pytest.raises(
-        ValueError, match=r"is a bool, .* got 'open-mmlab://resnet50_v1c': name a ch"
+        ValueError, match=r"is a bool, .* got 'open-mmlab://resnet50_v1c'. Load a ch"
     ):
         built("mixplug.TimmViT", None, **KEYS, pretrained="open-mmlab://resnet50_v1c")
 

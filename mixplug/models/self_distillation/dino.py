@@ -12,10 +12,10 @@ from mixplug.models.self_distillation.outputs import TeacherOutput
 
 @register("DINO", kind="selfsup", reference="thesis 6.4, Caron 2021")
 class DINO(SelfDistillation):
-    """The baseline of DoRA: each large view of the student against the teacher's other view.
+    """Self-distillation of class tokens between views: the baseline of DoRA.
 
-    Keys: see :class:`mixplug.models.self_distillation.SelfDistillation`. The losses are
-    ``loss_global`` and ``loss_local``.
+    The student sees the large views as they are, and predicts the teacher's output for the other
+    large view. The losses are ``loss_global`` and ``loss_local``.
     """
 
     def teach(self, large: Tensor, generator: torch.Generator) -> TeacherOutput:

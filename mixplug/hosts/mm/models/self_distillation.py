@@ -1,14 +1,14 @@
 """Self-distillation in OpenMMLab: ``model=dict(type='mixplug.NAME', ...)``, such as 'mixplug.DoRA'.
 
-There is a model for every method of the catalog: importing this module makes one for each, and
-``mixplug.register(NAME, kind='selfsup')`` makes one for each method that is registered later.
+Every method of the catalog has a model. Importing this module makes them, and a later
+``mixplug.register(NAME, kind='selfsup')`` makes the model of that method.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -137,7 +137,7 @@ def model_of(entry: catalog.Entry) -> type[SelfDistillationModel]:
     return type(entry.name, (SelfDistillationModel,), members)
 
 
-def _doc(method: type, keys: inspect.Signature) -> str:
+def _doc(method: Callable[..., Any], keys: inspect.Signature) -> str:
     """The text of a method, with the meaning of every key of its model."""
     text = (inspect.getdoc(method) or "").partition("\nArgs:\n")[0].rstrip()
     meanings = {**_meanings(method), **_meanings(SelfDistillationModel)}
@@ -145,10 +145,10 @@ def _doc(method: type, keys: inspect.Signature) -> str:
     return f"{text}\n\nArgs:\n{''.join(known)}"
 
 
-def _meanings(documented: type) -> dict[str, str]:
+def _meanings(documented: Callable[..., Any]) -> dict[str, str]:
     """The items of ``Args:`` by name, as they are written in a class or else in its bases."""
     found: dict[str, str] = {}
-    for owner in documented.__mro__:
+    for owner in getattr(documented, "__mro__", (documented,)):
         items = inspect.cleandoc(owner.__doc__ or "").partition("\nArgs:\n")[2]
         items = items.partition("\n\n")[0] + "\n"
         for item, name in re.findall(r"^( {4}(\w+):.*\n(?: {8}.*\n)*)", items, flags=re.MULTILINE):
