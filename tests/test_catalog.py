@@ -13,7 +13,7 @@ import mixplug
 from mixplug import Mixer, catalog, sampling
 from mixplug.mixers.alignmix import AlignMixup
 from mixplug.mixers.multimix import MultiMix
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 
 ALIASES = {
     "InputMixup": "mixup",
