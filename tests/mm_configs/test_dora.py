@@ -17,7 +17,7 @@ from reproduce import reproduced
 import mixplug.mm  # noqa: F401  registers
 from mixplug.data.multicrop import MultiCrop
 from mixplug.data.walking_tours import TOURS
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 from mixplug.registry import MODELS
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
