@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,8 +19,14 @@ from mixplug.functional.track import (
     refine_prototypes,
     track,
 )
-from mixplug.models.self_distillation.distillation import DINO, SelfDistillation, Taught, Views
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import (
+    DINO,
+    DoRA,
+    SelfDistillation,
+    StepOutput,
+    TeacherOutput,
+    Views,
+)
 from mixplug.models.vit.encoder import build_timm_vit
 
 Tick = Callable[[], None]
@@ -42,7 +48,8 @@ class EagerDoRA(DoRA):
         eager.__class__ = cls
         return eager
 
-    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
+    def teach(self, large: Tensor, generator: torch.Generator) -> TeacherOutput:
+        """Targets and masks from two passes of the teacher."""
         _, clips, frames = large.shape[:3]
         images, view = large.flatten(0, 2), self.teacher_encoder
         tokens, size = view.tokens(images), (large.shape[-2], large.shape[-1])
@@ -52,7 +59,7 @@ class EagerDoRA(DoRA):
         flat = [
             t.transpose(1, 2).flatten(2)[:, tokens.prefix :] for t in (tokens.queries, tokens.keys)
         ]
-        heads = sampling.subsets(clips, rows.shape[1], self.objects, source).repeat(2, 1)
+        heads = sampling.subsets(clips, rows.shape[1], self.objects, generator).repeat(2, 1)
         masks = []
         for clip, chosen in enumerate(heads.to(rows.device)):
             first = clip * frames
@@ -63,18 +70,31 @@ class EagerDoRA(DoRA):
                 masks.append(object_masks(attention, tokens.grid, size)[0])
         pairs = zip(images, masks, strict=True)
         seen = [torch.stack([image * mask for mask in of]) for image, of in pairs]
-        return Taught(view.cls(images), torch.stack(seen))
+        return TeacherOutput(view.cls(images), torch.stack(seen))
 
-    def _losses(self, target: Tensor, images: Tensor, small: Tensor) -> dict[str, Tensor]:
-        versions, view = images.shape[1], self.student_encoder
-        tokens = [view._tokens(t)[:, 0] for t in (images.flatten(0, 1), small.flatten(0, 2))]
+    def predict(
+        self, teacher: TeacherOutput, small: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Class tokens from all tokens of the last block."""
+        assert small is not None
+        versions, encoder = teacher.images.shape[1], self.student_encoder
+        images = (teacher.images.flatten(0, 1), small.flatten(0, 2))
+        tokens = [encoder.cls_and_patches(part)[0] for part in images]
         logits = self.student.head(torch.cat(tokens)).split([len(t) for t in tokens])
-        seen = logits[0].unflatten(0, (2, -1, versions)).unbind(2)
-        crops = logits[1].unflatten(0, (len(small), -1))
-        views = [self._term(target[u], x[1 - u]) for u in range(2) for x in seen]
-        locals_ = [self._term(target[u], x) for u in range(2) for x in crops]
+        large = logits[0].unflatten(0, (2, -1, versions))
+        return {"cls": large}, {"cls": logits[1].unflatten(0, (len(small), -1))}
+
+    def losses(self, outputs: StepOutput) -> dict[str, Tensor]:
+        """One term after the other."""
+        target, student = outputs.targets["cls"], outputs.student["cls"]
+        views = [self._term(target[u], x[1 - u]) for u in range(2) for x in student.unbind(2)]
+        locals_ = [self._term(target[u], x) for u in range(2) for x in outputs.small["cls"]]
         terms = len(views) + len(locals_)
-        return {self.views_key: sum(views) / terms, "loss_local": sum(locals_) / terms}
+        return {self.loss_name: sum(views) / terms, "loss_local": sum(locals_) / terms}
+
+    def monitors(self, outputs: StepOutput, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """None, so that only the step is measured."""
+        return {}
 
     def _term(self, target: Tensor, logits: Tensor) -> Tensor:
         likely = (logits / self.student_temperature).log_softmax(-1)

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from mixplug.data.clip_samplers import ClipSampler
 from mixplug.data.clips import VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.models.self_distillation.distillation import Views, normalized
-from mixplug.models.self_distillation.dora import DoRA, object_tracks
+from mixplug.models.self_distillation import DoRA, Views, object_tracks
 from mixplug.models.self_distillation.schedules import cosine
+from mixplug.models.self_distillation.views import normalized
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.optional import optional
 from mixplug.video import VideoIndex, open_reader

@@ -2,7 +2,10 @@
 
 Letters: B batch, C channels, H W grid, N = H*W positions, D width, K classes, M mixed examples,
 A anchors, P points, Q queries, k objects, h heads, V views.
-λ weighs the first operand, always. Device and dtype follow the input.
+λ always weighs the first operand. Results are on the device of the input.
+
+Equation, algorithm, table and section numbers, such as (eq. 3.9) or (§6.5.3), are those of the
+thesis that ``mixplug.__doc__`` names.
 """
 
 from mixplug.functional.accuracy import top_k_correct

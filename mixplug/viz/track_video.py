@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug.functional.track import cls_attention, patch_masks
-from mixplug.models.self_distillation.distillation import normalized
-from mixplug.models.self_distillation.dora import Tracker, object_tracks
+from mixplug.models.self_distillation import Tracker, object_tracks
+from mixplug.models.self_distillation.views import normalized
 from mixplug.models.vit import vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from mixplug.bench import dora as bench
-from mixplug.models.self_distillation.distillation import DINO, Views
+from mixplug.models.self_distillation import DINO, Views
 from mixplug.models.vit.encoder import build_timm_vit
 
 

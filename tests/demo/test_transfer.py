@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mixplug.cli import app
 from mixplug.demo import dora
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 
 
 def test_it_needs_a_checkpoint(tmp_path: Path) -> None:

@@ -204,7 +204,10 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             ("embedding", path, saved, "--classes", 6),
             r"--classes must be in \[1, 5\], .*; got 6",
         ),
-        (("embedding", path, saved, saved, "--classes", 2), "A checkpoint is given twice"),
+        (
+            ("embedding", path, saved, saved, "--classes", 2),
+            "Checkpoints need different paths, but one occurs twice",
+        ),
         (("positivity", no_model), "keys model and train_dataloader is needed"),
         (("positivity", broken), "broken.py is no mm config"),
     ]

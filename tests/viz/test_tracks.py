@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from mixplug.functional.track import cls_attention
-from mixplug.models.self_distillation.distillation import normalized
-from mixplug.models.self_distillation.dora import object_tracks
+from mixplug.models.self_distillation import object_tracks
+from mixplug.models.self_distillation.views import normalized
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.viz import track_video
 from mixplug.viz.track_video import cuts_before, distinct_heads, fit_to_patches, overlaps

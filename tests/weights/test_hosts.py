@@ -288,7 +288,7 @@ def test_a_beit_is_not_a_vit(beit, vit, tmp_path: Path) -> None:
 
 def test_a_vit_is_not_built_from_a_beit(tmp_path: Path) -> None:
     torch.save(made.timm_beit().state_dict(), tmp_path / "a.pth")
-    message = r"a.pth is of a BEiT, which is no VisionTransformer: it has blocks.\*.attn.q_bias, "
+    message = r"a.pth is a BEiT, which is not a VisionTransformer: it has blocks.\*.attn.q_bias, "
     with pytest.raises(ValueError, match=message):
         vit_of(tmp_path / "a.pth")
 

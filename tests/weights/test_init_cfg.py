@@ -96,12 +96,8 @@ def test_the_stock_key_refuses_what_does_not_fit(name: str, tmp_path: Path) -> N
         ({"checkpoint": "a.pth", "prefix": "teacher."}, r"prefix='teacher\.'"),
     ],
 )
-def test_the_error_for_the_stock_key_suggests_ours(
-    name: str, more: dict[str, str], said: str
-) -> None:
-    message = (
-        rf"names of {name}, .*; {said} needs to be init_cfg=dict\(type='mixplug.Pretrained', c"
-    )
+def test_the_error_for_the_stock_key_suggests_ours(name: str, more: dict[str, str], said: str) -> None:
+    message = rf"names of {name} .*, got {said}: use init_cfg=dict\(type='mixplug.Pretrained', c"
     with pytest.raises(ValueError, match=message):
         built(f"mixplug.{name}", {"type": "Pretrained", **more}, **WRAPPERS[name])
 
@@ -109,7 +105,7 @@ def test_the_error_for_the_stock_key_suggests_ours(
 def test_the_old_key_of_mmseg_is_an_error() -> None:
     """Otherwise timm's own weights would be downloaded."""
     with pytest.raises(
-        ValueError, match=r"is a bool, .* got 'open-mmlab://resnet50_v1c': name a ch"
+        ValueError, match=r"is a bool, .* got 'open-mmlab://resnet50_v1c'. Load a ch"
     ):
         built("mixplug.TimmViT", None, **KEYS, pretrained="open-mmlab://resnet50_v1c")
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from weights import made
 
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 from mixplug.models.vit import vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.weights import keys_of
@@ -121,14 +121,10 @@ def test_invalid_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="96 cannot be split into 5 heads"):
         vit_of(path, heads=5)
     plain = made.timm_vit().state_dict()
-    with pytest.raises(
-        ValueError, match=r"is not like any ViT of timm: .*unexpected: register_tok"
-    ):
+    with pytest.raises(ValueError, match=r"is not a ViT that timm has: .*unexpected: register_tok"):
         vit_of(saved(plain | {"register_tokens": torch.ones(1, 4, 128)}))
     less = {name: value for name, value in plain.items() if name != "blocks.1.norm2.bias"}
-    with pytest.raises(
-        ValueError, match=r"is not like any ViT of timm: .*missing: blocks.\*.norm2"
-    ):
+    with pytest.raises(ValueError, match=r"is not a ViT that timm has: .*missing: blocks.\*.norm2"):
         vit_of(saved(less))
     with pytest.raises(ValueError, match=r"another number of axes: \['pos_embed'\]"):
         vit_of(saved({name: value for name, value in plain.items() if name != "pos_embed"}))
@@ -137,6 +133,6 @@ def test_invalid_checkpoints(tmp_path: Path) -> None:
     ):
         vit_of("timm:vit_smal_patch16_224")
     with pytest.raises(
-        ValueError, match=r"timm cannot make vit_tiny_patch16_224.none with its wei"
+        ValueError, match=r"timm cannot build vit_tiny_patch16_224.none with its wei"
     ):
         vit_of("timm:vit_tiny_patch16_224.none")

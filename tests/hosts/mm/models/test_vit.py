@@ -18,7 +18,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 from mixplug.models.vit import timm_model
 
 ROOT = Path(__file__).parents[4] / "mm_configs"
