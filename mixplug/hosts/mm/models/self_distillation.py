@@ -104,9 +104,9 @@ def _with(tokens: Tensor, data_samples: list[DataSample] | None) -> list[DataSam
 
 @MODELS.register_module()
 class DoRA(_SelfSupervised):
-    """Keys: :class:`mixplug.models.self_distillation.DoRA`; others: :class:`_SelfSupervised`.
+    """DoRA (6.4): discovers objects in a clip, tracks them, and distils each of them.
 
-    ::
+    It has the keys of :class:`mixplug.models.DoRA` too::
 
         model = dict(
             type='mixplug.DoRA', objects=3,
@@ -120,6 +120,6 @@ class DoRA(_SelfSupervised):
 
 @MODELS.register_module()
 class DINO(_SelfSupervised):
-    """Keys: :class:`mixplug.models.self_distillation.DINO`; the baseline, from the same parts."""
+    """DINO, the baseline of DoRA from the same parts; with the keys of mixplug.models.DINO too."""
 
     method_name = "DINO"
