@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Target)
 
 REQUIRED = inspect.Parameter.empty  # stands for the default of a key that has none
 ENTRY_POINTS = "mixplug.plugins"
-_SCANNED = ("mixers", "losses", "metrics", "models.self_distillation", "models.vit")
+_SCANNED = ("functional", "mixers", "losses", "metrics", "models.self_distillation", "models.vit")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Entry:
 
 
 KINDS: dict[str, type] = {}  # what an object of a kind must be an instance of
+_HOSTS = {"selfsup": ("mm", "torch")}  # of kinds that cannot be used everywhere
 _table: dict[str, Entry] = {}
+_followers: list[tuple[str | None, Callable[[Entry], None]]] = []
 _loaded: list[bool] = []
 
 
@@ -58,7 +60,7 @@ def register(
     kind: str = "mixer",
     reference: str = "",
     alias: str = "",
-    hosts: Iterable[str] = ("timm", "mmpretrain", "torch"),
+    hosts: Iterable[str] | None = None,
 ) -> Callable[[T], T]:
     """Enter a class in the table; with it, its name becomes a config key in every host.
 
@@ -73,7 +75,8 @@ def register(
     """
 
     def decorate(target: T) -> T:
-        entry = Entry(kind, name, target, reference, alias or name.lower(), tuple(hosts))
+        where = _HOSTS.get(kind, ("timm", "mmpretrain", "torch")) if hosts is None else hosts
+        entry = Entry(kind, name, target, reference, alias or name.lower(), tuple(where))
         for key in (entry.name, entry.alias):
             owner = _table.get(key)
             if owner is not None and _path(owner.target) != _path(target):
@@ -82,6 +85,9 @@ def register(
                     f"{_path(target)} needs another name."
                 )
         _table.update({entry.name: entry, entry.alias: entry})
+        for wanted, call in _followers:
+            if wanted in (None, kind):
+                call(entry)
         return target
 
     return decorate
@@ -92,6 +98,14 @@ def entries(kind: str | None = None) -> list[Entry]:
     load()
     rows = {id(e): e for e in _table.values() if kind in (None, e.kind)}
     return sorted(rows.values(), key=lambda e: (e.kind, e.name))
+
+
+def follow(call: Callable[[Entry], None], kind: str | None = None) -> None:
+    """Call a function for every row of a kind: now, and whenever one is registered later."""
+    rows = entries(kind)
+    _followers.append((kind, call))
+    for entry in rows:
+        call(entry)
 
 
 def find(name: str, kind: str | None = None) -> Entry:
@@ -129,10 +143,8 @@ def build(
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
     arguments = current_keys(target, {**spec, **overrides})
+    require_known(target, arguments)
     known = keys_of(target)
-    for key in arguments if known and not takes_more(target) else ():
-        if key not in known:
-            raise KeyError(f"{target.__name__} has no key {key!r}.{suggest(key, list(known))}")
     missing = [key for key in known if known[key] is REQUIRED and key not in arguments]
     if missing:
         raise ValueError(f"{target.__name__} needs the key {missing[0]!r}, which is not given.")
@@ -204,6 +216,18 @@ def keys_of(target: Target) -> dict[str, object]:
         for p in inspect.signature(target).parameters.values()
         if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
+
+
+def require_known(target: Target, arguments: Iterable[str]) -> None:
+    """Refuse keys that a class does not have.
+
+    Raises:
+        KeyError: with the nearest known key.
+    """
+    known = keys_of(target)
+    for key in arguments if known and not takes_more(target) else ():
+        if key not in known:
+            raise KeyError(f"{target.__name__} has no key {key!r}.{suggest(key, list(known))}")
 
 
 def takes_more(target: Target) -> bool:

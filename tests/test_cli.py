@@ -16,20 +16,20 @@ def invoke(*arguments: str) -> object:
     return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "100"})
 
 
-def test_help_waits_for_nothing_heavy() -> None:
-    """Of the command and of all its groups, which are imported to be listed."""
+def test_help_imports_nothing_heavy() -> None:
+    """Neither the command nor its groups, which are imported to be listed."""
     code = (
         "import sys; from mixplug.cli import app\n"
         "try: app(['viz', '--help'])\n"
         "except SystemExit: print(sorted({name.split('.')[0] for name in sys.modules}))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    said, _, loaded = run.stdout.strip().rpartition("\n")
-    assert "positivity" in said and "'typer'" in loaded
+    printed, _, loaded = run.stdout.strip().rpartition("\n")
+    assert "positivity" in printed and "'typer'" in loaded
     assert not [name for name in ("torch", "numpy", "mmengine", "matplotlib") if name in loaded]
 
 
-def test_train_runs_the_stock_tool_with_everything_passed_on(monkeypatch) -> None:
+def test_train_runs_the_stock_tool_with_all_arguments(monkeypatch) -> None:
     ran = []
     monkeypatch.setattr(
         tools.runpy, "run_path", lambda path, run_name: ran.append((path, sys.argv))
@@ -45,21 +45,21 @@ def test_train_runs_the_stock_tool_with_everything_passed_on(monkeypatch) -> Non
     assert argv[2:] == ["--work-dir", "x", "--cfg-options", "a=1"]
 
 
-def test_train_refuses_an_unknown_config_and_names_the_nearest() -> None:
+def test_train_suggests_similar_configs() -> None:
     run = invoke("train", "dense-multimix_wrn10-1_1xb64-10e_digitz")
     assert run.exit_code == 2
     words = run.output.replace("│", " ").split()
     assert "dense-multimix_wrn10-1_1xb64-10e_digits" in "".join(words)
 
 
-def test_train_names_configs_that_lie_beside(tmp_path: Path, monkeypatch) -> None:
+def test_train_suggests_configs_in_the_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my_config.py").write_text("")
     run = invoke("train", "my_confg.py")
     assert run.exit_code == 2 and "my_config.py" in run.output
 
 
-def test_test_refuses_a_checkpoint_that_is_not_there() -> None:
+def test_test_needs_an_existing_checkpoint() -> None:
     run = invoke("test", "dense-multimix_wrn10-1_1xb64-10e_digits", "nope.pth")
     assert run.exit_code == 2 and "no checkpoint nope.pth" in run.output
 

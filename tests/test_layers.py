@@ -11,8 +11,8 @@ import mixplug
 ROOT = Path(mixplug.__file__).parent
 # From the ground up. A name stands for a module or a package below mixplug.
 LAYERS = (
-    ("optional", "renamed", "moved", "scanning", "docstrings"),
-    ("sampling", "distributed", "names", "catalog"),
+    ("optional", "renamed", "moved", "scanning", "docstrings", "signatures"),
+    ("sampling", "distributed", "names", "catalog", "numbers"),
     ("functional",),
     ("criterion", "layouts", "blocks"),
     ("mixed",),

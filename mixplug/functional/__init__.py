@@ -2,9 +2,13 @@
 
 Letters: B batch, C channels, H W grid, N = H*W positions, D width, K classes, M mixed examples,
 A anchors, P points, Q queries, k objects, h heads, V views.
-λ weighs the first operand, always. Device and dtype follow the input.
+λ always weighs the first operand. Results are on the device of the input.
+
+Equation, algorithm, table and section numbers, such as (eq. 3.9) or (§6.5.3), are those of the
+thesis that ``mixplug.__doc__`` names.
 """
 
+from mixplug.functional.accuracy import top_k_correct
 from mixplug.functional.aligned import (
     align,
     assignment,
@@ -14,6 +18,7 @@ from mixplug.functional.aligned import (
 )
 from mixplug.functional.attacks import apgd, fgsm, pgd
 from mixplug.functional.calibration import (
+    brier_score,
     calibration_bins,
     expected_calibration_error,
     fit_temperature,
@@ -26,7 +31,6 @@ from mixplug.functional.distill import (
     cross_entropy,
     cross_view_loss,
     entropy,
-    kl_divergence,
     local_loss,
     teacher_probabilities,
     updated_center,
@@ -102,6 +106,7 @@ __all__ = [
     "best_detection_accuracy",
     "box_iou",
     "boxes_by_threshold",
+    "brier_score",
     "calibration_bins",
     "class_activation_map",
     "class_balanced",
@@ -128,7 +133,6 @@ __all__ = [
     "hull_label_cross_entropy",
     "intrusion_distance",
     "jaccard",
-    "kl_divergence",
     "knn_accuracy",
     "knn_score",
     "knn_votes",
@@ -173,6 +177,7 @@ __all__ = [
     "success_rate",
     "teacher_probabilities",
     "top1_localization",
+    "top_k_correct",
     "track",
     "uniformity",
     "updated_center",

@@ -1,7 +1,8 @@
-"""Metric losses: the eight losses of the thesis (Table 4.1), Metrix, and what it is compared with.
+"""Metric losses: the eight of Table 4.1, Metrix, and the methods that Metrix is compared with.
 
-Derive a loss of your own from :class:`PairLoss` if it is a sum over positive and negative pairs of
-an anchor, or else from :class:`MetricLoss`.
+Derive your own loss from :class:`PairLoss` if it is a sum over the positive and negative pairs of
+an anchor (eq. 4.3), and from :class:`MetricLoss` otherwise. Equation, table and section numbers are
+those of the thesis that ``mixplug.__doc__`` names.
 """
 
 from mixplug.catalog import registered_in

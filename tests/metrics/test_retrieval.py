@@ -273,9 +273,9 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         (lambda: scored(E4, Y4[:3], 4), r"update needs embeddings .* got \(4, 2\) and \(3,\)\."),
         (lambda: scored(E4, Y4 - 1), r"integer labels >= 0, got torch.int64, at least -1\."),
         (lambda: scored(E4, Y4.float()), r"integer labels >= 0, got torch.float32"),
-        (lambda: scored(E4, Y4), r"between 1 and 3, got 8: gallery smaller than K"),
+        (lambda: scored(E4, Y4), r"between 1 and 3, got 8\. The gallery has 4 items"),
         (lambda: scored(E4 / 0, Y4, ks=(1,)), r"search needs finite gallery"),
-        (lambda: scored(E4 * 0, Y4), r"cosine needs embeddings that are not 0, but row 0 is\."),
+        (lambda: scored(E4 * 0, Y4), r"'cosine' needs nonzero embeddings, but row 0 is zero\."),
         (
             lambda: scored(E4, Y4, gallery=(torch.ones(5, 3), torch.ones(5).long())),
             r"compute needs embeddings of the width 2 that came before, got 3\.",
@@ -287,7 +287,7 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         ),
         (
             lambda: scored(E4, torch.arange(4), scores=("alignment",)),
-            r"alignment needs a positive pair",
+            r"alignment needs at least two examples of the same class",
         ),
     ],
 )

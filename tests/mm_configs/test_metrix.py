@@ -153,7 +153,7 @@ def assert_quoted(name: str, numbers: str, place: int, data: str, table: str) ->
     cell = numbers.split()[3 * place : 3 * place + 3]
     quoted = ", ".join(f"R@{k} {n}" for k, n in zip(SETTINGS[data][-1], cell, strict=False))
     text = (ROOT / "metrix" / f"{name}.py").read_text()
-    assert f"# the thesis' numbers, not ours: {quoted} % ({table})\n" in text
+    assert f"# Results of the thesis, not of this code: {quoted} % ({table})\n" in text
     assert f"[{' / '.join(cell)}](metrix/{name}.py)" in README
 
 

@@ -1,4 +1,4 @@
-"""Every config of detection and segmentation builds, loads what it names, and quotes the thesis."""
+"""Every detection and segmentation config builds, loads its weights, and quotes the thesis."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def config_of(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_it_builds_with_its_optimizer(name: str) -> None:
-    """Backbones as they are; what a tiny network stands for is tested on the tiny configs."""
+def test_a_config_builds_with_its_optimizer(name: str) -> None:
+    """With full-size backbones; training is tested with the tiny configs."""
     config = config_of(name)
     assert config.default_scope == ("mmdet" if name.startswith("det") else "mmseg")
     assert config.custom_imports.imports == ["mixplug.mm"]
@@ -65,7 +65,7 @@ def test_rows_of_the_thesis(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in ROWS if suffix])
-def test_weights_are_of_a_config_that_there_is(suffix: str) -> None:
+def test_weights_come_from_a_shipped_config(suffix: str) -> None:
     for base in (DETECTOR, SEGMENTOR):
         init = config_of(base + suffix).model.backbone.init_cfg
         _, run, file = init.checkpoint.split("/")
@@ -95,7 +95,7 @@ def test_settings_of_6_5_3() -> None:
 
 
 def test_a_base_of_mmseg_is_found(tmp_path: Path) -> None:
-    """mmengine looks for a package mmsegmentation, which the fork is not."""
+    """mmengine looks for a package mmsegmentation; the maintained fork has another name."""
     path = tmp_path / "config.py"
     path.write_text("_base_ = 'mmseg::_base_/models/upernet_r50.py'\n")
     assert Config.fromfile(path).model.type == "EncoderDecoder"

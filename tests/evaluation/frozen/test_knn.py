@@ -130,4 +130,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert told["knn@1"] == 100 and "knn@1: 100.00 %" in run.output
     assert f"knn@2: {told['knn@2']:.2f} %" in run.output and "knn@20" not in told
     wrong = CliRunner().invoke(app, [*arguments[:2], str(out), *arguments[3:]])
-    assert wrong.exit_code == 1 and "is no ImageNet-style folder" in wrong.output
+    assert wrong.exit_code == 1 and "does not have the layout of ImageNet" in wrong.output
