@@ -65,7 +65,7 @@ def test_alignment_of_tight_classes_keeps_its_digits() -> None:
 
 @pytest.mark.parametrize("alpha", [2, 1])
 def test_bounds_of_alignment_and_uniformity_on_the_sphere(alpha: float) -> None:
-    """docs/definitions.md: alignment <= 2 n / (n - 1) and uniformity >= -4 n / (n - 1).
+    """docs/errata.md: alignment <= 2 n / (n - 1) and uniformity >= -4 n / (n - 1).
 
     A regular simplex, in which all distances are equal and maximal, reaches both bounds.
     """

@@ -16,8 +16,8 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 import mixplug.mm  # registers
-from mixplug.hosts.mm.mixing.classifier import train_with
 from mixplug.data.office_home import CLASSES
+from mixplug.hosts.mm.mixing.classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs" / "office_home"
 TARGETS = ("Clipart", "Real World", "Product", "Art")

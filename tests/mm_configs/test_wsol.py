@@ -15,8 +15,8 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 from mixplug import sampling
-from mixplug.hosts.mm.mixing.classifier import train_with
 from mixplug.from_config.heat_maps import heat_maps_of
+from mixplug.hosts.mm.mixing.classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs" / "wsol"
 # Table 3.7: top-1 localization and MaxBoxAccV2 of VGG-GAP and of R-50
