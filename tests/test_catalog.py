@@ -95,7 +95,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.* at level '.*' was given no ")
+@pytest.mark.filterwarnings("ignore:.* at level '.*' got no ")
 @pytest.mark.parametrize(
     "entry", [e for e in mixplug.entries() if e.kind in GRADIENTS], ids=lambda entry: entry.name
 )

@@ -1,4 +1,4 @@
-"""Old keys and names: accepted with a warning, refused beside the new ones."""
+"""Old keys and names are accepted with a warning; old and new ones together are an error."""
 
 import inspect
 import io
@@ -43,8 +43,8 @@ def test_a_class_takes_the_old_key_also_by_build() -> None:
         mixplug.build(Paint, colours="blue")
 
 
-def test_both_keys_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match="'colour' and 'color', which are the same key"):
+def test_both_keys_at_once_raise() -> None:
+    with pytest.raises(ValueError, match="both 'colour' and 'color', two names of the same key"):
         paint(1, colour="blue", color="red")
 
 

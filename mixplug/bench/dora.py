@@ -1,4 +1,4 @@
-"""``mixplug bench dora``: DoRA's step against DINO's, against an eager one, and the clip loader."""
+"""``mixplug bench dora``: DoRA's step compared with DINO's and with an eager one; clip loading."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ARCH, FRAMES, OUTPUTS = "vit_small_patch16_224", 8, 65536
 
 
 class EagerDoRA(DoRA):
-    """The same step as one writes it down.
+    """The same training step, written in the simplest way.
 
-    Every block makes its attention matrix and all of its tokens, the teacher runs once for targets
-    and once more for the attention of its last block, of which the tracker takes the whole matrix,
-    one object after the other is masked in pixels, and the loss has one term after the other.
+    Every block computes its attention matrix and all tokens. The teacher runs once for the targets
+    and once more for the attention of its last block, and the tracker uses the whole matrix.
+    Objects are masked in pixels one after the other, and the loss adds one term after the other.
     """
 
     @classmethod
@@ -102,7 +102,7 @@ class EagerDoRA(DoRA):
 
 
 def with_matrices(method: DoRA) -> DoRA:
-    """A copy whose blocks all make their attention matrix."""
+    """A copy in which all blocks compute their attention matrix."""
     other = copy.deepcopy(method)
     for module in other.modules():
         if hasattr(module, "fused_attn"):
@@ -111,19 +111,21 @@ def with_matrices(method: DoRA) -> DoRA:
 
 
 def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """A step of DoRA, ViT-S/16, one clip of 8 frames, two views of 224 and six of 96 pixels."""
+    """A step of DoRA: ViT-S/16, one clip of 8 frames, two views of 224 and six of 96 pixels."""
     views = _views(device)
     methods = {"DoRA": _method(DoRA, device), "DINO": _method(DINO, device)}
     calls = {name: _step(method, views) for name, method in methods.items()}
     calls["tracker"] = _tracker(methods["DoRA"], views)
     seconds = in_turns(calls, max(2, rounds // 2), tick)
-    note = f"{min(seconds['DoRA']):.2f} s; the thesis has 1.67 (60 epochs for 100 of DINO, 6.5.4)"
+    note = (
+        f"{min(seconds['DoRA']):.2f} s; thesis 1.67 (60 epochs take as long as 100 of DINO, 6.5.4)"
+    )
     yield Row(
         "DoRA's step / DINO's", ratio(seconds["DoRA"], seconds["DINO"]), NO_BOUND, False, "x", note
     )
     share = 100 * ratio(seconds["tracker"], seconds["DoRA"])
     note = "from the teacher's tokens to masked views"
-    yield Row("  of it the tracker", share, 4.0, False, "%", note)
+    yield Row("  share of the tracker", share, 4.0, False, "%", note)
 
 
 def eager_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
@@ -134,14 +136,14 @@ def eager_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     seconds = in_turns(calls, max(2, rounds // 2), tick)
     note = f"{min(seconds['eager']):.2f} s against {min(seconds['fused']):.2f} s"
     yield Row("eager step / ours", ratio(seconds["eager"], seconds["fused"]), 1.2, True, "x", note)
-    note = "ours, but with an attention matrix in every block"
+    note = "our step with an attention matrix in every block"
     yield Row(
         "  matrices alone", ratio(seconds["matrices"], seconds["fused"]), NO_BOUND, False, "x", note
     )
     peaks = {name: _peak(calls[name], device) for name in ("fused", "eager")}
     less = 100 * (1 - peaks["fused"] / peaks["eager"])
     note = f"{peaks['fused'] / 1e9:.2f} GB against {peaks['eager'] / 1e9:.2f} GB"
-    yield Row("  our peak memory is less by", less, 30.0, True, "%", note)
+    yield Row("  reduction of peak memory", less, 30.0, True, "%", note)
 
 
 def _method(kind: type[SelfDistillation], device: torch.device) -> SelfDistillation:
@@ -155,7 +157,7 @@ def _views(device: torch.device) -> Views:
 
 
 def _step(method: SelfDistillation, views: Views) -> Callable[[], None]:
-    """Forward and backward; the gradient is dropped, so that every round is the same."""
+    """Forward and backward; the gradient is dropped, so all rounds are equal."""
 
     def step() -> None:
         terms = method(views)
@@ -166,7 +168,7 @@ def _step(method: SelfDistillation, views: Views) -> Callable[[], None]:
 
 
 def _tracker(method: DoRA, views: Views) -> Callable[[], None]:
-    """What lies between the teacher's tokens and the masked views."""
+    """The computation between the teacher's tokens and the masked views."""
     frames, source = views.large.flatten(0, 2), torch.Generator().manual_seed(0)
     with torch.no_grad():
         tokens = method.teacher_encoder.tokens(frames)

@@ -121,23 +121,6 @@ def entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities.to(exact_dtype(probabilities))).sum(-1)
 
 
-def kl_divergence(target: Tensor, logits: Tensor, temperature: float = 0.1) -> Tensor:
-    """``KL(p || softmax(x / τ))`` per row: the cross-entropy without the target's entropy.
-
-    Args:
-        target: p, (..., K), rows that sum to 1.
-        logits: x, (..., K).
-        temperature: τ > 0.
-
-    Returns:
-        (...), >= 0 up to rounding.
-
-    Raises:
-        ValueError: see :func:`cross_entropy`.
-    """
-    return cross_entropy(target, logits, temperature) - entropy(target)
-
-
 @renamed_keys(centre="center")
 def updated_center(center: Tensor, mean: Tensor, decay: float = 0.9) -> Tensor:
     """``c <- decay c + (1 - decay) mean``: decay is the weight of the old value.

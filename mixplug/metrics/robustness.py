@@ -13,6 +13,7 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.catalog import suggest
 from mixplug.functional import attacks
+from mixplug.numbers import card_number
 
 # What an attack draws from, made of a key and a device.
 ATTACKS: Mapping[str, Callable[[int, torch.device], dict[str, Any]]] = {
@@ -20,6 +21,7 @@ ATTACKS: Mapping[str, Callable[[int, torch.device], dict[str, Any]]] = {
     "pgd": lambda key, device: {"generator": sampling.generator(key, device)},
     "apgd": lambda key, device: {"seed": key % (1 << 31)},
 }
+PART = "robustness"
 _GIVEN = ("model", "x", "y", "generator", "seed")  # by whoever runs it
 
 
@@ -112,6 +114,14 @@ class Attack:
             model, x, y, **self.keys, **ATTACKS[self.name](key, x.device)
         )
         return changed
+
+
+@card_number(
+    "error", part=PART, source="correct", label="top-1 error", unit="%", higher_is_better=False
+)
+def top1_error(correct: Tensor) -> Tensor:
+    """Share of attacked images, (N,) bool, that are not classified correctly."""
+    return 1 - correct.double().mean()
 
 
 def _pixel(value: float) -> str:

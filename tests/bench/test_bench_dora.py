@@ -1,4 +1,4 @@
-"""What ``mixplug bench dora`` compares is the same; its numbers are printed, not tested."""
+"""Both sides of ``mixplug bench dora`` compute the same; its results are printed, not tested."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from mixplug.functional import (
     cross_entropy,
     cross_view_loss,
     entropy,
-    kl_divergence,
     local_loss,
     teacher_probabilities,
     updated_center,
@@ -144,14 +143,6 @@ def test_entropy_and_its_limits(dtype: torch.dtype) -> None:
     assert_near(entropy(p), torch.tensor([naive.entropy(row) for row in p], dtype=torch.float64))
     assert float(entropy(torch.eye(K, dtype=dtype)).abs().max()) == 0
     assert_close(entropy(torch.full((K,), 1 / K, dtype=dtype)).item(), math.log(K))
-
-
-def test_divergence(dtype: torch.dtype) -> None:
-    p, logits = targets(dtype, B), torch.randn(B, K, dtype=dtype)
-    q = (logits.double() / 0.1).softmax(-1)
-    expected = (p.double() * (p.double() / q).log()).sum(-1)
-    assert_near(kl_divergence(p, logits), expected)
-    assert_close(kl_divergence(p, 0.1 * p.log()), torch.zeros(B, dtype=dtype), atol=1e-6, rtol=0)
 
 
 def test_the_center_moves(dtype: torch.dtype) -> None:

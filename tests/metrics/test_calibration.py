@@ -10,9 +10,11 @@ from torch.testing import assert_close
 from mixplug.functional.calibration import (
     calibration_bins,
     expected_calibration_error,
+    negative_log_likelihood,
     overconfidence_error,
 )
 from mixplug.metrics.calibration import CalibrationMetrics
+from mixplug.numbers import numbers
 
 
 def predictions(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -29,12 +31,47 @@ def test_batches_make_the_numbers_of_all_at_once(size: int, bins: int, dtype: to
     for mine, other in zip(metric.diagram(), calibration_bins(whole, labels, bins), strict=True):
         assert_close(mine, other, rtol=1e-12, atol=1e-15)
     confidence, predicted = whole.double().max(1)
-    assert metric.compute() == {
-        "ece": pytest.approx(float(expected_calibration_error(whole, labels, bins)), rel=1e-12),
-        "oe": pytest.approx(float(overconfidence_error(whole, labels, bins)), rel=1e-12),
-        "accuracy": pytest.approx(float((predicted == labels).double().mean())),
-        "confidence": pytest.approx(float(confidence.mean())),
-    }
+    found = metric.compute()
+    assert len(metric) == 60
+    assert found["ece"] == pytest.approx(
+        float(expected_calibration_error(whole, labels, bins)), rel=1e-12
+    )
+    assert found["oe"] == pytest.approx(float(overconfidence_error(whole, labels, bins)), rel=1e-12)
+    assert found["accuracy"] == pytest.approx(float((predicted == labels).double().mean()))
+    assert found["confidence"] == pytest.approx(float(confidence.mean()))
+    for number in numbers("calibration", "probabilities"):
+        wanted = number.function(whole.double(), labels).mean()
+        assert found[number.name] == pytest.approx(float(wanted), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_batches_of_logits_have_all_numbers(size: int, dtype: torch.dtype) -> None:
+    logits, labels = predictions(60, dtype)
+    metric = CalibrationMetrics()
+    for rows, y in zip(logits.split(size), labels.split(size), strict=True):
+        metric.update_logits(rows, y)
+    found = metric.compute()
+    assert list(found)[:-2] == [number.name for number in numbers("calibration")]
+    assert found["nll"] == pytest.approx(float(negative_log_likelihood(logits, labels)), rel=1e-6)
+
+
+def test_a_number_that_one_batch_lacks_is_left_out() -> None:
+    """Probabilities have no NLL here: a mean over the other batches would be wrong."""
+    logits, labels = predictions(12, torch.float64)
+    for order in (1, -1):
+        metric = CalibrationMetrics()
+        updates = [metric.update_logits, metric.update]
+        for update, rows in list(zip(updates, (logits, logits.softmax(1)), strict=True))[::order]:
+            update(rows, labels)
+        found = metric.compute()
+        assert "nll" not in found
+        assert found["ece"] == pytest.approx(
+            float(expected_calibration_error(logits.softmax(1), labels))
+        )
+        joined = CalibrationMetrics()
+        joined.merge(metric)
+        joined.merge(CalibrationMetrics())  # of a rank without examples
+        assert joined.compute() == found
 
 
 def test_by_hand() -> None:
@@ -43,13 +80,15 @@ def test_by_hand() -> None:
     metric.update(torch.tensor([[0.4, 0.3, 0.3]], dtype=torch.float64), torch.tensor([0]))
     rows = torch.tensor([[0.75, 0.25, 0], [0, 0.25, 0.75]]).double()
     metric.update(rows, torch.tensor([0, 1]))
-    assert metric.compute() == {
-        "ece": pytest.approx(1 / 5 + 1 / 6),
-        "oe": pytest.approx(1 / 8),
-        "accuracy": pytest.approx(2 / 3),
-        "confidence": pytest.approx(1.9 / 3),
-    }
+    wanted = {"ece": 1 / 5 + 1 / 6, "oe": 1 / 8, "accuracy": 2 / 3, "confidence": 1.9 / 3}
+    found = metric.compute()
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
     assert metric.sums.tolist() == [[1, 2], [1, 1], [0.4, 1.5]]
+
+
+def shared(found: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """The numbers that can be computed from probabilities as well."""
+    return {name: value for name, value in found.items() if name in other}
 
 
 def test_logits_are_brought_to_probabilities(dtype: torch.dtype) -> None:
@@ -57,12 +96,12 @@ def test_logits_are_brought_to_probabilities(dtype: torch.dtype) -> None:
     of_logits, of_rows = CalibrationMetrics(), CalibrationMetrics()
     of_logits.update_logits(logits, labels)
     of_rows.update(logits.softmax(1), labels)
-    assert of_logits.compute() == of_rows.compute()
+    assert shared(of_logits.compute(), of_rows.compute()) == of_rows.compute()
     half = CalibrationMetrics()
     half.update_logits(logits.to(torch.bfloat16), labels)
     of_rows.reset()
     of_rows.update(logits.to(torch.bfloat16).float().softmax(1), labels)
-    assert half.compute() == of_rows.compute()
+    assert shared(half.compute(), of_rows.compute()) == of_rows.compute()
 
 
 def test_ranks_that_merge_make_one() -> None:
@@ -74,6 +113,7 @@ def test_ranks_that_merge_make_one() -> None:
     before = second.sums.clone()
     first.merge(second)
     assert_close(first.sums, one.sums, rtol=1e-12, atol=0)
+    assert first.compute() == pytest.approx(one.compute(), rel=1e-12)
     assert (second.sums == before).all()
 
 
@@ -98,11 +138,13 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"CalibrationMetrics needs bins >= 1, got 0\."):
         CalibrationMetrics(0)
     metric = CalibrationMetrics()
-    with pytest.raises(ValueError, match=r"calibration needs one example at least, got none\."):
+    with pytest.raises(ValueError, match=r"calibration needs at least one example, got none\."):
         metric.compute()
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 2\.5: logits go to update_logits\."):
         metric.update(torch.tensor([[2.5, 0.1]]), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"in \[0, 1\], got nan"):
+        metric.update(torch.tensor([[float("nan"), 0.1]]), torch.tensor([0]))
+    with pytest.raises(ValueError, match="update_logits needs finite logits"):
         metric.update_logits(torch.tensor([[float("nan"), 0.1]]), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(1,\)\."):
         metric.update(torch.full((2, 3), 0.3), torch.tensor([0]))

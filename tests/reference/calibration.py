@@ -8,7 +8,7 @@ import math
 def bins_of(
     probabilities: list[list[float]], labels: list[int], bins: int
 ) -> list[tuple[float, float, float]]:
-    """(share, accuracy, confidence) of the bins (i/bins, (i+1)/bins], zeros where empty."""
+    """(share, accuracy, confidence) of each bin (i/bins, (i+1)/bins]; zeros for an empty bin."""
     rows = []
     for i in range(bins):
         low, high = i / bins, (i + 1) / bins
@@ -36,8 +36,17 @@ def overconfidence_error(probabilities: list[list[float]], labels: list[int], bi
     return sum(s * c * max(c - a, 0.0) for s, a, c in bins_of(probabilities, labels, bins))
 
 
+def brier_score(probabilities: list[list[float]], labels: list[int]) -> float:
+    """Mean over examples of the sum over classes of (p_k - [k = y])^2 (Brier, 1950)."""
+    total = 0.0
+    for row, label in zip(probabilities, labels, strict=True):
+        for k, p in enumerate(row):
+            total += (p - 1) ** 2 if k == label else p**2
+    return total / len(labels)
+
+
 def negative_log_likelihood(logits: list[list[float]], labels: list[int], t: float = 1.0) -> float:
-    """Mean of -log softmax(z / T)_y, the largest logit taken out before exp."""
+    """Mean of -log softmax(z / T)_y; the largest logit is subtracted before exp."""
     total = 0.0
     for row, label in zip(logits, labels, strict=True):
         z = [value / t for value in row]
@@ -47,7 +56,7 @@ def negative_log_likelihood(logits: list[list[float]], labels: list[int], t: flo
 
 
 def fit_temperature(logits: list[list[float]], labels: list[int]) -> float:
-    """Grids of T from 1e-3 to 1e3 in equal ratios, each finer around the best of the last."""
+    """Search on geometric grids of T from 1e-3 to 1e3, each finer around the previous optimum."""
     low, high = math.log(1e-3), math.log(1e3)
     for _ in range(8):
         grid = [low + (high - low) * i / 20 for i in range(21)]

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.evaluation.card.parts import Part, called, parts_of, speeds
+from mixplug.evaluation.card.parts import Part, parts_of
 from mixplug.evaluation.card.passes import State, key_of, run
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.store import Store
 from mixplug.evaluation.card.subject import Data, Subject
+from mixplug.evaluation.card.timing import device_name, speeds
 from mixplug.evaluation.results import Tick, unseen
 from mixplug.optional import version_of
 
@@ -142,14 +143,15 @@ class _Ahead:
 
 def _numbers(part: Part, subject: Subject, store: Store, states: Sequence[State]) -> dict[str, Any]:
     key = {
+        "content": part.content,
         "settings": dict(part.settings),
         "network": subject.fingerprint,
-        "device": called(subject.device),
+        "device": device_name(subject.device),
         "passes": [key_of(one, subject) for one in part.passes],
     }
     found = store.numbers(part.name, key)
     if found is None:
-        found = part.numbers(subject, states)
+        found = part.compute(subject, states)
         store.keep_numbers(part.name, key, found)
     return found
 

@@ -1,4 +1,4 @@
-"""The lines of a card's table: which number, how it is called, and which way is better."""
+"""The lines of a card's tables, made of the table of :mod:`mixplug.numbers`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mixplug.evaluation.card.job import Card
+from mixplug.metrics.ood import SCORES
 from mixplug.metrics.robustness import Attack
+from mixplug.numbers import Number, numbers
 
-PERCENT = 100.0
-OOD = {  # by key of :func:`mixplug.metrics.ood.ood_scores`: heading, and whether more is better
-    "det_acc": ("Det Acc at 0.5", True),
-    "det_acc_best": ("Det Acc, best", True),
-    "auroc": ("AUROC", True),
-    "aupr_in": ("AUPR (ID)", True),
-    "aupr_out": ("AUPR (OOD)", True),
-    "fpr95": ("FPR95", False),
-}
-SCORES = {
-    "max_softmax": "maximum of softmax",
-    "energy": "energy",
-    "max_logit": "maximum of logits",
-    "knn": "k-NN",
-}
+_MAIN_SCORE = "max_softmax"  # the score of the thesis
 
 
 @dataclass(frozen=True)
@@ -30,117 +18,103 @@ class Line:
     """A number of every network.
 
     Attributes:
-        section: under which heading.
-        label: what it is, with its unit.
-        values: one for each network, None where there is none.
-        more: whether more is better; None if neither is.
-        digits: behind the point.
-        main: whether it is shown at first sight.
+        section: heading that it is under.
+        label: name, with the unit.
+        values: one per network, None if the network does not have it.
+        higher_is_better: None if neither direction is better.
+        digits: decimal places.
+        main: whether it is in the first table, which is always open.
     """
 
     section: str
     label: str
     values: list[float | None]
-    more: bool | None
+    higher_is_better: bool | None
     digits: int = 1
     main: bool = True
 
     @property
+    def arrow(self) -> str:
+        """The direction that is better: '↑', '↓' or ''."""
+        return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+    @property
     def heading(self) -> str:
-        """The label, with an arrow to where it is better."""
-        return self.label + {True: " ↑", False: " ↓", None: ""}[self.more]
+        """Label and arrow."""
+        return f"{self.label} {self.arrow}".rstrip()
 
     @property
     def cells(self) -> list[str]:
-        """As text."""
+        """The values as text."""
         return ["–" if v is None else f"{v:,.{self.digits}f}" for v in self.values]
 
     @property
     def best(self) -> list[bool]:
-        """Which are the best, as printed; none where there is nothing to compare."""
+        """Which cells are the best, as they are printed; none if there is nothing to compare."""
         known = [float(cell.replace(",", "")) for cell in self.cells if cell != "–"]
-        if self.more is None or len(known) < 2 or len(set(known)) < 2:
+        if self.higher_is_better is None or len(known) < 2 or len(set(known)) < 2:
             return [False] * len(self.values)
-        top = max(known) if self.more else min(known)
+        top = max(known) if self.higher_is_better else min(known)
         return [cell != "–" and float(cell.replace(",", "")) == top for cell in self.cells]
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Where the numbers of a part stand in the results, and how their lines are named.
+
+    Attributes:
+        section: heading.
+        part: part in the table of numbers.
+        path: keys that lead to the numbers in the results of a network.
+        suffix: of the keys of the numbers.
+        before: text before the name.
+        by: text between name and unit.
+        after: text after the unit.
+        main: see :class:`Line`.
+    """
+
+    section: str
+    part: str
+    path: tuple[str, ...]
+    suffix: str = ""
+    before: str = ""
+    by: str = ""
+    after: str = ""
+    main: bool = True
+
+    def line(self, card: Card, number: Number) -> Line:
+        unit = f", {number.unit}" if number.unit else ""
+        found = card.of(*self.path, number.name + self.suffix)
+        return Line(
+            self.section,
+            f"{self.before}{number.label}{self.by}{unit}{self.after}",
+            [None if value is None else number.scale * value for value in found],
+            number.higher_is_better,
+            number.digits,
+            self.main,
+        )
+
+
 def lines_of(card: Card) -> list[Line]:
-    """The table of a card, in percent where a number is a share."""
-    return [line for make in _MAKERS for line in make(card)]
+    """The lines of a card: all numbers that at least one network has, shares in percent."""
+    lines = [group.line(card, number) for group in _groups(card) for number in numbers(group.part)]
+    return [line for line in lines if any(value is not None for value in line.values)]
 
 
-def _clean(card: Card) -> Iterator[Line]:
-    for key, name in (("top1", "top-1"), ("top5", "top-5")):
-        yield from _line(card, "Clean images", f"{name} accuracy, %", ("clean", key), True, PERCENT)
-
-
-def _robustness(card: Card) -> Iterator[Line]:
+def _groups(card: Card) -> Iterator[_Group]:
+    """All groups in the order of the tables."""
+    yield _Group("Clean images", "clean", ("clean",))
     for name, keys in card.facts["settings"]["attacks"].items():
-        label = f"{Attack.of(name, keys)}: top-1 error, %"
-        yield from _line(card, "Adversarial images", label, (name, "error"), False, PERCENT)
-
-
-def _calibration(card: Card) -> Iterator[Line]:
-    for suffix, when in (("", ""), ("_scaled", ", temperature scaled")):
-        for key, name, scale, digits in (
-            ("ece", "ECE, %", PERCENT, 2),
-            ("oe", "OE, %", PERCENT, 2),
-            ("nll", "NLL, nats", 1.0, 3),
-        ):
-            path = ("calibration", key + suffix)
-            yield from _line(card, "Calibration", name + when, path, False, scale, digits)
-
-
-def _ood(card: Card) -> Iterator[Line]:
-    for one, score, key in _ood_paths(card):
-        name, more = OOD[key]
-        section, label = f"OOD: {one}", f"{name} by {SCORES[score]}, %"
-        main = score == "max_softmax"  # the thesis'
-        path = ("ood", one, score, key)
-        yield from _line(card, section, label, path, more, PERCENT, main=main)
-
-
-def _ood_paths(card: Card) -> Iterator[tuple[str, str, str]]:
-    """(set, score, key) of all that some network has, in the order of the tables."""
-    found = [card.results[name].get("ood", {}) for name in card.names]
-    sets = list(dict.fromkeys(one for result in found for one in result))
-    for one in sets:
-        for score in SCORES:
-            for key in OOD:
-                if any(key in result.get(one, {}).get(score, {}) for result in found):
-                    yield one, score, key
-
-
-def _representation(card: Card) -> Iterator[Line]:
-    for key, more in (("alignment", False), ("uniformity", False), ("intrusion_distance", True)):
-        label = key.replace("_", " ")
-        yield from _line(card, "Embeddings", label, ("representation", key), more, 1.0, 3)
-
-
-def _speed(card: Card) -> Iterator[Line]:
-    yield from _line(
-        card, "Size and speed", "parameters, M", ("speed", "parameters"), None, 1e-6, 2
+        before = f"{Attack.of(name, keys)}: "
+        yield _Group("Adversarial images", "robustness", (name,), before=before)
+    yield _Group("Calibration", "calibration", ("calibration",))
+    yield _Group(
+        "Calibration", "calibration", ("calibration",), "_scaled", after=", temperature scaled"
     )
-    path = ("speed", "images_per_second")
-    yield from _line(card, "Size and speed", "images a second", path, None, 1.0, 0)
-
-
-_MAKERS = (_clean, _robustness, _calibration, _ood, _representation, _speed)
-
-
-def _line(
-    card: Card,
-    section: str,
-    label: str,
-    path: tuple[str, ...],
-    more: bool | None,
-    scale: float,
-    digits: int = 1,
-    main: bool = True,
-) -> Iterator[Line]:
-    """A line, unless no network has the number."""
-    found = card.of(*path)
-    if any(value is not None for value in found):
-        values = [None if value is None else scale * value for value in found]
-        yield Line(section, label, values, more, digits, main)
+    found = [card.results[name].get("ood", {}) for name in card.names]
+    for one in dict.fromkeys(name for result in found for name in result):
+        for score, of in SCORES.items():
+            by, main = f" by {of.label}", score == _MAIN_SCORE
+            yield _Group(f"OOD: {one}", "ood", ("ood", one, score), by=by, main=main)
+    yield _Group("Embeddings", "representation", ("representation",))
+    yield _Group("Size and speed", "speed", ("speed",))

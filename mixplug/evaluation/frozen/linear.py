@@ -18,6 +18,7 @@ from mixplug import sampling
 from mixplug.data.image_folders import Crops, Labeled, loader
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.results import Tick, unseen
+from mixplug.functional.accuracy import top_k_correct
 from mixplug.weights import read
 
 CHECKPOINT = "checkpoint.pth"
@@ -195,8 +196,8 @@ class _Job:
         hits = torch.zeros(2, dtype=torch.int64)
         for images, labels in self._batches(self.val, None, len(self.train)):
             found = self._logits(images)
-            best = found.topk(min(_TOP, found.shape[1])).indices.cpu() == labels[:, None]
-            hits += torch.stack([best[:, 0].sum(), best.any(1).sum()])
+            correct = [top_k_correct(found, labels.to(found.device), k).sum() for k in (1, _TOP)]
+            hits += torch.stack(correct).cpu()
         top1, top5 = (100 * hits / len(self.val)).tolist()
         return {"top1": top1, "top5": top5}
 

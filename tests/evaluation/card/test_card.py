@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from evaluation import carded
 from reference import calibration as by_bins
 from torch import nn
 
-from mixplug import sampling
-from mixplug.evaluation.card import Card, Settings, Subject, make_card, passes
-from mixplug.evaluation.card.parts import cross_scaled, parts_of
+from mixplug import numbers, sampling
+from mixplug.evaluation.card import Card, Settings, Subject, job, make_card, passes
+from mixplug.evaluation.card.lines import lines_of
+from mixplug.evaluation.card.parts import Part, parts_of
 from mixplug.functional.calibration import negative_log_likelihood
+from mixplug.metrics.calibration import cross_scaled
 
 SETTINGS = Settings(batch_size=7, neighbors=3)
 TIMELESS = ("clean", "robustness", "calibration", "ood", "representation", "attention")
@@ -194,6 +197,55 @@ def test_a_setting_changes_only_what_depends_on_it(subject: Subject, tmp_path: P
     assert len(made.results["small"]["calibration"]["share"]) == 5
 
 
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the parts whose numbers are computed, and not read from the cache."""
+    names: list[str] = []
+
+    def watched(*arguments: object) -> list[Part]:
+        return [replace(part, compute=partial(note, part)) for part in parts_of(*arguments)]
+
+    def note(part: Part, *arguments: object) -> dict:
+        names.append(part.name)
+        return part.compute(*arguments)
+
+    monkeypatch.setattr(job, "parts_of", watched)
+    return names
+
+
+def test_a_new_number_appears_in_an_old_folder(
+    subject: Subject, tmp_path: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card without OE is continued with OE, and then with another definition of it."""
+    numbers.numbers()
+    with monkeypatch.context() as patch:
+        fewer = {key: n for key, n in numbers._table.items() if key != ("calibration", "oe")}
+        patch.setattr(numbers, "_table", fewer)
+        old = make_card([subject], carded.data(), timeless(), tmp_path).results["small"]
+        assert {"calibration", "clean", "fgsm", "ood"} < set(computed)
+        computed.clear()
+        make_card([subject], carded.data(), timeless(), tmp_path)
+        assert computed == []
+    assert "ece" in old["calibration"] and "oe" not in old["calibration"]
+
+    data = carded.data()
+    card = make_card([subject], data, timeless(), tmp_path)
+    assert computed == ["calibration"]
+    assert len(data.test.dataset.read) < carded.COUNT / 4  # a few for figures, not a pass
+    found = card.results["small"]
+    assert found["calibration"]["oe"] > 0
+    assert {**found["calibration"], **old["calibration"]} == found["calibration"]
+    assert "OE, %" in [line.label for line in lines_of(card)]
+
+    oe = numbers._table["calibration", "oe"]
+    doubled = replace(oe, version=2, function=lambda *diagram: 2 * oe.function(*diagram))
+    with monkeypatch.context() as patch:
+        patch.setitem(numbers._table, ("calibration", "oe"), doubled)
+        newer = make_card([subject], carded.data(), timeless(), tmp_path).results["small"]
+    assert computed == ["calibration"] * 2
+    assert newer["calibration"]["oe"] == pytest.approx(2 * found["calibration"]["oe"])
+
+
 @pytest.mark.parametrize("stop", [10, 48 + 20, 2 * 48 + 30])
 def test_an_interrupted_card_goes_on(stop: int, subject: Subject, tmp_path: Path) -> None:
     whole = make_card([subject], carded.data(), timeless(), tmp_path / "whole")
@@ -265,7 +317,7 @@ def test_a_checkpoint_that_numbers_classes_otherwise_is_refused(
 
 def test_without_a_set_outside_that_part_says_so(subject: Subject, tmp_path: Path) -> None:
     made = make_card([subject], carded.data(sets=()), timeless(), tmp_path)
-    assert "no set is given" in made.missing["small"]["ood"]
+    assert "no out-of-distribution set" in made.missing["small"]["ood"]
 
 
 def test_intrusion_by_loops(subject: Subject) -> None:
@@ -273,7 +325,7 @@ def test_intrusion_by_loops(subject: Subject) -> None:
     labels = torch.arange(140) % 4
     state = {"embeddings": 3 * e, "labels": labels, "logits": torch.randn(140, 4)}
     (part,) = [p for p in parts_of(carded.data(), timeless()) if p.name == "representation"]
-    found = part.numbers(subject, [state])["intrusion_distance"]
+    found = part.compute(subject, [state])["intrusion_distance"]
     order = sampling.permutation(140, sampling.generators(0, 1, rank=-3).local)[:128]
     source = sampling.generators(0, 0).local
     pair = sampling.permutation(128, source).tolist()
@@ -291,7 +343,7 @@ def test_top_5_of_many_classes(subject: Subject) -> None:
     logits = torch.arange(8.0).expand(8, 8)  # the larger the class, the surer
     state = {"logits": logits, "labels": torch.arange(8)}
     (part,) = [p for p in parts_of(carded.data(), timeless()) if p.name == "clean"]
-    assert part.numbers(subject, [state]) == {"top1": 1 / 8, "top5": 5 / 8}
+    assert part.compute(subject, [state]) == {"top1": 1 / 8, "top5": 5 / 8}
 
 
 def test_networks_take_turns_when_they_are_timed(tmp_path: Path) -> None:

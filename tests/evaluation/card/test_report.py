@@ -51,7 +51,7 @@ def test_numbers_of_the_table_are_those_of_the_json(card: Card) -> None:
         auroc = lines["AUROC by energy, %"].values[place]
         assert auroc == 100 * found["ood"]["gray"]["energy"]["auroc"]
         assert lines["alignment"].values[place] == found["representation"]["alignment"]
-    better = {line.label: line.more for line in lines.values()}
+    better = {line.label: line.higher_is_better for line in lines.values()}
     assert better["FPR95 by energy, %"] is False
     assert better["intrusion distance"] is True
 
@@ -119,7 +119,7 @@ def test_names_have_as_much_of_the_path_as_they_need() -> None:
     assert names_of([Path("a/c/x.pth"), Path("b/c/x.pth")]) == ["a/c/x.pth", "b/c/x.pth"]
     assert names_of([Path("x.pth")]) == ["x.pth"]
     assert names_of([]) == []
-    with pytest.raises(ValueError, match="given twice"):
+    with pytest.raises(ValueError, match="one occurs twice"):
         names_of([Path("a/x.pth"), Path("a/x.pth")])
 
 

@@ -1,8 +1,12 @@
 """mm evaluators of reliability: ``val_evaluator=[dict(type='mixplug.CalibrationError'), ...]``.
 
-Data samples whose meta key ``role`` is 'ood', as mixplug.OODFolder sets it, are of no class: all
-evaluators here pass over them but OODDetection, which wants them. Wrap others, which would take
-them for errors: ``dict(type='mixplug.InDistribution', metric=dict(type='Accuracy'))``.
+:mod:`mixplug.numbers` defines which scores the evaluators return; they are those of a reliability
+card.
+
+mixplug.OODFolder and mixplug.OODNoise give data samples the meta key ``role='ood'``: they have no
+class. OODDetection needs such data samples; all other evaluators here skip them. Wrap evaluators of
+other packages, which would count them as errors:
+``dict(type='mixplug.InDistribution', metric=dict(type='Accuracy'))``.
 """
 
 from __future__ import annotations
@@ -12,43 +16,48 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS as ROOT_METRICS
 from torch import Tensor
 
-from mixplug.functional.calibration import expected_calibration_error, overconfidence_error
-from mixplug.functional.representation import alignment, uniformity
 from mixplug.hosts.mm.evaluation.watch import OUTSIDE, WatchingMetric, labels_of
-from mixplug.metrics.ood import SCORES, THRESHOLDS, ood_scores
+from mixplug.metrics import calibration, embeddings, ood
+from mixplug.metrics.calibration import CalibrationMetrics, cross_scaled, values_of_probabilities
+from mixplug.metrics.ood import SCORES, ood_scores
+from mixplug.numbers import ScoreNames, scaled
 from mixplug.registry import METRICS
 
-HIGHER_IS_BETTER = ("auroc", "aupr_in", "aupr_out", "det_acc")
-LOWER_IS_BETTER = ("ece", "oe", "fpr95")
+_LOGIT_SCORES = tuple(name for name, score in SCORES.items() if score.function is not None)
 
 Rows = tuple[np.ndarray, int]  # of an example, and its class or -1
 
 
 @METRICS.register_module()
 class CalibrationError(WatchingMetric):
-    """ECE and OE in percent (Tables 3.6 and 5.6), of :mod:`mixplug.functional.calibration`.
+    """Calibration errors: 'ece' and 'oe' in percent (thesis, Tables 3.6 and 5.6), and others.
 
-    With temperature scaling also 'ece_scaled', 'oe_scaled' and 'temperature': as in a reliability
-    card, each half of the examples is divided by the temperature that fits the other half best, so
-    that none is judged by a temperature that it had a part in; 'temperature' is the mean of both.
-    It takes logits from the model and keeps them till the end, else only confidences are kept.
+    :mod:`mixplug.functional.calibration` defines them. With temperature scaling the evaluator also
+    returns all of them after scaling, such as 'ece_scaled', and 'temperature'. Scaling is that of a
+    reliability card: each half of the examples is divided by the temperature that fits the other
+    half best, so no example is evaluated with a temperature that was fitted on it; 'temperature' is
+    the mean of both. The evaluator then takes logits from the model and holds all of them until the
+    end of the evaluation. Otherwise it holds a few values per example, and scores that need logits,
+    such as 'nll', are missing.
 
     Args:
-        bins: of equal width.
-        temperature_scaling: whether to add the above.
-        seed: by which halves are drawn.
-        collect_device: mmengine's.
-        prefix: mmengine's.
-        collect_dir: mmengine's.
+        bins: number of bins of equal width.
+        temperature_scaling: whether to evaluate after temperature scaling, too.
+        seed: the halves are drawn with it.
+        collect_device: of mmengine.
+        prefix: of mmengine.
+        collect_dir: of mmengine.
 
     Raises:
         ValueError: bins < 1.
     """
+
+    higher_is_better = ScoreNames(calibration.PART, True)
+    lower_is_better = ScoreNames(calibration.PART, False)
 
     def __init__(
         self,
@@ -63,9 +72,10 @@ class CalibrationError(WatchingMetric):
         if bins < 1:
             raise ValueError(f"CalibrationError needs bins >= 1, got {bins}.")
         self.bins, self.scaling, self.seed = bins, temperature_scaling, seed
+        self.names: tuple[str, ...] = ()  # of the values of a row
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep logits, or confidence and whether it is right, of every example.
+        """Keep the logits of every example, or the values that the scores are made of.
 
         Raises:
             ValueError: data samples without scores that sum to 1, or without one label each.
@@ -82,43 +92,39 @@ class CalibrationError(WatchingMetric):
                 f"CalibrationError needs probabilities of classes that exclude each other, got "
                 f"scores with sums from {scores.sum(1).min():.3g} to {scores.sum(1).max():.3g}."
             )
-        confidence, predicted = scores.max(1)
-        # As if of one class, which a wrong example is not of: all that the errors depend on.
-        wrong = [
-            label if label < 0 else int(label != k)
-            for label, k in zip(labels, predicted.tolist(), strict=True)
-        ]
-        self.results += rows(confidence[:, None], wrong)
+        classes = torch.tensor(labels).clamp(min=0)  # rows without a class are skipped later
+        values = values_of_probabilities(scores.cpu(), classes)
+        self.names = tuple(values)
+        self.results += rows(torch.stack(list(values.values()), 1), labels)
 
     def compute_metrics(self, results: list[Rows]) -> dict[str, float]:
         """See the class."""
         found, labels = inside(type(self).__name__, results)
+        metric = CalibrationMetrics(self.bins)
         if not self.scaling:
-            return self._errors(found, labels)
-        from mixplug.evaluation.card.parts import cross_scaled  # a card is made with mixplug.mm
-
+            metric.add(dict(zip(self.names, found.T.contiguous(), strict=True)))
+            return scaled(calibration.PART, metric.compute())
         logits = found.double()
-        scaled, temperatures = cross_scaled(logits, labels, self.seed)
+        divided, temperatures = cross_scaled(logits, labels, self.seed)
+        after = CalibrationMetrics(self.bins)
+        metric.update_logits(logits, labels)
+        after.update_logits(divided, labels)
+        of_scaled = scaled(calibration.PART, after.compute())
         return {
-            **self._errors(logits.softmax(1), labels),
-            **self._errors(scaled.softmax(1), labels, "_scaled"),
+            **scaled(calibration.PART, metric.compute()),
+            **{f"{name}_scaled": value for name, value in of_scaled.items()},
             "temperature": sum(temperatures) / len(temperatures),
-        }
-
-    def _errors(self, probabilities: Tensor, labels: Tensor, end: str = "") -> dict[str, float]:
-        errors = {"ece": expected_calibration_error, "oe": overconfidence_error}
-        return {
-            name + end: 100 * float(error(probabilities, labels, self.bins))
-            for name, error in errors.items()
         }
 
 
 @METRICS.register_module()
 class OODDetection(WatchingMetric):
-    """How well in- and out-of-distribution images are told apart, in percent (Tables 3.4, 5.7).
+    """How well a score separates in- and out-of-distribution images, in percent.
 
-    'auroc', 'aupr_in', 'aupr_out', 'fpr95', 'det_acc_best', and for 'max_softmax' 'det_acc' at a
-    threshold of 0.5, as :func:`mixplug.metrics.ood.ood_scores` defines them. It needs both kinds::
+    The scores of the evaluator are those of thesis, Tables 3.4 and 5.7: 'auroc', 'aupr_in',
+    'aupr_out', 'fpr95', 'det_acc_best', and for 'max_softmax' also 'det_acc' at threshold 0.5.
+    :func:`mixplug.metrics.ood.ood_scores` defines them. The data set must have images of both
+    kinds::
 
         val_dataloader = dict(dataset=dict(
             type='ConcatDataset', ignore_keys='classes',
@@ -126,15 +132,18 @@ class OODDetection(WatchingMetric):
                       dict(type='mixplug.OODFolder', data_root='LSUN/test', ...)]))
 
     Args:
-        score: 'max_softmax', 'energy' or 'max_logit', of the logits, which are taken from the
-            model: probabilities do not hold what the latter two are.
-        collect_device: mmengine's.
-        prefix: mmengine's.
-        collect_dir: mmengine's.
+        score: score of an image, 'max_softmax', 'energy' or 'max_logit'. Logits are taken from the
+            model, since the latter two cannot be computed from probabilities.
+        collect_device: of mmengine.
+        prefix: of mmengine.
+        collect_dir: of mmengine.
 
     Raises:
         ValueError: another score.
     """
+
+    higher_is_better = ScoreNames(ood.PART, True)
+    lower_is_better = ScoreNames(ood.PART, False)
 
     def __init__(
         self,
@@ -144,13 +153,14 @@ class OODDetection(WatchingMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
-        if score not in SCORES:
-            raise ValueError(f"OODDetection needs a score in {(*SCORES,)}, got {score!r}.")
+        if score not in _LOGIT_SCORES:
+            raise ValueError(f"OODDetection needs a score in {_LOGIT_SCORES}, got {score!r}.")
         self.score = score
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the score of every example, and whether it is out of distribution."""
-        scores = SCORES[self.score](self.rows_of("logits", data_samples)).tolist()
+        function: Any = SCORES[self.score].function
+        scores = function(self.rows_of("logits", data_samples)).tolist()
         out = [sample.get("role") == OUTSIDE for sample in data_samples]
         self.results += list(zip(scores, out, strict=True))
 
@@ -169,31 +179,47 @@ class OODDetection(WatchingMetric):
                 f"OODDetection needs data samples with and without the role {OUTSIDE!r}, got "
                 f"{len(unknown)} with and {len(known)} without: test with a ConcatDataset of both."
             )
-        found = ood_scores(known, unknown, THRESHOLDS.get(self.score))
-        found.pop("threshold_best")  # not in percent
-        return {name: 100 * value for name, value in found.items()}
+        return scaled(ood.PART, ood_scores(known, unknown, SCORES[self.score].threshold))
 
 
 @METRICS.register_module()
 class EmbeddingQuality(WatchingMetric):
-    """'alignment' and 'uniformity' of ℓ2-normalized embeddings (4.4.4); lower is better.
+    """Quality of embeddings: 'alignment', 'uniformity' (thesis 4.4.4) and 'intrusion_distance'.
 
-    The embedding is what the layer for the classes is given. Definitions are those of
-    :mod:`mixplug.functional.representation`, with α = t = 2.
+    Alignment and uniformity are better when they are lower, the intrusion distance (5.4.7) when it
+    is higher. The embedding is the input of the classification layer, scaled to length 1.
+    :func:`mixplug.metrics.embeddings.embedding_numbers` computes the scores. 'intrusion_distance'
+    is missing if there are fewer than three classes.
+
+    Args:
+        seed: pairs of embeddings are drawn with it and mixed, for the intrusion distance.
+        collect_device: of mmengine.
+        prefix: of mmengine.
+        collect_dir: of mmengine.
     """
+
+    higher_is_better = ScoreNames(embeddings.PART, True)
+    lower_is_better = ScoreNames(embeddings.PART, False)
+
+    def __init__(
+        self,
+        seed: int = 0,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        self.seed = seed
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the embedding and the class of every example."""
         labels = labels_of(type(self).__name__, data_samples)
-        self.results += rows(F.normalize(self.rows_of("embeddings", data_samples)), labels)
+        self.results += rows(self.rows_of("embeddings", data_samples), labels)
 
     def compute_metrics(self, results: list[Rows]) -> dict[str, float]:
         """See the class."""
-        embeddings, labels = inside(type(self).__name__, results)
-        return {
-            "alignment": float(alignment(embeddings, labels)),
-            "uniformity": float(uniformity(embeddings)),
-        }
+        found = embeddings.embedding_numbers(*inside(type(self).__name__, results), self.seed)
+        return scaled(embeddings.PART, found)
 
 
 @METRICS.register_module()

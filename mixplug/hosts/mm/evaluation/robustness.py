@@ -11,10 +11,9 @@ from torch import Tensor
 from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.hosts.mm.evaluation.watch import WatchingMetric, labels_of
-from mixplug.metrics.robustness import ATTACKS, Attack
+from mixplug.metrics.robustness import ATTACKS, PART, Attack
+from mixplug.numbers import ScoreNames, compute, scaled
 from mixplug.registry import METRICS
-
-LOWER_IS_BETTER = tuple(f"{attack}_error" for attack in ATTACKS)
 
 
 @METRICS.register_module()
@@ -38,6 +37,9 @@ class RobustAccuracy(WatchingMetric):
         ValueError: another attack, or white <= 0.
         KeyError: a setting that the attack does not have.
     """
+
+    higher_is_better = ScoreNames(PART, True, [f"{attack}_" for attack in ATTACKS])
+    lower_is_better = ScoreNames(PART, False, [f"{attack}_" for attack in ATTACKS])
 
     def __init__(
         self,
@@ -107,7 +109,8 @@ class RobustAccuracy(WatchingMetric):
         Raises:
             ValueError: no example of a known class.
         """
-        right = [right for right, known in results if known]
-        if not right:
+        correct = [right for right, known in results if known]
+        if not correct:
             raise ValueError("RobustAccuracy got no image of a known class.")
-        return {f"{self.attack.name}_error": 100 * (1 - sum(right) / len(right))}
+        found = scaled(PART, compute(PART, "correct", torch.tensor(correct)))
+        return {f"{self.attack.name}_{name}": value for name, value in found.items()}

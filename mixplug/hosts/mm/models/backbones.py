@@ -25,6 +25,8 @@ from mixplug.weights.timm_names import timm_with
 class _Backbone(PreActTrunk, BaseModule):
     """A trunk with mmengine's ``init_cfg``."""
 
+    listed_as = "backbone"
+
     def __init__(
         self, spec: TrunkSpec, in_channels: int, stem_stride: int, last_stride: int, init_cfg: Any
     ) -> None:
@@ -112,6 +114,8 @@ class TimmBackbone(BaseModule):
         ValueError: timm has no such model; the message names the nearest.
     """
 
+    listed_as = "backbone"
+
     def __init__(
         self, model_name: str, pretrained: bool = False, init_cfg: Any = None, **options: Any
     ) -> None:
@@ -156,6 +160,8 @@ class VGGGAP(vgg_gap.VGGGAP, BaseModule):
         width: channels of the last map.
         init_cfg: mmengine's weight initialization; None keeps He's.
     """
+
+    listed_as = "backbone"
 
     def __init__(self, width: int = 1024, init_cfg: Any = None) -> None:
         super().__init__(width)

@@ -44,6 +44,8 @@ class ClassTokens(BaseModule):
         ValueError: the model has fewer blocks; or see :func:`mixplug.models.vit.build_timm_vit`.
     """
 
+    listed_as = "backbone"
+
     def __init__(
         self,
         model_name: str = "vit_small_patch16_224",
