@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplug.models.vit.recompute import Link, recomputed
+from mixplug.stages.attention import queries_and_keys
 
 RECOMPUTABLE = ("norm", "activation")
 
@@ -121,9 +122,7 @@ class Encoder(ABC):
         with caught(attention.qkv) as projected:
             out = self._tokens(x)
         (qkv,) = projected
-        # Views of the projection, as the block itself takes it apart: (B, P + N, 3, h, D / h).
-        q, k, _ = qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(2)
-        q, k = self._as_attended(q.transpose(1, 2), k.transpose(1, 2))
+        q, k = queries_and_keys(attention, qkv)
         return Tokens(out[:, 0], out[:, self.prefix :], q, k, self.prefix, grid)
 
     @property
@@ -146,10 +145,6 @@ class Encoder(ABC):
     @abstractmethod
     def set_heads(self, heads: int) -> None:
         """See :func:`mixplug.models.vit.encoder.set_heads`."""
-
-    def _as_attended(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """What the block does to queries and keys before it compares them."""
-        return q, k
 
     @abstractmethod
     def _require_size(self, size: tuple[int, int]) -> None:
