@@ -64,7 +64,7 @@ class Stages:
         self.features = features
         self.last = last or features
         self.layout = layout or Layout()
-        self.call = call or model
+        self.call = model if call is None else call
         self.tail = tail
         self.learned: nn.Module | None = None
         self.frozen = FrozenNetworks(model)

@@ -217,7 +217,7 @@ def bind(
 
 
 def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
-    """timm's ``resume_task_checkpoint``, which then tells the task at which epoch the run goes on.
+    """Timm's ``resume_task_checkpoint``, which then tells the task at which epoch the run goes on.
 
     Not every checkpoint holds the mixer's own state.
     """
