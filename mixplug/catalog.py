@@ -1,4 +1,4 @@
-"""THE table: what mixplug, and packages that plug into it, offer by name."""
+"""The table of all names: mixers, losses and others, of mixplug and of plugin packages."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Entry:
     Attributes:
         kind: what it is, such as 'mixer'.
         name: as in a config's ``type``.
-        target: the class or function that is called.
-        reference: where it is defined, such as 'thesis 5.3.2'.
-        alias: a second name, lower case, which is also ``mixplug.<alias>``.
-        hosts: where it can be used.
+        target: the class or function that makes the object.
+        reference: where the method is defined, such as 'thesis 5.3.2'.
+        alias: a second name in lower case; ``mixplug.<alias>`` is the target.
+        hosts: frameworks in which it can be used, 'torch' for your own loop.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def defaults(self) -> dict[str, object]:
-        """The keys of its config and their defaults, :data:`REQUIRED` where there is none."""
+        """The keys of its config and their defaults; :data:`REQUIRED` for keys without one."""
         return keys_of(self.target)
 
 
@@ -71,7 +71,7 @@ def register(
         class MyMix(mixplug.Mixer): ...
 
     Raises:
-        KeyError: a name or alias that another object has; it names both owners.
+        KeyError: another object has the name or the alias; the message names both owners.
     """
 
     def decorate(target: T) -> T:
@@ -94,7 +94,7 @@ def register(
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """All rows, or those of one kind, in the order of kind and name."""
+    """All rows, or those of one kind, sorted by kind and name."""
     load()
     rows = {id(e): e for e in _table.values() if kind in (None, e.kind)}
     return sorted(rows.values(), key=lambda e: (e.kind, e.name))
@@ -112,7 +112,7 @@ def find(name: str, kind: str | None = None) -> Entry:
     """The row of a name or alias.
 
     Raises:
-        KeyError: no such name of that kind; it suggests the nearest.
+        KeyError: there is no such name of that kind; the message suggests the nearest.
     """
     load()
     bare = name.removeprefix("mixplug.")
@@ -159,7 +159,7 @@ def resolve(target: str | Target, kind: str | None = None) -> Target:
     """The class or function behind a name, an alias, a dotted path, or itself.
 
     Raises:
-        KeyError: nothing is found under it.
+        KeyError: nothing is found under the name or path.
     """
     if not isinstance(target, str):
         return target
@@ -171,7 +171,7 @@ def resolve(target: str | Target, kind: str | None = None) -> Target:
         return found
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or " "):
-            raise  # the module is there, something that it imports is not
+            raise  # the module exists, but something that it imports does not
         raise KeyError(f"Nothing is importable as {target!r}: {error}.") from error
 
 
@@ -184,12 +184,12 @@ def load() -> None:
         for folder in _SCANNED:
             import_modules(f"mixplug.{folder}")
     except BaseException:
-        _loaded.clear()  # a short table would say "no such mixer" from now on
+        _loaded.clear()  # else every later look-up would find an incomplete table
         raise
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as error:  # another package's fault must not take the catalog down
+        except Exception as error:  # a fault of another package must not break the catalog
             warnings.warn(
                 f"The plugin {point.name!r} ({point.value}) could not be loaded: {error!r}",
                 stacklevel=2,
@@ -208,7 +208,7 @@ def registered_in(package: str) -> dict[str, Target]:
 
 
 def keys_of(target: Target) -> dict[str, object]:
-    """The settings of a class that are named one by one, and their defaults."""
+    """The named settings of a class and their defaults; :data:`REQUIRED` where there is none."""
     if not isinstance(target, type):
         return {}
     return {
@@ -231,13 +231,13 @@ def require_known(target: Target, arguments: Iterable[str]) -> None:
 
 
 def takes_more(target: Target) -> bool:
-    """Whether a class takes settings beyond those, and judges them itself."""
+    """Whether a class takes further settings by ``**keys``, which it then checks itself."""
     parameters = inspect.signature(target).parameters.values()
     return any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, and all of them."""
+    """The end of a message about an unknown name: the nearest known name, and all of them."""
     lower = {k.lower(): k for k in known}
     nearest = difflib.get_close_matches(name.lower(), lower, n=1)
     guess = f" Did you mean {lower[nearest[0]]!r}?" if nearest else ""

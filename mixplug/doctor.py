@@ -1,4 +1,4 @@
-"""``mixplug doctor``: what is installed, what is missing, and whether it works."""
+"""``mixplug doctor``: what is installed, what is missing, and whether it works together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from mixplug.optional import checkout, install_line, version_of
 
-# Packages that the distributions named onedl-* are forks of, where the name differs in more.
+# A fork is named onedl-ORIGINAL. This is the exception.
 _ORIGINALS = {"onedl-mmdetection": "mmdet"}
 
 

@@ -136,7 +136,7 @@ def _reflowed(paragraph: str) -> str:
 
 
 def doctor() -> None:
-    """Say what is installed, what is missing, and what does not work (then exit with 1)."""
+    """Check what is installed, what is missing, and what does not work (exit code 1)."""
     from mixplug.doctor import examine
 
     colors = {"ok": "green", "missing": "yellow", "broken": "red"}

@@ -68,7 +68,7 @@ from mixplug.functional.ood import (
     max_softmax,
 )
 from mixplug.functional.open_set import h_score, open_set_accuracy, spread_thresholds
-from mixplug.functional.pairwise import pair_share
+from mixplug.functional.pairwise import Additive, Form, LogSum, pair_share
 from mixplug.functional.positivity import acts_positive, expected_positive, positivity_threshold
 from mixplug.functional.propagation import label_map, propagate
 from mixplug.functional.representation import alignment, intrusion_distance, uniformity, utilization
@@ -95,6 +95,9 @@ from mixplug.functional.vos import contour_accuracy, region_similarity
 from mixplug.renamed import renamed_names
 
 __all__ = [
+    "Additive",
+    "Form",
+    "LogSum",
     "acts_positive",
     "align",
     "alignment",

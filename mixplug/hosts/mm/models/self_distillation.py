@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -157,13 +158,22 @@ def _meanings(documented: Callable[..., Any]) -> dict[str, str]:
 
 
 def _enter(entry: catalog.Entry) -> None:
-    """Register the model of a method; a method that is registered again replaces its model."""
+    """Register the model of a method; a method that is registered again replaces its model.
+
+    A name that another model has is a warning and no error, since one package would otherwise make
+    all models unavailable.
+    """
+    known = MODELS.module_dict.get(entry.name)
+    if known is not None and not _is_made(known):
+        warnings.warn(
+            f"The method {entry.name!r} has no model in OpenMMLab, because mixplug.{entry.name} is "
+            f"{known.__module__}.{known.__qualname__}. Register the method under another name.",
+            stacklevel=3,
+        )
+        return
     model = model_of(entry)
-    MODELS.register_module(
-        entry.name, force=_is_made(MODELS.module_dict.get(entry.name)), module=model
-    )
-    known = MODELS.parent.module_dict.get(entry.name)
-    if known is None or _is_made(known):  # for configs without the prefix
+    MODELS.register_module(entry.name, force=True, module=model)
+    if MODELS.parent.module_dict.get(entry.name) in (None, known):  # without the prefix
         MODELS.parent.register_module(entry.name, force=True, module=model)
 
 
