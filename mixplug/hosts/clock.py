@@ -11,11 +11,21 @@ from mixplug.mixers.base import CLEAN, Mixer, Plan
 
 @dataclass
 class Clock:
-    """Where the run stands; a hook sets it before every iteration."""
+    """Where a training run stands.
+
+    mmengine's Runner has a hook that sets it before every iteration. A loop of your own sets it
+    itself: ``model.clock.step`` for every batch, ``model.clock.epoch`` if the mixer has an
+    ``off_epoch``.
+
+    Attributes:
+        seed: of the run.
+        step: how many batches came before, over all epochs.
+        epoch: from 0; None as long as nobody has set it.
+    """
 
     seed: int = 0
     step: int = 0
-    epoch: int = 0
+    epoch: int | None = None
 
 
 def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:

@@ -149,12 +149,12 @@ class AlignMixup(PairMixer):
         return self._touch(super().unmixed(stages, x, y), stages)
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
-        """Run the model with A mixed; inputs and embeddings as in the base."""
+        """Run the model with A mixed; embeddings as in the base."""
         level = plan.branch
         if level == "e" and self.learns:
             between = partial(self._between, stages=stages, plan=plan)
             return stages(x, embedding=between, dense=self.dense_edit())
-        if level in ("x", "e", CLEAN):
+        if level in ("e", CLEAN):
             return super().forward(stages, x, plan)
         at = self.features if level in ("A", "A'") else level.removesuffix("'")
         point, means = at or stages.features, list[Tensor]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -123,9 +123,21 @@ class Mixer:
         """
         raise NotImplementedError
 
-    def is_off(self, epoch: int) -> bool:
-        """Whether batches are left clean in this epoch."""
-        return self.off_epoch is not None and epoch >= self.off_epoch
+    def is_off(self, epoch: int | None) -> bool:
+        """Whether batches are left clean in this epoch.
+
+        Raises:
+            ValueError: there is an ``off_epoch``, and the epoch is not known.
+        """
+        if self.off_epoch is None:
+            return False
+        if epoch is None:
+            raise ValueError(
+                f"{self.name} has off_epoch={self.off_epoch} and needs the epoch of every batch: "
+                f"pass mixer(stages, x, y, generators, epoch=epoch), counted from 0, or leave "
+                f"off_epoch out."
+            )
+        return epoch >= self.off_epoch
 
     @classmethod
     def has(cls, way: str) -> bool:
@@ -154,6 +166,16 @@ class Mixer:
         """What the mixer learns itself, for embeddings of width ``embed_dim``."""
         raise NotImplementedError
 
+    def frozen(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Frozen helper networks: name to a function without arguments that builds the network.
+
+        Each is built once, by :meth:`attach`, and is ``stages.frozen[name]`` from then on: in
+        evaluation mode, without gradients of its parameters, on the model's device, and no part of
+        the model, its state dict, its optimizer or its copies. A network with trained weights comes
+        from :class:`mixplug.mixers.frozen.FromFile`.
+        """
+        return {}
+
     def edited_modules(self) -> Sequence[str]:
         """Names of the model's modules at which it mixes, beside features and embedding."""
         if hasattr(self, "points"):
@@ -163,10 +185,13 @@ class Mixer:
         return ()
 
     def attach(self, stages: Stages) -> None:
-        """Check the model against the settings, and register what the mixer learns on it.
+        """Check the model against the settings, and give it what the mixer needs.
 
-        To be called before the optimizer is built and before DDP or compile wrap the model.
+        That is: taps at the edited modules, the mixer's own parameters, and frozen networks. It is
+        to be called before the optimizer is built and before DDP or compile wrap the model. A mixer
+        that looks at class attention calls ``stages.keep_attention()`` here.
         """
+        stages.frozen.build(self.frozen(), self.name)
         for name in self.edited_modules():
             stages.require(name)
         if self.learns:
@@ -179,7 +204,7 @@ class Mixer:
         x: Tensor,
         y: Tensor,
         generators: sampling.Generators,
-        epoch: int = 0,
+        epoch: int | None = None,
         step: int | None = None,
     ) -> Mixed | HullMixed:
         """One training batch: draw, run the model, return the terms of the loss.
@@ -189,7 +214,7 @@ class Mixer:
             x: (B, ...) input.
             y: (B,) class indices, or (B, K) soft or multi-label rows.
             generators: of this step, see :func:`mixplug.sampling.generators`.
-            epoch: from 0, for ``off_epoch``.
+            epoch: counted from 0; needed where the mixer has an ``off_epoch``.
             step: only for messages.
 
         Raises:

@@ -58,7 +58,7 @@ class MetricMixing(Mixer):
             out.embedding,
             _classes(y),
             features=_features(stages, out.embedding),
-            inputs=(x, stages.again),
+            inputs=(x, lambda images: stages.again(images).embedding),
             generators=draws,
         )
         _taken(stages)  # of the pass over mixed inputs

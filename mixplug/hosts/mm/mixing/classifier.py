@@ -21,6 +21,7 @@ from mixplug.hosts.retype import retype
 from mixplug.layouts import Layout
 from mixplug.mixers.base import Mixer
 from mixplug.stages import Stages
+from mixplug.stages.pixels import Pixels
 
 
 class MixedLoss:
@@ -102,7 +103,12 @@ def mm_stages(model: ImageClassifier) -> Stages:
     """
     classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
-    layout = Layout(prefix=getattr(backbone, "num_extra_tokens", 0), grid=grid and tuple(grid))
+    projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
+    layout = Layout(
+        prefix=getattr(backbone, "num_extra_tokens", 0),
+        grid=grid and tuple(grid),
+        patch=getattr(projection, "stride", None),
+    )
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
         last = f"backbone.stages.{len(backbone.stages) - 1}"
     elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
@@ -110,7 +116,20 @@ def mm_stages(model: ImageClassifier) -> Stages:
         last = f"backbone.{blocks}.{len(getattr(backbone, blocks)) - 1}"
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
-    return Stages(model, features, classifier, last, layout, partial(_logits, model))
+    call, pixels = partial(_logits, model), partial(_pixels, model)
+    return Stages(model, features, classifier, last, layout, call, pixels=pixels)
+
+
+def _pixels(model: ImageClassifier) -> Pixels:
+    """Mean and standard deviation of the data preprocessor, for images in [0, 1]."""
+    preprocessor = model.data_preprocessor
+    if getattr(preprocessor, "mean", None) is None:
+        raise ValueError(
+            f"It is not known how the images were normalized: {type(preprocessor).__name__} does "
+            f"not do it. Give it to the model, and not to the pipeline: "
+            f"data_preprocessor=dict(mean=[...], std=[...]), for pixels from 0 to 255."
+        )
+    return preprocessor.mean / 255, preprocessor.std / 255
 
 
 def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
