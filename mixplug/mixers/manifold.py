@@ -16,7 +16,7 @@ _LEVELS = ("x", "A", "e")
 class ManifoldMixup(PairMixer):
     """Manifold mixup [0]: ``λ h + (1 - λ) h'`` at a layer, uniformly one of ``layers`` per batch.
 
-    λ weighs the example itself. Features are not aligned; AlignMixup does that.
+    λ weighs the example itself. Nothing is aligned: see AlignMixup.
 
     Attributes:
         layers: 'x' (input), 'A' (feature map), 'e' (embedding), or names of any modules of the
@@ -38,9 +38,9 @@ class ManifoldMixup(PairMixer):
         )
 
     def branches(self) -> dict[str, float]:
-        """All layers, equally likely."""
+        """Every layer alike."""
         return dict.fromkeys(self.layers, 1.0)
 
     def edited_modules(self) -> Sequence[str]:
-        """Names of the layers that are modules."""
+        """The named layers."""
         return [name for name in self.layers if name not in _LEVELS]

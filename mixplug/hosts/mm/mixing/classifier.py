@@ -1,4 +1,4 @@
-"""mmpretrain: train an image classifier with a mixer, and see it in stages."""
+"""mmpretrain: image classifiers in stages, their losses term by term, and training with a mixer."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mixplug.stages.pixels import Pixels
 
 
 class MixedLoss:
-    """Methods that an ImageClassifier gets: its loss on the mixed batch."""
+    """An ImageClassifier's loss, with a mixer between its parts."""
 
     mixer: Mixer
     stages: Stages
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Loss of the mixed batch, under the same name as the plain classifier's."""
+        """Losses of the mixed batch, under the names that the plain classifier gives them."""
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
@@ -40,7 +40,7 @@ class MixedLoss:
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
-        """Class indices (B,), or rows (B, K) if samples have scores or several labels."""
+        """Class indices (B,), or rows (B, K) where scores or several labels are given."""
         if "gt_score" in data_samples[0]:
             return torch.stack([sample.gt_score for sample in data_samples])
         if isinstance(self.head, MultiLabelClsHead):
@@ -52,13 +52,12 @@ class MixedLoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Train an ImageClassifier with a mixer. Its parameters and its behavior at test time stay.
+    """Let an ImageClassifier train with a mixer. Its parameters and its testing stay as they are.
 
-    Returns:
-        What is mixed, in words, for the log.
+    It says in words what is mixed.
 
     Raises:
-        ValueError: another kind of model or head, or a model with batch augments of its own.
+        ValueError: another kind of model or head, or one whose batches are mixed already.
     """
     if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
         raise ValueError(
@@ -77,11 +76,11 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
-    return f"the input of {classifier}"
+    return f"what {classifier} classifies"
 
 
 def _plain_loss(head: nn.Module | None) -> bool:
-    """Whether the loss is the loss module applied to logits that a layer returns."""
+    """Whether the loss is the loss module on the logits, and these are a layer's output."""
     return any(
         isinstance(head, plain)
         and type(head).loss is plain.loss
@@ -94,10 +93,10 @@ def _plain_loss(head: nn.Module | None) -> bool:
 def mm_stages(model: ImageClassifier) -> Stages:
     """An mmpretrain classifier in stages.
 
-    A dense loss uses the last level of the backbone's output. If the backbone pools, it uses the
-    map before pooling; if a transformer returns no map, the tokens after its last block. The map A
-    that is aligned comes before the last block: that block can carry mixed patches to the class
-    token, and alignment directly before average pooling has no effect.
+    A dense loss works on the last level of the backbone's output; for a backbone that pools, on
+    what it pools; for a transformer that gives no map, on the tokens after its last block. The map
+    A to be aligned is that before the last block: the block can carry mixed patches to a class
+    token, and in any network alignment directly before average pooling would be in vain.
 
     Raises:
         ValueError: the head has no linear layer for its classes.
@@ -139,7 +138,7 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
 
 
 def classifier_name(head: nn.Module) -> str:
-    """Name of the last layer of the head with one output per class."""
+    """Name of the last layer of a head that is as wide as the classes."""
     classes = getattr(head, "num_classes", None)
     names = [
         f"head.{name}"
@@ -155,9 +154,9 @@ def classifier_name(head: nn.Module) -> str:
 
 
 def criterion_of(loss: nn.Module) -> Criterion:
-    """The loss of a head, one value per term.
+    """A head's loss term by term.
 
-    OpenMMLab losses return one value per term if they take ``reduction_override``.
+    mm losses average over examples and sum over classes; they give terms by ``reduction_override``.
     """
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
@@ -165,7 +164,7 @@ def criterion_of(loss: nn.Module) -> Criterion:
 
 
 def _fused(loss: nn.Module) -> Criterion | None:
-    """The criterion of a cross-entropy that the fused loss can replace, else None."""
+    """The cross-entropies that the fused form can stand in for."""
     ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
     if (
         type(ce).forward is not CrossEntropyLoss.forward
