@@ -33,7 +33,7 @@ def mixers(
     device: Device = "cpu",
     threads: Threads = 1,
     only: Annotated[
-        list[str] | None, typer.Option(help="head, step, sinkhorn or import; repeatable")
+        list[str] | None, typer.Option(help="head, step, probe, sinkhorn or import; repeatable")
     ] = None,
     json_path: RowsFile = None,
 ) -> None:

@@ -15,7 +15,7 @@ from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.blocks import before_last_block
 from mixplug.criterion import Criterion, as_criterion, cross_entropy
-from mixplug.hosts.clock import Clock
+from mixplug.hosts.clock import Clock, known_epoch
 from mixplug.hosts.mm.mixing.criterion import Terms
 from mixplug.hosts.retype import retype
 from mixplug.layouts import Layout
@@ -36,7 +36,8 @@ class MixedLoss:
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
-        mixed = self.mixer(self.stages, inputs, y, draws, clock.epoch, clock.step)
+        epoch = known_epoch(self.mixer, clock)
+        mixed = self.mixer(self.stages, inputs, y, draws, epoch, clock.step)
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
