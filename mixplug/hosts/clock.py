@@ -1,4 +1,4 @@
-"""Where a run stands, and what a mixer within a host's model draws then."""
+"""Seed, step and epoch of a run, and what a mixer draws in a host that runs its own model."""
 
 from __future__ import annotations
 
@@ -44,9 +44,14 @@ def known_epoch(mixer: Mixer, clock: Clock) -> int | None:
 
 
 def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:
-    """What the mixer draws in this step for the model's head number ``place``.
+    """The mixer's plan in this step for one of the model's heads.
 
-    All heads take the same branch, and draw a Λ of their own.
+    All heads take the same branch, and each draws its own Λ.
+
+    Args:
+        mixer: of the model.
+        clock: of the model.
+        place: number of the head, from 0.
     """
     if mixer.is_off(known_epoch(mixer, clock)):
         return Plan(CLEAN)

@@ -1,1 +1,1 @@
-"""The key ``mixup`` in models of mmpretrain, mmdet and mmseg."""
+"""The ``mixup`` key for models of mmpretrain, mmdet and mmseg."""
