@@ -1,4 +1,4 @@
-"""Where a run stands, and what a mixer within a host's model draws then."""
+"""Seed, step and epoch of a run, and what a mixer draws in a host that runs its own model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,32 @@ class Clock:
     epoch: int | None = None
 
 
-def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:
-    """What the mixer draws in this step for the model's head number ``place``.
+def known_epoch(mixer: Mixer, clock: Clock) -> int | None:
+    """The clock's epoch.
 
-    All heads take the same branch, and draw a Λ of their own.
+    Raises:
+        ValueError: the mixer needs it, and nobody has set it.
     """
-    if mixer.is_off(clock.epoch):
+    if mixer.off_epoch is not None and clock.epoch is None:
+        raise ValueError(
+            f"{mixer.name} has off_epoch={mixer.off_epoch}, but the epoch is not known. mmengine's "
+            f"Runner sets it; in a loop of your own set model.clock.epoch, counted from 0, at the "
+            f"start of every epoch."
+        )
+    return clock.epoch
+
+
+def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:
+    """The mixer's plan in this step for one of the model's heads.
+
+    All heads take the same branch, and each draws its own Λ.
+
+    Args:
+        mixer: of the model.
+        clock: of the model.
+        place: number of the head, from 0.
+    """
+    if mixer.is_off(known_epoch(mixer, clock)):
         return Plan(CLEAN)
     draws = sampling.generators(clock.seed, clock.step, ranks.rank())
     plan = mixer.sample_within(draws)

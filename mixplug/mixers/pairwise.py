@@ -1,4 +1,4 @@
-"""What mixers of pairs share: λ ~ Beta(α, α), a permutation, and a dense loss if wanted."""
+"""Base of mixers of pairs: λ ~ Beta(α, α), a permutation, and an optional dense loss."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ from mixplug.stages import Edit, Forward, Stages
 class PairMixer(Mixer):
     """Base of mixers of pairs.
 
+    A subclass overrides what differs: :meth:`mix_input` or :meth:`mix_images` to mix images in
+    another way, :meth:`branches` to mix features, :meth:`refine` to draw more, and :meth:`share` to
+    weigh targets by what it measures.
+
     Attributes:
         alpha: α of Beta(α, α), > 0.
-        prob: probability that a batch is mixed at all.
-        per_example: one λ per example instead of one per batch.
-        dense: apply the loss at every position of the last map, with the example's target
+        prob: probability that a batch is mixed.
+        per_example: draw one λ per example instead of one per batch.
+        dense: apply the loss at every position of the last map, with the target of the example
             (Table 5.9).
-        resolution: average-pool that map, or the map that is mixed, to r x r; None leaves it.
+        resolution: average-pool this map, or the map that is mixed, to r x r; None leaves it.
     """
 
     alpha: float = 1.0
@@ -34,7 +38,7 @@ class PairMixer(Mixer):
     per_example: bool = False
     dense: bool = False
     resolution: int | None = None
-    unfit: ClassVar = {
+    unsupported: ClassVar = {
         "mix_rows": "It mixes pairs of images, whose boxes do not come in pairs.",
         "mix_positions": "It mixes pairs of images that have one label each.",
     }
@@ -50,15 +54,16 @@ class PairMixer(Mixer):
         maps = set(self.branches()) - {"x", "e"}
         if self.resolution is not None and not self.dense and not maps:
             raise ValueError(
-                f"{self.name} mixes no map here, so resolution={self.resolution} needs dense=True."
+                f"{self.name} mixes no map with these settings, so resolution={self.resolution} "
+                f"needs dense=True."
             )
 
     def branches(self) -> dict[str, float]:
-        """Ways of mixing and their relative frequency."""
+        """Ways of mixing, and their relative frequency."""
         return {"x": 1.0}
 
     def attach(self, stages: Stages) -> None:
-        """Check the settings against each other, then as the base."""
+        """Check the settings against each other, then as in the base."""
         self._check_resolution()
         super().attach(stages)
 
@@ -73,7 +78,7 @@ class PairMixer(Mixer):
         return plan if branch == CLEAN else self.refine(plan, x, generators)
 
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Add what else a subclass draws."""
+        """Add further draws of a subclass to the plan."""
         return plan
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
@@ -109,11 +114,11 @@ class PairMixer(Mixer):
         return stages(x, layers={plan.branch: mixed}, dense=dense)
 
     def dense_edit(self) -> Edit | None:
-        """What a dense loss does to the last map before it is split into positions."""
+        """The edit of the last map before a dense loss splits it into positions."""
         return self.pool if self.dense else None
 
     def pool(self, a: Tensor) -> Tensor:
-        """The map A at the resolution that is wanted."""
+        """The map A at ``resolution``."""
         return pool(a, self.resolution)
 
     def mix_input(self, x: Tensor, plan: Plan) -> Tensor | tuple[Tensor, Tensor]:

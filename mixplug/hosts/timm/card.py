@@ -1,4 +1,4 @@
-"""timm: classifiers by name and folders of images, as a reliability card takes them."""
+"""timm: classifiers by name and folders of images, for a reliability card."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
     """A classifier of timm by its name.
 
     Args:
-        model: as in ``timm.create_model``, with a tag for other weights than the default ones.
-        checkpoint: of train.py; its EMA weights if it has such. None takes timm's own weights,
-            from its cache, or from where timm has them.
-        name: of the column.
-        device: where to put it.
+        model: as in ``timm.create_model``; a tag selects weights other than the default ones.
+        checkpoint: of train.py; its EMA weights are used if it has them. None uses timm's own
+            weights, from its cache or from where timm downloads them.
+        name: name of the card's column.
+        device: where the network runs.
 
     Raises:
-        ValueError: no such model, weights that do not fit it, or a network without a classifier.
+        ValueError: there is no such model, the weights do not fit it, or it has no classifier.
     """
     if checkpoint is None:
         network = timm_model(model, pretrained=True, num_classes=None)
@@ -77,7 +77,7 @@ def _normalized(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _classes_of(model: str, state: dict[str, Tensor]) -> int:
-    """How many classes a checkpoint has, by the rows of its classifier.
+    """Number of classes of a checkpoint, which is the number of rows of its classifier.
 
     Raises:
         ValueError: it has no classifier.
@@ -92,12 +92,12 @@ def _classes_of(model: str, state: dict[str, Tensor]) -> int:
 
 
 class Pixels(Dataset[tuple[Tensor, int]]):
-    """Images (3, H, W) uint8 as timm's evaluation crops them, and labels.
+    """Images (3, H, W) uint8, cropped as in timm's evaluation, and labels.
 
     Args:
-        images: their files and labels.
-        transform: from a PIL image or a tensor to a tensor.
-        indices: which ones; None is all.
+        images: files and labels.
+        transform: maps a PIL image to a tensor.
+        indices: which images to use; None uses all.
     """
 
     def __init__(
@@ -113,27 +113,27 @@ class Pixels(Dataset[tuple[Tensor, int]]):
         """An image and its label.
 
         Raises:
-            ValueError: a file that cannot be read.
+            ValueError: the file cannot be read.
         """
         place = self.indices[index]
         path = Path(self.images.paths[place])
         try:
             with Image.open(path) as file:
-                image = file.convert("RGB")  # of PIL, as timm's own evaluation has it
+                image = file.convert("RGB")  # by PIL, as in timm's evaluation
             return self.transform(image), int(self.images.labels[place])
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def data_of(subject: Subject, root: Path, settings: Settings) -> Data:
-    """What a card is measured on: ROOT/val/CLASS/ of images, and ROOT/train/CLASS/ for k-NN.
+    """The data of a card: images in ROOT/val/CLASS/, and in ROOT/train/CLASS/ for k-NN.
 
-    Without ROOT/val, the classes are the folders of ROOT. Folders that are named as the network's
-    ImageNet classes are (WordNet's ids) may be some of them; else they are all classes of the
-    network, in the order of their names.
+    Without ROOT/val, the folders of ROOT are the classes. Folders with the names of ImageNet
+    classes (WordNet ids) may be a part of the network's classes. Other folders must be all of its
+    classes, in the order of their names.
 
     Raises:
-        ValueError: another layout, or folders of which it is not known which classes they are.
+        ValueError: the layout is another one, or it is not known which classes the folders are.
     """
     has_val = (root / "val").is_dir()
     images = _numbered(labeled(root / "val" if has_val else root), subject)
@@ -154,7 +154,7 @@ def _bank(images: Labeled, transform: Any, settings: Settings, made: str) -> Str
 
 
 def _numbered(images: Labeled, subject: Subject) -> Labeled:
-    """Labels as the network numbers its classes."""
+    """Labels in the numbering of the network."""
     known, classes = _names(subject.network), subject.stages.num_classes
     if known and set(images.classes) <= set(known):
         places = torch.tensor([known.index(name) for name in images.classes])
@@ -162,13 +162,13 @@ def _numbered(images: Labeled, subject: Subject) -> Labeled:
     if len(images.classes) != classes:
         raise ValueError(
             f"The data has {len(images.classes):,} classes ({', '.join(images.classes[:3])}, ...) "
-            f"and {subject.name} has {classes:,}: folders need to be all of its classes, or "
-            f"to have the names of ImageNet's (such as n01440764)."
+            f"and {subject.name} has {classes:,}. The folders need to be all of its classes, or to "
+            f"have the names of ImageNet's classes (such as n01440764)."
         )
     return images
 
 
 def _names(network: nn.Module) -> list[str]:
-    """WordNet's ids of the network's classes; none where it is none of ImageNet's."""
+    """WordNet ids of the network's classes; empty if they are not those of ImageNet."""
     subset = infer_imagenet_subset(network)
     return list(ImageNetInfo(subset).label_names()) if subset else []
