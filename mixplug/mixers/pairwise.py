@@ -1,4 +1,4 @@
-"""What mixers of pairs share: λ ~ Beta(α, α), a permutation, and a dense loss if wanted."""
+"""Base of mixers of pairs: λ ~ Beta(α, α), a permutation, and an optional dense loss."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class PairMixer(Mixer):
 
     Attributes:
         alpha: α of Beta(α, α), > 0.
-        prob: probability that a batch is mixed at all.
-        per_example: one λ per example instead of one per batch.
+        prob: probability that a batch is mixed; otherwise it stays clean.
+        per_example: draw one λ per example instead of one per batch.
         dense: apply the loss at every position of the last map, with the example's target
             (Table 5.9).
-        resolution: average-pool that map, or the map that is mixed, to r x r; None leaves it.
+        resolution: average-pool the last map, or the map that is mixed, to r x r; None keeps it.
     """
 
     alpha: float = 1.0
@@ -34,9 +34,9 @@ class PairMixer(Mixer):
     per_example: bool = False
     dense: bool = False
     resolution: int | None = None
-    unfit: ClassVar = {
-        "mix_rows": "It mixes pairs of images, whose boxes do not come in pairs.",
-        "mix_positions": "It mixes pairs of images that have one label each.",
+    unsupported: ClassVar = {
+        "mix_rows": "It mixes pairs of images, and their boxes do not form pairs.",
+        "mix_positions": "It mixes pairs of images with one label each.",
     }
 
     def __post_init__(self) -> None:

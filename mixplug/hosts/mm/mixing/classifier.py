@@ -1,4 +1,4 @@
-"""mmpretrain: image classifiers in stages, their losses term by term, and training with a mixer."""
+"""mmpretrain: train an image classifier with a mixer, and see it in stages."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mixplug.stages.pixels import Pixels
 
 
 class MixedLoss:
-    """An ImageClassifier's loss, with a mixer between its parts."""
+    """Methods that an ImageClassifier gets: its loss on the mixed batch."""
 
     mixer: Mixer
     stages: Stages
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Losses of the mixed batch, under the names that the plain classifier gives them."""
+        """Loss of the mixed batch, under the same name as the plain classifier's."""
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
@@ -40,7 +40,7 @@ class MixedLoss:
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
-        """Class indices (B,), or rows (B, K) where scores or several labels are given."""
+        """Class indices (B,), or rows (B, K) if samples have scores or several labels."""
         if "gt_score" in data_samples[0]:
             return torch.stack([sample.gt_score for sample in data_samples])
         if isinstance(self.head, MultiLabelClsHead):
@@ -52,12 +52,13 @@ class MixedLoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Let an ImageClassifier train with a mixer. Its parameters and its testing stay as they are.
+    """Train an ImageClassifier with a mixer. Its parameters and its behavior at test time stay.
 
-    It says in words what is mixed.
+    Returns:
+        What is mixed, in words, for the log.
 
     Raises:
-        ValueError: another kind of model or head, or one whose batches are mixed already.
+        ValueError: another kind of model or head, or a model with batch augments of its own.
     """
     if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
         raise ValueError(
@@ -76,11 +77,11 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
-    return f"what {classifier} classifies"
+    return f"the input of {classifier}"
 
 
 def _plain_loss(head: nn.Module | None) -> bool:
-    """Whether the loss is the loss module on the logits, and these are a layer's output."""
+    """Whether the loss is the loss module applied to logits that a layer returns."""
     return any(
         isinstance(head, plain)
         and type(head).loss is plain.loss
@@ -93,10 +94,10 @@ def _plain_loss(head: nn.Module | None) -> bool:
 def mm_stages(model: ImageClassifier) -> Stages:
     """An mmpretrain classifier in stages.
 
-    A dense loss works on the last level of the backbone's output; for a backbone that pools, on
-    what it pools; for a transformer that gives no map, on the tokens after its last block. The map
-    A to be aligned is that before the last block: the block can carry mixed patches to a class
-    token, and in any network alignment directly before average pooling would be in vain.
+    A dense loss uses the last level of the backbone's output. If the backbone pools, it uses the
+    map before pooling; if a transformer returns no map, the tokens after its last block. The map A
+    that is aligned comes before the last block: that block can carry mixed patches to the class
+    token, and alignment directly before average pooling has no effect.
 
     Raises:
         ValueError: the head has no linear layer for its classes.
@@ -138,7 +139,7 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
 
 
 def classifier_name(head: nn.Module) -> str:
-    """Name of the last layer of a head that is as wide as the classes."""
+    """Name of the last layer of the head with one output per class."""
     classes = getattr(head, "num_classes", None)
     names = [
         f"head.{name}"
@@ -154,9 +155,9 @@ def classifier_name(head: nn.Module) -> str:
 
 
 def criterion_of(loss: nn.Module) -> Criterion:
-    """A head's loss term by term.
+    """The loss of a head, one value per term.
 
-    mm losses average over examples and sum over classes; they give terms by ``reduction_override``.
+    OpenMMLab losses return one value per term if they take ``reduction_override``.
     """
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
@@ -164,7 +165,7 @@ def criterion_of(loss: nn.Module) -> Criterion:
 
 
 def _fused(loss: nn.Module) -> Criterion | None:
-    """The cross-entropies that the fused form can stand in for."""
+    """The criterion of a cross-entropy that the fused loss can replace, else None."""
     ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
     if (
         type(ce).forward is not CrossEntropyLoss.forward
