@@ -1,4 +1,4 @@
-"""Accumulators over the pure scores of :mod:`mixplug.functional`."""
+"""Metrics of data sets: they accumulate batches and apply :mod:`mixplug.functional` to them."""
 
 from mixplug.metrics.retrieval import RetrievalMetrics
 

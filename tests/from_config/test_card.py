@@ -120,7 +120,7 @@ train_dataloader = dict(dataset=dict(indices=60))
     arguments += [text for part in parts for text in ("--part", part)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "sky has classes that the network was trained on" in done.output
+    assert "sky contains classes of the training set" in done.output
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     names = [one["name"] for one in card["networks"]]
     assert names == ["run/epoch_2.pth", "run/best_accuracy_top1_epoch_1.pth"]

@@ -109,7 +109,7 @@ def test_what_can_be_mended_is_said_in_a_line(tmp_path: Path) -> None:
         (["timm:resnet10t", str(tmp_path / "x.pth"), "--data", "."], "x.pth does not fit"),
         (
             [f"timm:{NAME}", str(tmp_path / "x.pth"), "--data", ".", "--device", "cuda:7"],
-            "cannot be put on cuda:7",
+            "cannot be moved to cuda:7",
         ),
     ):
         done = CliRunner().invoke(app, ["eval", "card", *arguments])
