@@ -1,6 +1,7 @@
 # make demo   the main job on real data, in minutes; needs Python >= 3.10 and a package index
 # make test   everything installed, the mm extra included, and all tests
 # make lint   what the tests do not see
+# make docs   the site, in docs/_build/html; Python >= 3.11
 
 UV ?= $(shell command -v uv || echo .tools/bin/uv)
 TIMM_TRAIN ?=
@@ -9,7 +10,7 @@ TIMM_TRAIN ?=
 # that is named now. The versions stand in pyproject.toml.
 SYNC = rm -f uv.lock && $(UV) sync
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 demo: $(UV)
 	$(SYNC) --inexact --no-dev --extra demo
 	.venv/bin/mixplug demo classification
@@ -25,6 +26,13 @@ lint: $(UV)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# Warnings are errors, links that lead nowhere included. All extras, since the reference is made of
+# what each of them registers.
+docs: $(UV)
+	$(SYNC) --inexact --all-extras --group docs
+	.venv/bin/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 .tools/bin/uv:
 	python3 -m venv .tools

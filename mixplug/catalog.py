@@ -1,11 +1,10 @@
-"""THE table: what mixplug, and packages that plug into it, offer by name."""
+"""The table of all names: mixers, losses and others, of mixplug and of plugin packages."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import inspect
-import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from mixplug.renamed import current_keys
+from mixplug.scanning import import_modules
 
 Target = Callable[..., Any]
 T = TypeVar("T", bound=Target)
@@ -29,10 +29,10 @@ class Entry:
     Attributes:
         kind: what it is, such as 'mixer'.
         name: as in a config's ``type``.
-        target: the class or function that is called.
-        reference: where it is defined, such as 'thesis 5.3.2'.
-        alias: a second name, lower case, which is also ``mixplug.<alias>``.
-        hosts: where it can be used.
+        target: the class or function that makes the object.
+        reference: where the method is defined, such as 'thesis 5.3.2'.
+        alias: a second name in lower case; ``mixplug.<alias>`` is the target.
+        hosts: frameworks in which it can be used, 'torch' for your own loop.
     """
 
     kind: str
@@ -44,12 +44,14 @@ class Entry:
 
     @property
     def defaults(self) -> dict[str, object]:
-        """The keys of its config and their defaults, :data:`REQUIRED` where there is none."""
+        """The keys of its config and their defaults; :data:`REQUIRED` for keys without one."""
         return keys_of(self.target)
 
 
 KINDS: dict[str, type] = {}  # what an object of a kind must be an instance of
+_HOSTS = {"selfsup": ("mm", "torch")}  # of kinds that cannot be used everywhere
 _table: dict[str, Entry] = {}
+_followers: list[tuple[str | None, Callable[[Entry], None]]] = []
 _loaded: list[bool] = []
 
 
@@ -58,7 +60,7 @@ def register(
     kind: str = "mixer",
     reference: str = "",
     alias: str = "",
-    hosts: Iterable[str] = ("timm", "mmpretrain", "torch"),
+    hosts: Iterable[str] | None = None,
 ) -> Callable[[T], T]:
     """Enter a class in the table; with it, its name becomes a config key in every host.
 
@@ -69,11 +71,12 @@ def register(
         class MyMix(mixplug.Mixer): ...
 
     Raises:
-        KeyError: a name or alias that another object has; it names both owners.
+        KeyError: another object has the name or the alias; the message names both owners.
     """
 
     def decorate(target: T) -> T:
-        entry = Entry(kind, name, target, reference, alias or name.lower(), tuple(hosts))
+        where = _HOSTS.get(kind, ("timm", "mmpretrain", "torch")) if hosts is None else hosts
+        entry = Entry(kind, name, target, reference, alias or name.lower(), tuple(where))
         for key in (entry.name, entry.alias):
             owner = _table.get(key)
             if owner is not None and _path(owner.target) != _path(target):
@@ -82,25 +85,36 @@ def register(
                     f"{_path(target)} needs another name."
                 )
         _table.update({entry.name: entry, entry.alias: entry})
+        for wanted, call in _followers:
+            if wanted in (None, kind):
+                call(entry)
         return target
 
     return decorate
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """All rows, or those of one kind, in the order of kind and name."""
-    _load()
+    """All rows, or those of one kind, sorted by kind and name."""
+    load()
     rows = {id(e): e for e in _table.values() if kind in (None, e.kind)}
     return sorted(rows.values(), key=lambda e: (e.kind, e.name))
+
+
+def follow(call: Callable[[Entry], None], kind: str | None = None) -> None:
+    """Call a function for every row of a kind: now, and whenever one is registered later."""
+    rows = entries(kind)
+    _followers.append((kind, call))
+    for entry in rows:
+        call(entry)
 
 
 def find(name: str, kind: str | None = None) -> Entry:
     """The row of a name or alias.
 
     Raises:
-        KeyError: no such name of that kind; it suggests the nearest.
+        KeyError: there is no such name of that kind; the message suggests the nearest.
     """
-    _load()
+    load()
     bare = name.removeprefix("mixplug.")
     entry = _table.get(bare)
     if entry is not None and kind in (None, entry.kind):
@@ -129,10 +143,8 @@ def build(
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
     arguments = current_keys(target, {**spec, **overrides})
+    require_known(target, arguments)
     known = keys_of(target)
-    for key in arguments if known and not takes_more(target) else ():
-        if key not in known:
-            raise KeyError(f"{target.__name__} has no key {key!r}.{suggest(key, list(known))}")
     missing = [key for key in known if known[key] is REQUIRED and key not in arguments]
     if missing:
         raise ValueError(f"{target.__name__} needs the key {missing[0]!r}, which is not given.")
@@ -147,7 +159,7 @@ def resolve(target: str | Target, kind: str | None = None) -> Target:
     """The class or function behind a name, an alias, a dotted path, or itself.
 
     Raises:
-        KeyError: nothing is found under it.
+        KeyError: nothing is found under the name or path.
     """
     if not isinstance(target, str):
         return target
@@ -159,35 +171,44 @@ def resolve(target: str | Target, kind: str | None = None) -> Target:
         return found
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or " "):
-            raise  # the module is there, something that it imports is not
+            raise  # the module exists, but something that it imports does not
         raise KeyError(f"Nothing is importable as {target!r}: {error}.") from error
 
 
-def _load() -> None:
+def load() -> None:
     """Import every module of the package that may register, then the plugins of other packages."""
     if _loaded:
         return
     _loaded.append(True)
     try:
         for folder in _SCANNED:
-            package = importlib.import_module(f"mixplug.{folder}")
-            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-                importlib.import_module(module.name)
+            import_modules(f"mixplug.{folder}")
     except BaseException:
-        _loaded.clear()  # a short table would say "no such mixer" from now on
+        _loaded.clear()  # else every later look-up would find an incomplete table
         raise
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as error:  # another package's fault must not take the catalog down
+        except Exception as error:  # a fault of another package must not break the catalog
             warnings.warn(
                 f"The plugin {point.name!r} ({point.value}) could not be loaded: {error!r}",
                 stacklevel=2,
             )
 
 
+def registered_in(package: str) -> dict[str, Target]:
+    """Import all modules of a package, and give what they registered, by class name.
+
+    ``mixplug.mixers`` and others export it, so that a new file needs no line in their
+    ``__init__.py``.
+    """
+    import_modules(package)
+    targets = (entry.target for entry in _table.values())
+    return {t.__name__: t for t in targets if t.__module__.startswith(f"{package}.")}
+
+
 def keys_of(target: Target) -> dict[str, object]:
-    """The settings of a class that are named one by one, and their defaults."""
+    """The named settings of a class and their defaults; :data:`REQUIRED` where there is none."""
     if not isinstance(target, type):
         return {}
     return {
@@ -197,14 +218,26 @@ def keys_of(target: Target) -> dict[str, object]:
     }
 
 
+def require_known(target: Target, arguments: Iterable[str]) -> None:
+    """Refuse keys that a class does not have.
+
+    Raises:
+        KeyError: with the nearest known key.
+    """
+    known = keys_of(target)
+    for key in arguments if known and not takes_more(target) else ():
+        if key not in known:
+            raise KeyError(f"{target.__name__} has no key {key!r}.{suggest(key, list(known))}")
+
+
 def takes_more(target: Target) -> bool:
-    """Whether a class takes settings beyond those, and judges them itself."""
+    """Whether a class takes further settings by ``**keys``, which it then checks itself."""
     parameters = inspect.signature(target).parameters.values()
     return any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, and all of them."""
+    """The end of a message about an unknown name: the nearest known name, and all of them."""
     lower = {k.lower(): k for k in known}
     nearest = difflib.get_close_matches(name.lower(), lower, n=1)
     guess = f" Did you mean {lower[nearest[0]]!r}?" if nearest else ""

@@ -1,4 +1,4 @@
-"""What a process must know of its peers."""
+"""Rank and shared seed under distributed training."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch.distributed as dist
 
 
 def rank() -> int:
-    """Rank of this process, 0 when alone."""
+    """Rank of this process; 0 without distributed training."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def shared_seed() -> int:
-    """One seed for all ranks: PyTorch's initial seed on rank 0."""
+    """A seed that is the same on all ranks: PyTorch's initial seed on rank 0."""
     seed = [torch.initial_seed()]
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast_object_list(seed, src=0)

@@ -1,10 +1,10 @@
 """mixplug in OpenMMLab: import this module, or name it in ``custom_imports``, once.
 
 It registers mixplug's models, data sets, samplers, transforms, evaluators and hooks in mmengine's
-root registries, so that a config of any scope finds them without a prefix, and it makes the
-top-level key ``mixup`` of a config work: :func:`enable` is the one place where mmengine is touched.
+root registries, so that a config of any scope finds them without a prefix. It also makes the
+top-level key ``mixup`` of a config work: :func:`enable` is the one place where mmengine is patched.
 A config whose model is one of mixplug's own, ``model=dict(type='mixplug.MetricLearner', ...)``,
-need not name this module.
+does not need to name this module.
 """
 
 from __future__ import annotations
@@ -12,38 +12,16 @@ from __future__ import annotations
 import functools
 
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import Runner
 from mmengine.utils import is_installed
 
-import mixplug.hosts.mm.datasets.clips
-import mixplug.hosts.mm.datasets.cub
-import mixplug.hosts.mm.datasets.image_folders
-import mixplug.hosts.mm.datasets.office_home
-import mixplug.hosts.mm.datasets.outside
-import mixplug.hosts.mm.datasets.retrieval
-import mixplug.hosts.mm.datasets.samplers
-import mixplug.hosts.mm.datasets.tracking
-import mixplug.hosts.mm.evaluation.got10k
-import mixplug.hosts.mm.evaluation.knn
-import mixplug.hosts.mm.evaluation.open_set
-import mixplug.hosts.mm.models.backbones
-import mixplug.hosts.mm.models.class_tokens
-import mixplug.hosts.mm.models.frozen_tracker
-import mixplug.hosts.mm.models.metric_learner
-import mixplug.hosts.mm.models.pretrained
-import mixplug.hosts.mm.models.self_distillation
-import mixplug.hosts.mm.models.views_preprocessor
-import mixplug.hosts.mm.models.vit  # noqa: F401  registers
-from mixplug.hosts.mm.evaluation import reliability as mm_reliability
-from mixplug.hosts.mm.evaluation import retrieval as mm_metrics
-from mixplug.hosts.mm.evaluation import robustness as mm_robust
+from mixplug import catalog
 from mixplug.hosts.mm.hooks.mixup import MixupHook, unwrapped
 from mixplug.hosts.mm.mixing.key import train_with
 from mixplug.mixers.building import build_mixer
-from mixplug.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
-
-_GREATER = ("recall@", "nmi", "knn@")  # mmengine knows precisions and mAP
+from mixplug.registry import PACKAGES, REGISTRIES, score_directions
+from mixplug.scanning import import_modules
 
 
 def enable() -> None:
@@ -53,13 +31,13 @@ def enable() -> None:
 
     - trains its model with that mixer: ``build_model`` attaches it, before the model is wrapped
       for distribution and before the optimizer is built;
-    - has a MixupHook: ``register_hooks`` adds it, as it does for a model that brings a clock of
-      its own (MetricLearner, DoRA), and for a model that brings hooks, these.
+    - has a MixupHook: ``register_hooks`` adds it. It is also added for a model that has a ``clock``
+      (MetricLearner, DoRA), and so are the hooks that a model names as its ``own_hooks``.
 
-    Any other Runner does what it always did. Evaluators that look into the model, such as those of
-    calibration and robustness, are told which it is. ``save_best='auto'`` learns which of our
-    scores are better when they are greater, and bases ``mmseg::`` are found where mmseg is the
-    fork, whose package has another name than mmengine looks for.
+    Any other Runner behaves as before. Evaluators that look into the model, such as those of
+    calibration and robustness, get the model. ``save_best='auto'`` learns from the classes of our
+    evaluators which scores are better when they are higher. Bases ``mmseg::`` are found where mmseg
+    is the fork, whose distribution has another name than mmengine looks for.
     """
     if hasattr(Runner, "_mixplug"):
         return
@@ -76,7 +54,7 @@ def enable() -> None:
 
     @functools.wraps(register_hooks)
     def register_hooks_with_clock(self, *args, **kwargs):
-        _rank_scores()  # again: a number may have been registered since
+        learn_score_directions()  # also of evaluators that were registered after this module
         register_hooks(self, *args, **kwargs)
         model = unwrapped(self.model)
         for hook in getattr(model, "own_hooks", ()):
@@ -102,33 +80,27 @@ def enable() -> None:
     Runner.register_hooks = register_hooks_with_clock
     if not is_installed("mmsegmentation"):
         MODULE2PACKAGE["mmseg"] = "mmseg"
-    _rank_scores()
 
 
-def _rank_scores() -> None:
-    """Tell ``save_best`` which of our scores are better when they are higher, and which lower."""
-    classes = [
-        mm_reliability.CalibrationError,
-        mm_reliability.OODDetection,
-        mm_reliability.EmbeddingQuality,
-        mm_robust.RobustAccuracy,
-    ]
-    for key, attribute, more in (
-        ("_default_greater_keys", "higher_is_better", _GREATER),
-        ("_default_less_keys", "lower_is_better", mm_metrics.LOWER_IS_BETTER),
-    ):
-        names = [*more, *(name for one in classes for name in getattr(one, attribute))]
-        known = getattr(CheckpointHook, key)
-        setattr(CheckpointHook, key, list(dict.fromkeys([*known, *names])))
+def learn_score_directions() -> None:
+    """Tell the hooks that compare scores which of ours are better higher, and which lower."""
+    higher, lower = score_directions()
+    for hook in (CheckpointHook, EarlyStoppingHook):
+        hook._default_greater_keys = list(dict.fromkeys([*hook._default_greater_keys, *higher]))
+        hook._default_less_keys = list(dict.fromkeys([*hook._default_less_keys, *lower]))
 
 
 def register_everywhere() -> None:
     """Enter what mixplug's registries hold in mmengine's root, for configs without the prefix."""
-    for child in (DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS):
+    for child in REGISTRIES:
         for name, target in child.module_dict.items():
             if name not in child.parent.module_dict:
                 child.parent.register_module(name=name, module=target)
 
 
+for _package in PACKAGES:
+    import_modules(_package)
+catalog.load()  # plugins of other packages may register here as well
 register_everywhere()
+learn_score_directions()
 enable()

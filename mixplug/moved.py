@@ -85,6 +85,11 @@ NEW_PATHS: dict[str, tuple[str, ...]] = {
         for room, names in _ROOMS.items()
         for name in names.split()
     },
+    "models.distillation": (
+        "models.self_distillation.distillation",
+        "models.self_distillation.dino",
+        "models.self_distillation.views",
+    ),
 }
 
 

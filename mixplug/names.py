@@ -1,4 +1,4 @@
-"""Display names: checkpoints told apart by their paths, and lists of names in a sentence."""
+"""Display names: short distinct names of paths, and lists of names in a sentence."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ from pathlib import Path
 
 
 def distinct(paths: Sequence[Path], parts: int = 1) -> list[str]:
-    """Names with as much of the path as makes them differ, and its last ``parts`` at least.
+    """Shortest path endings that differ from each other.
+
+    Args:
+        paths: paths of checkpoints.
+        parts: smallest number of path components in a name.
+
+    Returns:
+        One name per path. All names have the same number of components, if the paths have as many.
 
     Raises:
-        ValueError: a checkpoint is given twice.
+        ValueError: a path occurs twice.
     """
     for depth in range(parts, max([parts, *(len(path.parts) for path in paths)]) + 1):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    raise ValueError(f"A checkpoint is given twice: {', '.join(map(str, paths))}.")
+    raise ValueError(
+        f"Checkpoints need different paths, but one occurs twice: {', '.join(map(str, paths))}."
+    )
 
 
 def listed(names: Iterable[str], last: str = "or") -> str:
-    """``a``, ``a or b``, ``a, b or c``; '' of nothing."""
+    """Join names in a sentence: ``a``, ``a or b``, ``a, b or c``; '' for no names."""
     *first, end = [*names] or [""]
     return f"{', '.join(first)} {last} {end}" if first else end
 
 
 def shortened(names: Iterable[str], most: int = 4) -> str:
-    """``a, b, c, d and 3 more``; every name once."""
-    found = list(dict.fromkeys(names))
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more
+    """Join the first ``most`` distinct names: ``a, b, c, d and 3 more``."""
+    distinct_names = list(dict.fromkeys(names))
+    count = len(distinct_names) - most
+    more = f" and {count} more" if count > 0 else ""
+    return ", ".join(distinct_names[:most]) + more

@@ -1,67 +1,95 @@
-"""Child registries of mmengine, in the scope ``mixplug``.
+"""Registries of mmengine in the scope ``mixplug``: they hold what ``type='mixplug.X'`` names.
 
-mmengine imports this file by itself for any ``type='mixplug.X'``, and hides an ImportError of it.
+A class that is decorated by one of them, in a file of the package of its kind below
+:mod:`mixplug.hosts.mm`, is found without being listed anywhere. So are classes of other packages
+that the entry-point group ``mixplug.plugins`` names.
+
+mmengine imports this file by itself and hides an ImportError in it. Therefore it imports mmengine
+alone; the packages are imported at the first look-up, and a fault in them is raised.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from mmengine import registry as root
 
-_SCOPE = {"scope": "mixplug"}
+from mixplug import catalog
+from mixplug.scanning import import_modules
 
-DATA_SAMPLERS = root.Registry(
-    "data sampler",
-    parent=root.DATA_SAMPLERS,
-    locations=["mixplug.hosts.mm.datasets.samplers", "mixplug.hosts.mm.datasets.clips"],
-    **_SCOPE,
+PACKAGES = tuple(
+    f"mixplug.hosts.mm.{name}" for name in ("datasets", "evaluation", "hooks", "models")
 )
-DATASETS = root.Registry(
-    "dataset",
-    parent=root.DATASETS,
-    locations=[
-        "mixplug.hosts.mm.datasets.retrieval",
-        "mixplug.hosts.mm.datasets.cub",
-        "mixplug.hosts.mm.datasets.image_folders",
-        "mixplug.hosts.mm.datasets.outside",
-        "mixplug.hosts.mm.datasets.office_home",
-        "mixplug.hosts.mm.datasets.clips",
-        "mixplug.hosts.mm.datasets.tracking",
-    ],
-    **_SCOPE,
+
+
+class Registry(root.Registry):
+    """A registry that imports all modules of a package before it looks a name up.
+
+    Args:
+        name: what it holds, as mmengine's messages call it.
+        parent: mmengine's own registry.
+        location: package whose modules define its classes, or a module that imports them.
+    """
+
+    def __init__(self, name: str, parent: root.Registry, location: str) -> None:
+        super().__init__(name, parent=parent, scope="mixplug", locations=[location])
+        self.location = location
+        self._complete = False
+
+    def import_from_location(self) -> None:
+        """Import what registers here: the location, and the plugins of other packages.
+
+        Raises:
+            ImportError: a file of the location is faulty. The message names it.
+        """
+        if self._complete:
+            return
+        if hasattr(import_module(self.location), "__path__"):
+            import_modules(self.location)
+        catalog.load()
+        self._complete = True
+
+
+def _registry(name: str, parent: root.Registry, package: str) -> Registry:
+    return Registry(name, parent, f"mixplug.hosts.mm.{package}")
+
+
+DATASETS = _registry("dataset", root.DATASETS, "datasets")
+DATA_SAMPLERS = _registry("data sampler", root.DATA_SAMPLERS, "datasets")
+TRANSFORMS = _registry("transform", root.TRANSFORMS, "datasets")
+METRICS = _registry("metric", root.METRICS, "evaluation")
+HOOKS = _registry("hook", root.HOOKS, "hooks")
+OPTIM_WRAPPER_CONSTRUCTORS = _registry(
+    "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "models"
 )
-HOOKS = root.Registry(
-    "hook",
-    parent=root.HOOKS,
-    locations=["mixplug.hosts.mm.hooks.mixup", "mixplug.hosts.mm.hooks.self_distillation"],
-    **_SCOPE,
+WEIGHT_INITIALIZERS = _registry("weight initializer", root.WEIGHT_INITIALIZERS, "models")
+# mixplug.mm imports the models too, and prepares the Runner that is building one: it gets its hook.
+MODELS = Registry("model", root.MODELS, "mixplug.mm")
+
+REGISTRIES = (
+    DATASETS,
+    DATA_SAMPLERS,
+    TRANSFORMS,
+    METRICS,
+    HOOKS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    WEIGHT_INITIALIZERS,
+    MODELS,
 )
-METRICS = root.Registry(
-    "metric",
-    parent=root.METRICS,
-    locations=[
-        "mixplug.hosts.mm.evaluation.retrieval",
-        "mixplug.hosts.mm.evaluation.knn",
-        "mixplug.hosts.mm.evaluation.reliability",
-        "mixplug.hosts.mm.evaluation.robustness",
-        "mixplug.hosts.mm.evaluation.open_set",
-        "mixplug.hosts.mm.evaluation.got10k",
-    ],
-    **_SCOPE,
-)
-OPTIM_WRAPPER_CONSTRUCTORS = root.Registry(
-    "optimizer wrapper constructor",
-    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
-    locations=["mixplug.hosts.mm.models.vit"],
-    **_SCOPE,
-)
-WEIGHT_INITIALIZERS = root.Registry(
-    "weight initializer",
-    parent=root.WEIGHT_INITIALIZERS,
-    locations=["mixplug.hosts.mm.models.pretrained"],
-    **_SCOPE,
-)
-# All of mixplug.mm, so that the Runner which is building such a model has its hook too.
-MODELS = root.Registry("model", parent=root.MODELS, locations=["mixplug.mm"], **_SCOPE)
-TRANSFORMS = root.Registry(
-    "transform", parent=root.TRANSFORMS, locations=["mixplug.hosts.mm.datasets.clips"], **_SCOPE
-)
+
+
+def score_directions() -> tuple[list[str], list[str]]:
+    """Beginnings of the names of scores that are better when higher, and when lower.
+
+    An evaluator says it in its class, by ``higher_is_better`` and ``lower_is_better``::
+
+        @METRICS.register_module()
+        class BrierScore(BaseMetric):
+            lower_is_better = ("brier",)
+    """
+
+    def all_of(attribute: str) -> list[str]:
+        said = [getattr(metric, attribute, ()) for metric in METRICS.module_dict.values()]
+        return list(dict.fromkeys(name for names in said for name in names))
+
+    return all_of("higher_is_better"), all_of("lower_is_better")

@@ -1,7 +1,7 @@
-"""Every random draw of the package. Each function takes a torch.Generator; none keeps state.
+"""All random draws of the package. Every function takes a torch.Generator and is stateless.
 
-A draw is keyed by (seed, rank, step) and not by what was drawn before, so a run that is resumed at
-any step, on any number of ranks, goes on as if it had not stopped.
+A draw depends on (seed, rank, step), but not on earlier draws. So an interrupted run that resumes
+at any step, on any number of ranks, continues with the same draws.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from mixplug.renamed import renamed_names
 
 _MASK = (1 << 64) - 1
 _ALL_RANKS = -1
-DATA = -3  # purposes of :func:`derive_seed`: which clips and views there are,
-HOST = -4  # and what a host draws by itself, such as dropout; steps count from 0
+# Purposes of :func:`derive_seed`. They are negative, as steps count from 0.
+DATA = -3  # clips and views of the data
+HOST = -4  # draws of the training framework itself, such as dropout
 
 
 @dataclass(frozen=True)
 class Generators:
-    """The two sources of one training step.
+    """The two random generators of a training step.
 
     Attributes:
-        synced: equal on all ranks. Which branch is taken comes from it, since ranks that took
-            different branches would wait for each other's gradients for ever.
-        local: differs from rank to rank. λ, permutations and Λ come from it.
+        synced: generator with the same state on all ranks. It draws which branch is taken: ranks
+            that took different branches would wait for each other's gradients for ever.
+        local: generator with a different state on each rank. It draws λ, permutations and Λ.
     """
 
     synced: torch.Generator
@@ -36,80 +37,99 @@ class Generators:
 
 
 def generators(seed: int, step: int, rank: int = 0) -> Generators:
-    """The generators of training step ``step``: the same arguments give the same draws.
+    """The generators of a training step. The same arguments give the same draws.
 
     Args:
-        seed: of the run, any integer.
-        step: how many batches came before, over all epochs.
-        rank: of this process.
+        seed: seed of the run, any integer.
+        step: number of earlier batches, over all epochs.
+        rank: rank of this process.
     """
     return Generators(_keyed(seed, step, _ALL_RANKS), _keyed(seed, step, rank))
 
 
 def derive_seed(seed: int, purpose: int) -> int:
-    """A seed of its own for draws that are none of a mixer's or a method's, which have ``seed``.
+    """Derive a separate seed for draws outside of mixers and methods, which use ``seed`` itself.
 
     Args:
-        seed: of the run.
-        purpose: one of :data:`DATA` and :data:`HOST`.
+        seed: seed of the run.
+        purpose: :data:`DATA` or :data:`HOST`.
     """
     return key(generators(seed, purpose).synced)
 
 
 def generator(key: int, device: torch.device) -> torch.Generator:
-    """A generator for draws whose shape is known only after the features are made.
+    """A generator for draws whose shape is known only after the forward pass to the features.
 
-    It lives on ``device`` if that can draw from every distribution here, else on the CPU.
+    It is on ``device`` for CPU and CUDA, and on the CPU for other devices, which do not support all
+    distributions of this module.
+
+    Args:
+        key: seed of the generator, see :func:`key`.
+        device: device of the features.
     """
     return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(key)
 
 
 def key(source: torch.Generator) -> int:
-    """A number for :func:`generator`, drawn from ``source``, which must be on the CPU."""
+    """Draw a seed for :func:`generator` from ``source``, which must be on the CPU."""
     return int(torch.randint(1 << 62, (), generator=source))
 
 
 def branch(choices: Sequence[str], source: torch.Generator, weights: Sequence[float]) -> str:
-    """One of ``choices``, with probabilities in the ratio of ``weights``."""
+    """Draw one of ``choices``, with probabilities proportional to ``weights``."""
     ratio = torch.tensor(weights, dtype=torch.float64)
     return choices[int(torch.multinomial(ratio, 1, generator=source))]
 
 
 def permutation(size: int, source: torch.Generator) -> Tensor:
-    """A uniform permutation π of ``size`` items, (B,) int64."""
+    """Draw a uniform permutation π of ``size`` items, (size,) int64."""
     return torch.randperm(size, generator=source)
 
 
 def other_class(labels: Tensor, source: torch.Generator) -> Tensor:
-    """For every item one of another class, each with equal probability, (B,) int64.
+    """Draw for every item, uniformly, the index of an item of another class, (B,) int64.
+
+    Args:
+        labels: classes of the items, (B,).
+        source: generator on the CPU.
 
     Raises:
-        ValueError: an only class.
+        ValueError: all items have the same class.
     """
     _, classes, count = labels.unique(return_inverse=True, return_counts=True)
     if len(count) < 2:
-        raise ValueError(f"No item is of another class: all {len(labels)} labels are equal.")
-    order = classes.argsort(stable=True)  # a class fills the places from first to first + count
+        raise ValueError(
+            f"other_class needs labels of at least two classes, but all {len(labels)} labels are "
+            f"equal."
+        )
+    order = classes.argsort(stable=True)  # a class has the positions first to first + count
     first = (count.cumsum(0) - count)[classes]
     others = len(labels) - count[classes]
-    place = torch.rand(len(labels), dtype=torch.float64, generator=source).mul(others).long()
-    place = place.minimum(others - 1)  # should the product be rounded up
-    return order[torch.where(place < first, place, place + count[classes])]
+    position = torch.rand(len(labels), dtype=torch.float64, generator=source).mul(others).long()
+    position = position.minimum(others - 1)  # in case the product is rounded up
+    return order[torch.where(position < first, position, position + count[classes])]
 
 
 def beta(alpha: float, size: int, source: torch.Generator) -> Tensor:
-    """``size`` draws λ of the symmetric Beta(α, α), float32, on the generator's device."""
+    """Draw ``size`` values λ of Beta(α, α), (size,) float32, on the device of the generator."""
     drawn = torch.empty(size, device=source.device)
-    for part in drawn.split(1 << 13):  # in double, which of many would be much memory
+    for part in drawn.split(1 << 13):  # float64 draws in chunks, to save memory
         shape = torch.full((len(part), 2), alpha, dtype=torch.float64, device=source.device)
         part.copy_(torch._sample_dirichlet(shape, generator=source)[:, 0])
     return drawn
 
 
 def box(height: int, width: int, area: float, source: torch.Generator) -> tuple[int, int, int, int]:
-    """A rectangle (top, bottom, left, right) of the image's aspect, centered anywhere, clipped.
+    """Draw a rectangle with the aspect ratio of the image and a uniform center, as in CutMix.
 
-    ``area`` is its share of the image before clipping.
+    Args:
+        height: height of the image.
+        width: width of the image.
+        area: area of the rectangle before clipping, as a fraction of the image.
+        source: generator on the CPU.
+
+    Returns:
+        Top, bottom, left and right, clipped to the image; bottom and right are exclusive.
     """
     high, wide = int(height * area**0.5), int(width * area**0.5)
     row = int(torch.randint(height, (), generator=source))
@@ -119,25 +139,25 @@ def box(height: int, width: int, area: float, source: torch.Generator) -> tuple[
 
 
 def uniform(shape: Sequence[int], source: torch.Generator) -> Tensor:
-    """Uniform draws in [0, 1) on the generator's device."""
+    """Draw uniform numbers in [0, 1), on the device of the generator."""
     return torch.rand(tuple(shape), generator=source, device=source.device)
 
 
 def weighted(weights: Tensor, size: int, source: torch.Generator) -> Tensor:
-    """``size`` indices (size,) with replacement, with probabilities in the ratio of ``weights``."""
+    """Draw indices (size,) with replacement, with probabilities proportional to ``weights``."""
     return torch.multinomial(weights, size, True, generator=source)
 
 
 def normal(shape: Sequence[int], source: torch.Generator) -> Tensor:
-    """Standard normal draws on the generator's device."""
+    """Draw standard normal numbers, on the device of the generator."""
     return torch.randn(tuple(shape), generator=source, device=source.device)
 
 
 def subsets(count: int, of: int, size: int, source: torch.Generator) -> Tensor:
-    """``count`` random subsets of ``size`` of the numbers below ``of``, (count, size) int64.
+    """Draw ``count`` random subsets of size ``size`` of range(of), (count, size) int64.
 
     Raises:
-        ValueError: size not in [1, of].
+        ValueError: size is not in [1, of].
     """
     if not 1 <= size <= of:
         raise ValueError(f"subsets needs 1 <= size <= {of}, got {size}.")
@@ -150,61 +170,65 @@ def block_masks(
     ratio: float | Sequence[float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Random block-wise masks (Table 6.7c): rectangles until a share of the grid is covered.
+    """Draw random block-wise masks (Table 6.7c): rectangles until a share of the grid is covered.
 
-    A rectangle has at least 4 cells where there is room for them, at most those that are still
-    missing, and sides in a ratio between 0.3 and 1 / 0.3; the last is cut to the exact number.
+    The aspect ratio of a rectangle is between 0.3 and 1 / 0.3. Its area is at least 4 cells, if the
+    grid allows it, and at most the number of missing cells. The last rectangle is cut to the exact
+    number of cells.
 
     Args:
         count: number of masks.
         grid: (rows, columns).
-        ratio: the share, or (low, high) of which it is drawn uniformly per mask; rounded to cells.
-        generator: on the CPU.
+        ratio: share of masked cells, or a range (low, high) from which it is drawn uniformly for
+            each mask. The number of cells is rounded.
+        generator: generator on the CPU.
 
     Returns:
         (count, rows * columns) bool, True inside of rectangles.
 
     Raises:
-        ValueError: shares outside [0, 1), or low > high.
+        ValueError: a share is outside [0, 1), or low > high.
     """
     low, high = share_range(ratio)
     cells = grid[0] * grid[1]
     share = low + (high - low) * uniform((count,), generator)
-    wanted = (share * cells).round().long()
+    target = (share * cells).round().long()
     masks = torch.zeros(count, cells, dtype=torch.bool)
-    missing = wanted
+    missing = target
     while bool(missing.any()):
         new = _rectangles(missing, grid, generator) & ~masks
         masks |= new & (new.cumsum(-1) <= missing[:, None])
-        missing = wanted - masks.sum(-1)
+        missing = target - masks.sum(-1)
     return masks
 
 
 def share_range(ratio: float | Sequence[float]) -> tuple[float, float]:
-    """(low, high) of a share given as a number or a range.
+    """Range (low, high) of a share that is a number or a range.
 
     Raises:
-        ValueError: outside [0, 1), decreasing, or not a pair.
+        ValueError: a value is outside [0, 1), low > high, or it is not a pair.
     """
     pair = (ratio, ratio) if isinstance(ratio, (int, float)) else tuple(ratio)
     if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < 1:
-        raise ValueError(f"A share must be in [0, 1), or a range in it, got {ratio!r}.")
+        raise ValueError(
+            f"A share must be in [0, 1), or a pair low <= high of such numbers, got {ratio!r}."
+        )
     return pair[0], pair[1]
 
 
 def _rectangles(most: Tensor, grid: tuple[int, int], source: torch.Generator) -> Tensor:
-    """One rectangle of about 4 to ``most`` cells for each, (count, rows * columns) bool."""
+    """One rectangle of about 4 to ``most`` cells per mask, (count, rows * columns) bool."""
     rows, columns = grid
     drawn = uniform((4, len(most)), source)
     area = 4 + (most - 4).clamp(min=0) * drawn[0]
     aspect = (math.log(0.3) * (2 * drawn[1] - 1)).exp()  # log-uniform
-    high = (area * aspect).sqrt().round().clamp(1, rows)
-    wide = (area / aspect).sqrt().round().clamp(1, columns)
-    top = ((rows - high + 1) * drawn[2]).floor()
-    left = ((columns - wide + 1) * drawn[3]).floor()
-    down, along = torch.arange(rows), torch.arange(columns)
-    inside_rows = (down >= top[:, None]) & (down < (top + high)[:, None])
-    inside_columns = (along >= left[:, None]) & (along < (left + wide)[:, None])
+    height = (area * aspect).sqrt().round().clamp(1, rows)
+    width = (area / aspect).sqrt().round().clamp(1, columns)
+    top = ((rows - height + 1) * drawn[2]).floor()
+    left = ((columns - width + 1) * drawn[3]).floor()
+    row, column = torch.arange(rows), torch.arange(columns)
+    inside_rows = (row >= top[:, None]) & (row < (top + height)[:, None])
+    inside_columns = (column >= left[:, None]) & (column < (left + width)[:, None])
     return (inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
 
 
@@ -216,22 +240,24 @@ def hull_weights(
     generator: torch.Generator | None = None,
     positions: int | None = None,
 ) -> Tensor:
-    r"""Λ: vectors λ_k ~ Dir(α) on the simplex over the batch (5.6), one concentration per vector.
+    r"""Draw interpolation weights Λ of MultiMix (eq. 5.6): vectors λ_k ~ Dir(α) over the batch.
 
     Args:
-        m: M, number of vectors.
-        b: B, their length.
-        alpha: a number, or (low, high) with α ~ U[low, high] per vector (5.4.1).
-        nonzero: how many of the B weights are not zero, a random subset per vector; None is all.
-        generator: source; its device is the result's. None is torch's global CPU generator.
-        positions: N; if given the vectors are drawn per position too.
+        m: number M of vectors.
+        b: length B of a vector.
+        alpha: concentration α: a number, or (low, high) for α ~ U[low, high], drawn per vector and
+            position (§5.4.1).
+        nonzero: number of nonzero weights per vector, at random places; None is all B.
+        generator: random generator; the result is on its device. None is the global CPU generator
+            of PyTorch.
+        positions: number N of positions. If given, vectors are drawn for every position.
 
     Returns:
-        (M, B) float32, or (M, B, N), with B summing to 1. The latter is a view whose memory is
-        ordered (N, M, B), as the products that follow want it.
+        (M, B) float32, or (M, B, N) with ``positions``; the sum over B is 1. The latter is a view
+        with memory order (N, M, B), which suits the matrix products that follow.
 
     Raises:
-        ValueError: m or b < 1, nonzero not in [1, b], or a concentration that is not > 0.
+        ValueError: m or b < 1, ``nonzero`` is not in [1, b], or a concentration is not > 0.
     """
     low, high = concentration_range(alpha)
     nonzero = b if nonzero is None else nonzero
@@ -246,16 +272,16 @@ def hull_weights(
     concentration = concentration.mul_(high - low).add_(low)
     weights = torch._sample_dirichlet(concentration.expand(*lead, nonzero), generator)
     if nonzero < b:
-        place = torch.rand(*lead, b, generator=generator, device=device).argsort(-1)
-        weights = weights.new_zeros(*lead, b).scatter_(-1, place[..., :nonzero], weights)
+        index = torch.rand(*lead, b, generator=generator, device=device).argsort(-1)
+        weights = weights.new_zeros(*lead, b).scatter_(-1, index[..., :nonzero], weights)
     return weights if positions is None else weights.permute(1, 2, 0)
 
 
 def concentration_range(alpha: float | Sequence[float]) -> tuple[float, float]:
-    """(low, high) of a concentration given as a number or a range.
+    """Range (low, high) of a concentration that is a number or a range.
 
     Raises:
-        ValueError: not positive, not increasing, or not a pair.
+        ValueError: a value is not > 0, low > high, or it is not a pair.
     """
     pair = (alpha, alpha) if isinstance(alpha, (int, float)) else tuple(alpha)
     if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
@@ -264,7 +290,7 @@ def concentration_range(alpha: float | Sequence[float]) -> tuple[float, float]:
 
 
 def _keyed(*numbers: int) -> torch.Generator:
-    """A CPU generator whose seed mixes all bits of all numbers (splitmix64's finalizer)."""
+    """A CPU generator whose seed depends on all bits of all numbers (finalizer of splitmix64)."""
     state = 0
     for number in numbers:
         state = (state ^ (number & _MASK)) + 0x9E3779B97F4A7C15 & _MASK

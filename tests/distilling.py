@@ -9,9 +9,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mixplug.models.self_distillation.distillation import SelfDistillation, Views
+from mixplug.functional import cross_entropy
+from mixplug.models.self_distillation import (
+    SelfDistillation,
+    StepOutput,
+    Target,
+    TeacherOutput,
+    Views,
+)
 
 HEAD = {"out_dim": 6, "hidden": 5, "bottleneck": 4, "layers": 2}
+PATCH_HEAD = {"out_dim": 5, "hidden": 4, "bottleneck": 3, "layers": 2}
 
 
 def vit(**keys: Any) -> VisionTransformer:
@@ -43,6 +51,28 @@ def spread_out(method: SelfDistillation) -> SelfDistillation:
 def total(losses: dict[str, Tensor]) -> Tensor:
     """L of (6.10)."""
     return sum(value for key, value in losses.items() if key.startswith("loss"))
+
+
+class Patches(SelfDistillation):
+    """Class tokens, and every second patch from the others."""
+
+    def __init__(self, backbone: Any, patch: dict[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(backbone, **settings)
+        keys = {"head": PATCH_HEAD, "teacher_temperature": 0.2, "center_decay": 0.4}
+        self.add_target(Target(name="patch", tokens="patch", **{**keys, **(patch or {})}))
+        self.add_mask_token()
+
+    def teach(self, large: Tensor, generator: torch.Generator) -> TeacherOutput:
+        frames = large.flatten(0, 2)
+        cls, patches = self.teacher_encoder.cls_and_patches(frames)
+        mask = torch.arange(patches.shape[1]) % 2 == 0
+        mask = mask.expand(len(frames), 1, -1)
+        return TeacherOutput(cls, frames[:, None], mask=mask, patch_tokens=patches)
+
+    def losses(self, outputs: StepOutput) -> dict[str, Tensor]:
+        target, student = outputs.targets["patch"][:, :, None], outputs.student["patch"]
+        terms = cross_entropy(target, student, self.targets["patch"].student_temperature)
+        return {**super().losses(outputs), "loss_patch": terms.mean()}
 
 
 class NoHostSync(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""Videos whose frames say which frame they are, and where their pixels are."""
+"""Videos whose frames encode the number of the frame and the positions of the pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BITS = 10
 
 
 def frames_folder(path: Path, count: int, height: int = 40, width: int = 50) -> Path:
-    """PNGs whose red is the number of the frame, green the row and blue the column."""
+    """PNGs: red is the number of the frame, green the row and blue the column."""
     path.mkdir(parents=True)
     for number in range(count):
         Image.fromarray(frame(number, height, width)).save(path / f"{number}.png")
@@ -42,7 +42,7 @@ def save_index(
     bad: Sequence[tuple[float, float, str]] = (),
     complete: bool = True,
 ) -> VideoIndex:
-    """The index of a video, as a scan would leave it."""
+    """Save the index that a scan of the video would create."""
     of, digest = fingerprint(path)
     index = VideoIndex(
         path.name, of, digest, frames / fps, fps, size[1], size[0], frames, "images",
@@ -55,7 +55,7 @@ def save_index(
 def film(
     path: Path, count: int, fps: int = 10, height: int = 48, width: int = 160, gop: int = 10
 ) -> Path:
-    """An MPEG-4 file whose frames show their number in bits, which survive compression."""
+    """An MPEG-4 file whose frames show their number as bits, which survive compression."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -72,7 +72,7 @@ def film(
 
 
 def numbers(clip: Tensor) -> list[int]:
-    """Which frames of :func:`film` a clip (T, 3, H, W) of whole frames shows."""
+    """The frame numbers that a clip (T, 3, H, W) of whole frames of :func:`film` shows."""
     columns = clip.float().mean((1, 2)).unflatten(-1, (BITS, -1)).mean(-1) > 120
     return (columns * 2 ** torch.arange(BITS)).sum(-1).tolist()
 

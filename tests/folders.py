@@ -1,4 +1,4 @@
-"""Data sets of images on disk, in miniature and in the layouts of their authors."""
+"""Miniature image data sets on disk, in the published layouts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Scene:
 
 
 def voc(root: Path, scenes: Mapping[str, Scene], masks: str = "SegmentationClass") -> Path:
-    """VOCdevkit/VOC2012 below ``root``."""
+    """Write VOCdevkit/VOC2012 below ``root``."""
     home = root / "VOCdevkit" / "VOC2012"
     for folder in ("JPEGImages", "Annotations", masks, "ImageSets/Segmentation"):
         (home / folder).mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def voc(root: Path, scenes: Mapping[str, Scene], masks: str = "SegmentationClass
 
 
 def _annotation(name: str, boxes: Sequence[Sequence[float]]) -> str:
-    """With a part that has a box of its own, as VOC's people have heads and hands."""
+    """Each object has a part with a box of its own, like heads and hands of persons in VOC."""
     part = (
         "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax>"
         "<ymax>2</ymax></bndbox></part>"
@@ -55,7 +55,7 @@ def _annotation(name: str, boxes: Sequence[Sequence[float]]) -> str:
 def classes(
     root: Path, split: str, images: Mapping[str, Sequence[np.ndarray]], suffix: str = ".png"
 ) -> None:
-    """root/split/CLASS/0.png and so on, of uint8 arrays (H, W, 3)."""
+    """Write root/split/CLASS/0.png and so on, from uint8 arrays (H, W, 3)."""
     for name, pictures in images.items():
         folder = root / split / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,13 +64,13 @@ def classes(
 
 
 def noisy(color: Sequence[int], count: int, seed: int, side: int = 40) -> list[np.ndarray]:
-    """Images of one color and some noise."""
+    """Images of one color with some noise."""
     drawn = np.random.default_rng(seed).integers(-20, 21, (count, side, side, 3))
     return list((np.asarray(color) + drawn).clip(0, 255).astype(np.uint8))
 
 
 def office_home(root: Path, count: int, classes: Sequence[str]) -> Path:
-    """root/DOMAIN/CLASS/00001.jpg and so on, ``count`` each, all of them the same gray image."""
+    """Write root/DOMAIN/CLASS/00001.jpg and so on, ``count`` each, all the same gray image."""
     first = root / "gray.jpg"
     root.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 10), (128, 128, 128)).save(first)

@@ -1,4 +1,4 @@
-"""A GOT-10k of textured squares that move over textured grounds, in the published layout."""
+"""A GOT-10k of textured squares that move over textured backgrounds, in the published layout."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_sequence(
     absent: Sequence[int] = (),
     test: bool = False,
 ) -> None:
-    """One folder; JPEGs of the best quality."""
+    """Write one sequence, as JPEGs of the best quality."""
     folder.mkdir(parents=True)
     for number, picture in enumerate(pictures, 1):
         to_pil_image(picture).save(folder / f"{number:08d}.jpg", quality=100, subsampling=0)

@@ -13,7 +13,7 @@ import mixplug
 from mixplug import Mixer, catalog, sampling
 from mixplug.mixers.alignmix import AlignMixup
 from mixplug.mixers.multimix import MultiMix
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 
 ALIASES = {
     "InputMixup": "mixup",
@@ -95,7 +95,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.* at level '.*' was given no ")
+@pytest.mark.filterwarnings("ignore:.* at level '.*' got no ")
 @pytest.mark.parametrize(
     "entry", [e for e in mixplug.entries() if e.kind in GRADIENTS], ids=lambda entry: entry.name
 )

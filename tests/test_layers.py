@@ -11,7 +11,7 @@ import mixplug
 ROOT = Path(mixplug.__file__).parent
 # From the ground up. A name stands for a module or a package below mixplug.
 LAYERS = (
-    ("optional", "renamed", "moved"),
+    ("optional", "renamed", "moved", "scanning", "docstrings", "signatures"),
     ("sampling", "distributed", "names", "catalog", "numbers"),
     ("functional",),
     ("criterion", "layouts", "blocks"),
@@ -24,7 +24,7 @@ LAYERS = (
     ("hosts", "registry"),
     ("mm",),
     ("from_config",),
-    ("doctor",),
+    ("doctor", "overview"),
     ("bench", "demo"),
     ("cli",),
 )
@@ -110,7 +110,7 @@ def test_modules_of_a_package_form_no_circle(package: str) -> None:
 
 def test_hosts_are_named_only_where_they_belong() -> None:
     """Below ``hosts`` nothing imports a host, but for the file that registers networks in timm."""
-    free = ("hosts", "registry", "mm", "from_config", "doctor", "bench", "demo", "cli")
+    free = ("hosts", "registry", "mm", "from_config", "doctor", "overview", "bench", "demo", "cli")
     named = [
         f"{name}:{line} imports {target}"
         for name, path in modules()

@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import one_hot
 
 import mixplug
-from mixplug import catalog
 from timm_hooks import train as timm_train
 
 ROOT = Path(__file__).parents[1]
@@ -29,56 +28,22 @@ def block(path: str, language: str, having: str) -> str:
 
 
 def test_every_python_block_is_tested() -> None:
-    assert len(blocks("README.md", "python")) == 9
+    assert len(blocks("README.md", "python")) == 4
     assert len(blocks("timm_hooks/README.md", "python")) == 1
 
 
 def test_the_loop_of_your_own() -> None:
-    x = torch.randn(6, 3, 64, 64)
-    loader = [(x, torch.arange(6)), (x, one_hot(torch.arange(6), 10).float())]
+    """As it stands, and with soft rows as targets; taps leave no trace in the state dict."""
     code = block("README.md", "python", "torchvision")
-    names: dict = {"loader": loader}
-    exec(code, names)
-    before = dict(names["torchvision"].models.resnet18(num_classes=10).state_dict())
-    assert before.keys() == names["model"].state_dict().keys()
-    assert torch.isfinite(names["mixed"].loss())
-
-
-def test_evaluators_of_a_config() -> None:
-    from mmengine.registry import METRICS, DefaultScope
-
-    import mixplug.mm  # noqa: F401  registers
-
-    config: dict = {}
-    exec(block("README.md", "python", "CalibrationError"), config)
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        built = [METRICS.build(one) for one in config["val_evaluator"]]
-    names = ["Accuracy", "CalibrationError", "RobustAccuracy", "EmbeddingQuality"]
-    assert [type(one).__name__ for one in built] == names
-
-
-def test_a_vit_from_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands, but with a tiny network, small views and a second between two frames less."""
-    import shutil
-
-    from mixplug.data.shipped import shipped_clip
-    from mixplug.video.scan import scan
-
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(shipped_clip("bikes"), "tour.mp4")
-    scan("tour.mp4")
-    code = block("README.md", "python", "VideoClips")
-    vit = "dict(name='vit_tiny_patch16_224', img_size=32, depth=1), head=dict(out_dim=8)"
-    small = "frames=2, interval=0.2, crop=64, frames_per_epoch=8, views=dict(large=32, small=16)"
-    for word, other in (
-        ('"vit_small_patch16_224"', vit), ("frames=8", small), ("batch_size=16", "batch_size=2"),
-    ):  # fmt: skip
-        assert code.count(word) == 1
-        code = code.replace(word, other)
-    names: dict = {}
-    exec(code, names)
-    assert int(names["method"].steps) == 2
-    assert bool(names["method"].center.any())
+    own = "loader = [(torch.randn(8, 3, 64, 64), torch.randint(10, (8,)))]  # yours\n"
+    rows = (torch.randn(6, 3, 64, 64), one_hot(torch.arange(6), 10).float())
+    for loader in (own, ""):
+        names: dict = {"loader": [rows]}
+        assert own in code
+        exec(code.replace(own, loader), names)
+        before = dict(names["torchvision"].models.resnet18(num_classes=10).state_dict())
+        assert before.keys() == names["model"].state_dict().keys()
+        assert torch.isfinite(names["mixed"].loss())
 
 
 def test_every_command_is_one() -> None:
@@ -86,9 +51,9 @@ def test_every_command_is_one() -> None:
 
     from mixplug.cli import app
 
-    text = (ROOT / "README.md").read_text() + (ROOT / "mm_configs" / "README.md").read_text()
+    text = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*/*.md")])
     named = set(re.findall(r"mixplug ((?:video|viz|weights|demo|bench|eval) [a-z]+)", text))
-    assert {"video index", "viz tracks", "weights convert", "demo dora", "eval davis"} <= named
+    assert {"video index", "viz alignment", "weights convert", "demo dora", "bench dora"} <= named
     for command in named:
         run = CliRunner().invoke(app, [*command.split(), "--help"])
         assert run.exit_code == 0, command
@@ -115,7 +80,6 @@ def test_the_mm_config(tmp_path: Path) -> None:
 def test_the_detector_of_a_vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, from a checkpoint of a method whose ViT is the one that it names."""
     from mmengine.config import Config
-    from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS, DefaultScope
 
     monkeypatch.chdir(tmp_path)
@@ -127,25 +91,13 @@ def test_the_detector_of_a_vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(config.model)
         model.backbone.init_weights()
-        groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
     teacher = method.teacher.backbone.state_dict()
     own = model.backbone.model.state_dict()
     assert [name for name in own if not torch.equal(own[name], teacher[name])] == []
-    assert min(group["lr"] for group in groups) == pytest.approx(1e-4 * 0.75**13)
     levels = model.extract_feat(torch.randn(1, 3, 64, 96))
     assert [tuple(level.shape[2:]) for level in levels] == [
         (16, 24), (8, 12), (4, 6), (2, 3), (1, 2),
     ]  # fmt: skip
-
-
-def test_the_key_in_a_detector(tmp_path: Path) -> None:
-    from mmengine.config import Config
-
-    path = tmp_path / "my_config.py"
-    path.write_text(block("README.md", "python", 'type="MultiMix"'))
-    config = Config.fromfile(path)
-    assert config.model.type == "FasterRCNN"
-    assert mixplug.build(config.mixup) == mixplug.multimix(m=8)
 
 
 def test_the_metric_learner() -> None:
@@ -158,26 +110,6 @@ def test_the_metric_learner() -> None:
     assert model.loss.loss.name == "MultiSimilarity" and model.loss.levels == ("feature",)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 512)
     assert METRICS.build(config["val_evaluator"]).retrieval.ks == (1, 2, 4, 8)
-
-
-def test_the_metric_loss() -> None:
-    names = {}
-    exec(block("README.md", "python", 'mixplug.build("Metrix"'), names)
-    assert names["embeddings"].grad.isfinite().all() and names["embeddings"].grad.any()
-
-
-def test_the_mixer_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    mixplug.entries()
-    monkeypatch.setattr(catalog, "_table", dict(catalog._table))
-    names: dict = {"__name__": "halfmix_of_the_readme"}
-    exec(block("README.md", "python", "HalfMix"), names)
-    mixer = mixplug.build({"type": "HalfMix"})
-    x = torch.randn(3, 1, 2, 4)
-    plan = mixer.sample(x, mixplug.sampling.generators(0, 0))
-    mixed = mixer.mix_input(x, plan)
-    assert torch.equal(mixed[..., :2], x[..., :2])
-    assert torch.equal(mixed[..., 2:], x[plan.permutation][..., 2:])
-    assert plan.lam.tolist() == [0.5] * 3
 
 
 def test_the_stages_of_a_timm_model() -> None:

@@ -1,7 +1,8 @@
-"""Old keys and names: accepted with a warning, refused beside the new ones."""
+"""Old keys and names are accepted with a warning; old and new ones together are an error."""
 
 import inspect
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,8 +43,8 @@ def test_a_class_takes_the_old_key_also_by_build() -> None:
         mixplug.build(Paint, colours="blue")
 
 
-def test_both_keys_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match="'colour' and 'color', which are the same key"):
+def test_both_keys_at_once_raise() -> None:
+    with pytest.raises(ValueError, match="both 'colour' and 'color', two names of the same key"):
         paint(1, colour="blue", color="red")
 
 
@@ -83,6 +84,44 @@ def test_a_checkpoint_with_the_old_name_of_the_center_loads() -> None:
     other.load_state_dict(torch.load(file, weights_only=True))
     assert other.center_decay == 0.5 and torch.equal(other.center, torch.arange(8.0))
     assert "center" in other.state_dict() and "centre" not in other.state_dict()
+
+
+def test_old_names_in_openmmlab(tmp_path: Path) -> None:
+    """Keys of a config, and a checkpoint by mmengine's own loading, which ignores other names."""
+    pytest.importorskip("mmengine")
+    from mmengine.registry import DefaultScope
+    from mmengine.runner import load_checkpoint
+
+    import mixplug.mm  # noqa: F401  registers
+    from mixplug.registry import MODELS
+
+    vit = {"type": "mixplug.TimmBackbone", "model_name": "vit_tiny_patch16_224", "depth": 1}
+    config = {"type": "mixplug.DINO", "backbone": vit, "head": method_head()}
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        with pytest.warns(DeprecationWarning, match="'centre_decay' of DINO is now 'center_decay'"):
+            model = MODELS.build({**config, "centre_decay": 0.3})
+        other = MODELS.build(config)
+    assert model.method.center_decay == 0.3
+    model.method.center.copy_(torch.arange(8.0))
+    state = model.state_dict()
+    state["method.centre"] = state.pop("method.center")
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "old.pth")
+    load_checkpoint(other, str(tmp_path / "old.pth"), map_location="cpu")
+    torch.testing.assert_close(other.state_dict(), model.state_dict())
+    assert "method.center" in other.state_dict()
+
+
+def test_old_keys_of_a_method_that_passes_its_settings_on() -> None:
+    class Mine(DINO):
+        def __init__(self, backbone: object, **settings: object) -> None:
+            super().__init__(backbone, **settings)
+
+    keys = {"name": "vit_tiny_patch16_224", "depth": 1, "img_size": 32}
+    with pytest.warns(DeprecationWarning, match="centre_decay"):
+        assert Mine(keys, head=method_head(), centre_decay=0.3).center_decay == 0.3
+    with pytest.warns(DeprecationWarning, match="centre_decay"):
+        built = mixplug.build(Mine, backbone=keys, head=method_head(), centre_decay=0.3)
+    assert built.center_decay == 0.3
 
 
 def method_head() -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Draws: their keys, supports and moments.
+"""Random draws: their keys, supports and moments.
 
-Statistical bounds are five standard errors. A seed is fixed, so a test either passes or fails; five
-is what keeps it from failing by the choice of the seed.
+Statistical bounds are five standard errors, so that a correct function passes for almost any seed.
+The seed is fixed, so a test either always passes or always fails.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def test_a_draw_depends_on_its_generator_alone(name: str) -> None:
     torch.manual_seed(2)
     state = torch.get_rng_state()
     assert draw(seeded(7)) == first
-    assert torch.equal(torch.get_rng_state(), state)  # the global source is left alone
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is not used
     assert draw(seeded(8)) != first
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_a_draw_moves_its_generator_on(name: str) -> None:
+def test_a_draw_advances_its_generator(name: str) -> None:
     source = seeded()
     assert DRAWS[name](source) != DRAWS[name](source)
 
@@ -77,7 +77,7 @@ def test_synced_is_equal_over_ranks_and_local_is_not() -> None:
     assert sampling.key(both.synced) != sampling.key(both.local)
 
 
-def test_every_seed_step_and_rank_has_draws_of_its_own() -> None:
+def test_every_seed_step_and_rank_has_different_draws() -> None:
     """Also where sums or swaps of the three numbers are equal, and for negative seeds."""
     grid = list(itertools.product((-1, 0, 1, 2, 3, 1 << 40), range(5), range(5)))
     local = {sampling.key(sampling.generators(*numbers).local) for numbers in grid}
@@ -144,7 +144,7 @@ def test_beta_of_one_is_uniform() -> None:
 
 @pytest.mark.parametrize(("height", "width", "area"), [(7, 12, 0.3), (6, 6, 0.9), (5, 9, 1.0)])
 def test_boxes_are_centered_anywhere_and_clipped(height: int, width: int, area: float) -> None:
-    """Every pixel is a center alike; the sides before clipping are floor(side * sqrt(area))."""
+    """The center is uniform over pixels; sides before clipping are floor(side * sqrt(area))."""
     high, wide = math.floor(height * math.sqrt(area)), math.floor(width * math.sqrt(area))
     expected: Counter[tuple[int, ...]] = Counter()
     for row, column in itertools.product(range(height), range(width)):
@@ -169,7 +169,7 @@ def test_a_box_without_area_is_empty() -> None:
 
 
 def test_normal_draws_have_mean_zero_and_variance_one() -> None:
-    """Of 100000 draws: standard errors 1/sqrt(n) and sqrt(2/n)."""
+    """The standard errors for 100000 draws are 1/sqrt(n) and sqrt(2/n)."""
     draws = sampling.normal((100, 1000), seeded())
     assert draws.shape == (100, 1000) and draws.dtype == torch.float32
     assert abs(float(draws.mean())) < 5 / math.sqrt(draws.numel())
@@ -196,7 +196,7 @@ def test_hull_weights_of_one_example_are_one() -> None:
     assert_close(sampling.hull_weights(3, 1, generator=seeded()), torch.ones(3, 1))
 
 
-def test_positions_are_ordered_in_memory_as_products_want_them() -> None:
+def test_positions_come_first_in_memory() -> None:
     weights = sampling.hull_weights(7, 5, generator=seeded(), positions=4)
     assert weights.permute(2, 0, 1).is_contiguous()
 
@@ -243,7 +243,7 @@ def test_the_default_range_is_a_half_to_two() -> None:
 
 
 def test_concentrations_are_drawn_per_position() -> None:
-    """sum_i λ_i^2 tells α; if positions shared it, theirs would correlate. n = 20000 vectors."""
+    """sum_i λ_i^2 depends on α. With a common α, it would correlate between positions."""
     weights = sampling.hull_weights(20_000, 4, (0.05, 20.0), None, seeded(), positions=2)
     spread = weights.square().sum(1).T  # (2, M)
     assert abs(float(torch.corrcoef(spread)[0, 1])) < 5 / math.sqrt(20_000)
@@ -252,7 +252,7 @@ def test_concentrations_are_drawn_per_position() -> None:
 
 
 def test_subsets_are_uniform() -> None:
-    """Six pairs of four examples, 6000 vectors; and within a pair both weights are alike."""
+    """Six pairs of four examples, 6000 vectors; the first weight of a pair is uniform."""
     weights = sampling.hull_weights(6000, 4, 1.0, 2, seeded())
     count = Counter(tuple(row.nonzero().flatten().tolist()) for row in weights)
     assert set(count) == set(itertools.combinations(range(4), 2))
@@ -275,7 +275,7 @@ def test_subsets_are_uniform() -> None:
         ((3, 4, math.nan), r"a pair 0 < low <= high, got nan\."),
     ],
 )
-def test_settings_that_mean_nothing(sizes: tuple, message: str) -> None:
+def test_settings_out_of_range_raise(sizes: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sampling.hull_weights(*sizes)
 
@@ -315,8 +315,8 @@ def test_the_share_of_blocks_is_uniform_in_its_range() -> None:
     assert share.std().item() == pytest.approx(0.4 / 12**0.5, abs=0.005)
 
 
-def test_blocks_are_blocks_and_lie_everywhere() -> None:
-    """Two cells beside each other are more often alike than two cells that are drawn apart."""
+def test_blocks_are_connected_and_cover_all_positions() -> None:
+    """Two neighboring cells are equal more often than two independent cells."""
     source = torch.Generator().manual_seed(0)
     masks = sampling.block_masks(2000, (14, 14), 0.3, source).view(-1, 14, 14)
     for alike in (masks[:, 1:] == masks[:, :-1], masks[:, :, 1:] == masks[:, :, :-1]):
@@ -329,7 +329,7 @@ def test_blocks_are_blocks_and_lie_everywhere() -> None:
 
 
 @pytest.mark.parametrize("ratio", [1.0, -0.1, (0.5, 0.4), (0.1, 0.2, 0.3), (0.1, 1.0)])
-def test_impossible_shares_of_blocks(ratio: object) -> None:
-    message = rf"A share must be in \[0, 1\), or a range in it, got {re.escape(repr(ratio))}\."
+def test_shares_of_blocks_out_of_range_raise(ratio: object) -> None:
+    message = rf"A share must be in \[0, 1\), or a pair .* got {re.escape(repr(ratio))}\."
     with pytest.raises(ValueError, match=message):
         sampling.block_masks(1, (2, 2), ratio, torch.Generator())

@@ -1,7 +1,8 @@
-"""``mixplug bench eval``: what a reliability card takes beside the passes that it needs.
+"""``mixplug bench eval``: time of a reliability card relative to the passes that it needs.
 
-Bare passes are a plain loop over the same images in memory: a forward pass for outputs, and for an
-attack of i steps i forward and backward passes and one more forward pass.
+The bare passes are a plain loop over the same images in memory. It makes a forward pass for the
+outputs, and for an attack of i steps it makes i forward and backward passes and one more forward
+pass.
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ from mixplug.evaluation.card.report import write_card
 from mixplug.models import WideResNet
 
 _SIDE, _CLASSES, _FIRST = 32, 10, 32
-_PARTS = ("clean", "robustness", "calibration", "ood", "representation")  # speed would time itself
+_PARTS = (
+    "clean",
+    "robustness",
+    "calibration",
+    "ood",
+    "representation",
+)  # without speed, which measures time itself
 Tick = Callable[[], None]
 
 
 def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """The card against its bare passes, half of which are timed before it and half after."""
+    """Compare the card with its bare passes, half of which are timed before it and half after."""
     torch.manual_seed(0)
     network = WideResNet(10, 1, num_classes=_CLASSES).to(device).eval().requires_grad_(False)
     pixels = torch.randint(256, (images, 3, _SIDE, _SIDE), dtype=torch.uint8)
@@ -40,7 +47,7 @@ def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Ite
         Data(
             one,
             [str(k) for k in range(_CLASSES)],
-            Stream("train", one.dataset, f"train {one.name}"),  # as many for k-NN
+            Stream("train", one.dataset, f"train {one.name}"),  # the same number, for k-NN
             ood_streams(settings, one),
         )
         for one in (test, first)
@@ -51,16 +58,16 @@ def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Ite
     bare = 0.0
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        make_card([subject], small, settings, out)  # imports what the numbers need
+        make_card([subject], small, settings, out)  # warm-up: imports all packages
         bare += seconds_of(lambda: _bare(network, pixels[::2], labels[::2], settings, tick))
-        made = []
+        cards = []
 
         def measure() -> None:
-            made.append(make_card([subject], data, settings, out, lambda *progress: tick()))
+            cards.append(make_card([subject], data, settings, out, lambda *progress: tick()))
 
         card = seconds_of(measure)
         bare += seconds_of(lambda: _bare(network, pixels[1::2], labels[1::2], settings, tick))
-        written = seconds_of(lambda: write_card(made[0], out, list(data.classes)))
+        written = seconds_of(lambda: write_card(cards[0], out, list(data.classes)))
     note = f"{card:.0f} s for {images:,} images of {_SIDE} x {_SIDE}, WRN-10-1"
     yield Row("card / its bare passes", card / bare, 1.2, False, "x", note)
     yield Row("  its page and figures", written, NO_BOUND, False, "s")
@@ -69,14 +76,14 @@ def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Ite
 def _bare(
     network: nn.Module, pixels: Tensor, labels: Tensor, settings: Settings, tick: Tick
 ) -> None:
-    """The passes that outputs of all sets and the attacks need, on half of the images."""
+    """The passes for the outputs of all sets and for the attacks, on half of the images."""
     device = next(network.parameters()).device
     for x, y in zip(
         pixels.split(settings.batch_size), labels.split(settings.batch_size), strict=True
     ):
         x, y = 2 * (x.to(device).float() / 255) - 1, y.to(device)
         with torch.no_grad():
-            for _ in range(2 + len(settings.noise)):  # of test and training images, and noise
+            for _ in range(2 + len(settings.noise)):  # test images, training images, and noise
                 network(x)
         for attack in settings.suite.values():
             for _ in range(attack.steps):

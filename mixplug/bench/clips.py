@@ -1,4 +1,4 @@
-"""Clips per second against opening a reader per sample, and the memory of a worker."""
+"""Clips per second compared with opening a reader per sample, and the memory of a worker."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mixplug.video.fingerprint import fingerprint
 
 Tick = Callable[[], None]
 SECONDS, SIZE, FPS = 600, (720, 1280), 25
-CLIPS, GROUP, SHARE = 16, 4, 10  # a tenth of all clips warms a worker up
-HELD = Path("/proc/self/smaps_rollup")  # Linux alone tells
+CLIPS, GROUP, SHARE = 16, 4, 10  # the first 1 / SHARE of all clips warms up a worker
+HELD = Path("/proc/self/smaps_rollup")  # exists only on Linux
 SOURCES = ("bikes", "bigbuckbunny")
 
 
 def clip_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """Clips of 8 frames, a second apart, 300x300 pixels, of 10 minutes of H.264 in 1280x720.
+    """Clips of 8 frames, one second apart, 300x300 pixels, from 10 minutes of H.264 at 1280x720.
 
-    All of it runs on the CPU, in one thread.
+    Everything runs on the CPU in one thread.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = make_film(Path(folder) / "film.mp4", SECONDS, SIZE)
@@ -41,7 +41,7 @@ def clip_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
 
 
 def speed_rows(path: Path, rounds: int, tick: Tick) -> Iterator[Row]:
-    """The same places read by us, alone and in groups, and by a reader that is opened for each."""
+    """Read the same clips with mixplug, alone and in groups, and with a reader opened per clip."""
     alone, grouped = clips_of(path), clips_of(path, GROUP)
     places = {data: [data.place(0, i) for i in range(CLIPS)] for data in (alone, grouped)}
     calls = {
@@ -52,18 +52,18 @@ def speed_rows(path: Path, rounds: int, tick: Tick) -> Iterator[Row]:
     }
     seconds = in_turns(calls, rounds, tick)
     per_second = {name: CLIPS / min(times) for name, times in seconds.items()}
-    note = f"{per_second['grouped']:.1f} a second, of {per_second['opened, grouped']:.1f}"
+    note = f"{per_second['grouped']:.1f} per second, {per_second['opened, grouped']:.1f} otherwise"
     times = ratio(seconds["opened, grouped"], seconds["grouped"])
     yield Row(
-        f"clips a second, in groups of {GROUP} / opened for each", times, 3.0, True, "x", note
+        f"clips per second, in groups of {GROUP} / reader per clip", times, 3.0, True, "x", note
     )
-    note = f"{per_second['alone']:.1f} a second, of {per_second['opened']:.1f}"
+    note = f"{per_second['alone']:.1f} per second, {per_second['opened']:.1f} otherwise"
     times = ratio(seconds["opened"], seconds["alone"])
-    yield Row("  independent ones / opened for each", times, NO_BOUND, False, "x", note)
+    yield Row("  independent clips / reader per clip", times, NO_BOUND, False, "x", note)
 
 
 def memory_row(path: Path, count: int, tick: Tick) -> Row:
-    """How much larger a worker gets after the first tenth of ``count`` clips."""
+    """Growth of a worker's memory after the first tenth of ``count`` clips."""
     data = Memory(clips_of(path, GROUP))
     held = []
     for (now,) in DataLoader(data, 1, sampler=range(-(-count // GROUP)), num_workers=1):
@@ -76,9 +76,9 @@ def memory_row(path: Path, count: int, tick: Tick) -> Row:
 
 
 class Memory(Dataset[int]):
-    """Reads a group of clips per item; the item is what its process then holds, in bytes.
+    """An item reads a group of clips and returns the memory of its process in bytes.
 
-    Not the largest that it ever held: that is inherited from the process that has started it.
+    This is the current memory, not the peak, because a process inherits the peak of its parent.
     """
 
     def __init__(self, data: VideoClips) -> None:
@@ -92,19 +92,19 @@ class Memory(Dataset[int]):
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds and shares with no other."""
+    """Private memory of this process in bytes."""
     lines = HELD.read_text().splitlines()[1:]
     parts = {name: int(value.split()[0]) for name, _, value in (x.partition(":") for x in lines)}
     return 1024 * sum(parts[name] for name in ("Private_Clean", "Private_Dirty", "Swap"))
 
 
 def clips_of(path: Path, group: int = 1, **settings: Any) -> VideoClips:
-    """Clips as in 6.5.2, unless it is said otherwise."""
+    """Clips as in 6.5.2, with other settings if given."""
     return VideoClips(path, group=group, **settings)
 
 
 def opened_for_each(data: VideoClips, place: Place) -> Tensor:
-    """A clip as one writes it down: open, seek, decode all frames on the way, convert, crop."""
+    """Read a clip in the simplest way: open, seek, decode all frames on the way, convert, crop."""
     av = optional("av", "video", "The benchmark of clips")
     ends = iter([place.start + frame * data.interval for frame in range(data.frames)])
     found, last, end = [], None, next(ends)
@@ -137,14 +137,14 @@ def make_film(
     sources: Sequence[str] = SOURCES,
     frames: int | None = None,
 ) -> Path:
-    """An H.264 film with its index: shipped clips, encoded once, over and over again.
+    """An H.264 film with its index: shipped clips, encoded once and repeated.
 
     Args:
-        path: of the film.
-        seconds: that it lasts at least.
+        path: path of the film.
+        seconds: shortest duration.
         size: (height, width).
         sources: names of shipped clips.
-        frames: that are encoded at most, None is all.
+        frames: largest number of frames to encode; None encodes all.
     """
     av = optional("av", "video", "The benchmark of clips")
     part = path.with_name(f"part-{path.name}")
@@ -158,10 +158,10 @@ def make_film(
             resized.pts, resized.time_base, resized.pict_type = number, Fraction(1, FPS), 0
             container.mux(stream.encode(resized))
         container.mux(stream.encode(None))
-    keyframes, lasts, count = _repeated(part, path, seconds)
+    keyframes, duration, count = _repeated(part, path, seconds)
     bytes_, digest = fingerprint(path)
     VideoIndex(
-        path.name, bytes_, digest, lasts, FPS, size[1], size[0], count, "h264",
+        path.name, bytes_, digest, duration, FPS, size[1], size[0], count, "h264",
         keyframes=tuple(keyframes), complete=True,
     ).save(VideoIndex.path_of(path))  # fmt: skip
     return path
@@ -174,7 +174,7 @@ def _pictures(name: str) -> Iterator[Any]:
 
 
 def _repeated(part: Path, path: Path, seconds: float) -> tuple[list[float], float, int]:
-    """Write the packets of a film again and again; gives keyframes, duration and frames."""
+    """Write the packets of a film repeatedly; returns keyframes, duration and number of frames."""
     av = optional("av", "video", "The benchmark of clips")
     keyframes: list[float] = []
     with av.open(str(part)) as source, av.open(str(path), "w") as target:

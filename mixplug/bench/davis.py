@@ -1,4 +1,4 @@
-"""Label propagation at the size of DAVIS: frames per second and memory."""
+"""Speed and memory of label propagation at the size of DAVIS."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def measure_davis(
 ) -> tuple[float, int]:
     """Frames per second and peak memory of ``evaluation.frozen.label_propagation.segment``.
 
-    With random weights, on noise in memory: no file is read or written. Only frames count that
-    have as many before them as DINO's protocol looks at, the first and the last seven.
+    The network has random weights and the video is noise in memory, so no file is read or written.
+    Only frames count whose context is full, that is the first frame and the seven frames before, as
+    in DINO's protocol.
 
     Args:
-        device: where.
-        frames: that count, >= 1.
-        arch: of timm.
+        device: device to run on.
+        frames: number of frames that count, >= 1.
+        arch: name of a timm model.
         size: (H, W) of a frame.
-        tick: called after each frame, ``frames`` + 7 times.
+        tick: function that is called after each frame, ``frames`` + 7 times.
 
     Returns:
-        Frames per second, and the most bytes beyond the weights that are held at a time.
+        Frames per second, and the peak memory in bytes beyond the weights.
     """
     device = torch.device(device)
     frozen = Frozen(as_encoder(build_timm_vit(arch).eval().to(device)), "random weights")
@@ -47,7 +48,7 @@ def measure_davis(
     def call() -> None:
         start = time.perf_counter()
         for number, _ in enumerate(_masks(frozen, size, 1 + early + frames)):
-            now = time.perf_counter()  # a mask is on the CPU when it comes, so a GPU is done
+            now = time.perf_counter()  # the mask is on the CPU, so the GPU has finished
             if number >= early:
                 seconds.append(now - start)
             start = now
@@ -58,7 +59,7 @@ def measure_davis(
 
 
 def _masks(frozen: Frozen, size: tuple[int, int], frames: int) -> Iterator[Tensor]:
-    """Of noise that moves, with two squares for objects."""
+    """Masks for moving noise with two square objects."""
     source = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (3, *size), dtype=torch.uint8, generator=source)
     annotation = torch.zeros(size, dtype=torch.uint8)

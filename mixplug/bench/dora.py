@@ -1,9 +1,9 @@
-"""``mixplug bench dora``: DoRA's step against DINO's, against an eager one, and the clip loader."""
+"""``mixplug bench dora``: DoRA's step compared with DINO's and with an eager one; clip loading."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,8 +19,14 @@ from mixplug.functional.track import (
     refine_prototypes,
     track,
 )
-from mixplug.models.self_distillation.distillation import DINO, SelfDistillation, Taught, Views
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import (
+    DINO,
+    DoRA,
+    SelfDistillation,
+    StepOutput,
+    TeacherOutput,
+    Views,
+)
 from mixplug.models.vit.encoder import build_timm_vit
 
 Tick = Callable[[], None]
@@ -28,11 +34,11 @@ ARCH, FRAMES, OUTPUTS = "vit_small_patch16_224", 8, 65536
 
 
 class EagerDoRA(DoRA):
-    """The same step as one writes it down.
+    """The same training step, written in the simplest way.
 
-    Every block makes its attention matrix and all of its tokens, the teacher runs once for targets
-    and once more for the attention of its last block, of which the tracker takes the whole matrix,
-    one object after the other is masked in pixels, and the loss has one term after the other.
+    Every block computes its attention matrix and all tokens. The teacher runs once for the targets
+    and once more for the attention of its last block, and the tracker uses the whole matrix.
+    Objects are masked in pixels one after the other, and the loss adds one term after the other.
     """
 
     @classmethod
@@ -42,7 +48,8 @@ class EagerDoRA(DoRA):
         eager.__class__ = cls
         return eager
 
-    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
+    def teach(self, large: Tensor, generator: torch.Generator) -> TeacherOutput:
+        """Targets and masks from two passes of the teacher."""
         _, clips, frames = large.shape[:3]
         images, view = large.flatten(0, 2), self.teacher_encoder
         tokens, size = view.tokens(images), (large.shape[-2], large.shape[-1])
@@ -52,7 +59,7 @@ class EagerDoRA(DoRA):
         flat = [
             t.transpose(1, 2).flatten(2)[:, tokens.prefix :] for t in (tokens.queries, tokens.keys)
         ]
-        heads = sampling.subsets(clips, rows.shape[1], self.objects, source).repeat(2, 1)
+        heads = sampling.subsets(clips, rows.shape[1], self.objects, generator).repeat(2, 1)
         masks = []
         for clip, chosen in enumerate(heads.to(rows.device)):
             first = clip * frames
@@ -63,18 +70,31 @@ class EagerDoRA(DoRA):
                 masks.append(object_masks(attention, tokens.grid, size)[0])
         pairs = zip(images, masks, strict=True)
         seen = [torch.stack([image * mask for mask in of]) for image, of in pairs]
-        return Taught(view.cls(images), torch.stack(seen))
+        return TeacherOutput(view.cls(images), torch.stack(seen))
 
-    def _losses(self, target: Tensor, images: Tensor, small: Tensor) -> dict[str, Tensor]:
-        versions, view = images.shape[1], self.student_encoder
-        tokens = [view._tokens(t)[:, 0] for t in (images.flatten(0, 1), small.flatten(0, 2))]
+    def predict(
+        self, teacher: TeacherOutput, small: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Class tokens from all tokens of the last block."""
+        assert small is not None
+        versions, encoder = teacher.images.shape[1], self.student_encoder
+        images = (teacher.images.flatten(0, 1), small.flatten(0, 2))
+        tokens = [encoder.cls_and_patches(part)[0] for part in images]
         logits = self.student.head(torch.cat(tokens)).split([len(t) for t in tokens])
-        seen = logits[0].unflatten(0, (2, -1, versions)).unbind(2)
-        crops = logits[1].unflatten(0, (len(small), -1))
-        views = [self._term(target[u], x[1 - u]) for u in range(2) for x in seen]
-        locals_ = [self._term(target[u], x) for u in range(2) for x in crops]
+        large = logits[0].unflatten(0, (2, -1, versions))
+        return {"cls": large}, {"cls": logits[1].unflatten(0, (len(small), -1))}
+
+    def losses(self, outputs: StepOutput) -> dict[str, Tensor]:
+        """One term after the other."""
+        target, student = outputs.targets["cls"], outputs.student["cls"]
+        views = [self._term(target[u], x[1 - u]) for u in range(2) for x in student.unbind(2)]
+        locals_ = [self._term(target[u], x) for u in range(2) for x in outputs.small["cls"]]
         terms = len(views) + len(locals_)
-        return {self.views_key: sum(views) / terms, "loss_local": sum(locals_) / terms}
+        return {self.loss_name: sum(views) / terms, "loss_local": sum(locals_) / terms}
+
+    def monitors(self, outputs: StepOutput, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """None, so that only the step is measured."""
+        return {}
 
     def _term(self, target: Tensor, logits: Tensor) -> Tensor:
         likely = (logits / self.student_temperature).log_softmax(-1)
@@ -82,7 +102,7 @@ class EagerDoRA(DoRA):
 
 
 def with_matrices(method: DoRA) -> DoRA:
-    """A copy whose blocks all make their attention matrix."""
+    """A copy in which all blocks compute their attention matrix."""
     other = copy.deepcopy(method)
     for module in other.modules():
         if hasattr(module, "fused_attn"):
@@ -91,19 +111,21 @@ def with_matrices(method: DoRA) -> DoRA:
 
 
 def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """A step of DoRA, ViT-S/16, one clip of 8 frames, two views of 224 and six of 96 pixels."""
+    """A step of DoRA: ViT-S/16, one clip of 8 frames, two views of 224 and six of 96 pixels."""
     views = _views(device)
     methods = {"DoRA": _method(DoRA, device), "DINO": _method(DINO, device)}
     calls = {name: _step(method, views) for name, method in methods.items()}
     calls["tracker"] = _tracker(methods["DoRA"], views)
     seconds = in_turns(calls, max(2, rounds // 2), tick)
-    note = f"{min(seconds['DoRA']):.2f} s; the thesis has 1.67 (60 epochs for 100 of DINO, 6.5.4)"
+    note = (
+        f"{min(seconds['DoRA']):.2f} s; thesis 1.67 (60 epochs take as long as 100 of DINO, 6.5.4)"
+    )
     yield Row(
         "DoRA's step / DINO's", ratio(seconds["DoRA"], seconds["DINO"]), NO_BOUND, False, "x", note
     )
     share = 100 * ratio(seconds["tracker"], seconds["DoRA"])
     note = "from the teacher's tokens to masked views"
-    yield Row("  of it the tracker", share, 4.0, False, "%", note)
+    yield Row("  share of the tracker", share, 4.0, False, "%", note)
 
 
 def eager_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
@@ -114,14 +136,14 @@ def eager_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     seconds = in_turns(calls, max(2, rounds // 2), tick)
     note = f"{min(seconds['eager']):.2f} s against {min(seconds['fused']):.2f} s"
     yield Row("eager step / ours", ratio(seconds["eager"], seconds["fused"]), 1.2, True, "x", note)
-    note = "ours, but with an attention matrix in every block"
+    note = "our step with an attention matrix in every block"
     yield Row(
         "  matrices alone", ratio(seconds["matrices"], seconds["fused"]), NO_BOUND, False, "x", note
     )
     peaks = {name: _peak(calls[name], device) for name in ("fused", "eager")}
     less = 100 * (1 - peaks["fused"] / peaks["eager"])
     note = f"{peaks['fused'] / 1e9:.2f} GB against {peaks['eager'] / 1e9:.2f} GB"
-    yield Row("  our peak memory is less by", less, 30.0, True, "%", note)
+    yield Row("  reduction of peak memory", less, 30.0, True, "%", note)
 
 
 def _method(kind: type[SelfDistillation], device: torch.device) -> SelfDistillation:
@@ -135,7 +157,7 @@ def _views(device: torch.device) -> Views:
 
 
 def _step(method: SelfDistillation, views: Views) -> Callable[[], None]:
-    """Forward and backward; the gradient is dropped, so that every round is the same."""
+    """Forward and backward; the gradient is dropped, so all rounds are equal."""
 
     def step() -> None:
         terms = method(views)
@@ -146,7 +168,7 @@ def _step(method: SelfDistillation, views: Views) -> Callable[[], None]:
 
 
 def _tracker(method: DoRA, views: Views) -> Callable[[], None]:
-    """What lies between the teacher's tokens and the masked views."""
+    """The computation between the teacher's tokens and the masked views."""
     frames, source = views.large.flatten(0, 2), torch.Generator().manual_seed(0)
     with torch.no_grad():
         tokens = method.teacher_encoder.tokens(frames)

@@ -1,4 +1,4 @@
-"""Time alternatives in turns, and the memory that a call takes beyond what was there."""
+"""Interleaved timing of alternatives, and the peak memory of a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-NO_BOUND = float("inf")  # of a row that is reported, and of which nothing is promised
+NO_BOUND = float("inf")  # bound of a row that is only reported
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Row:
     """One line of a benchmark.
 
     Attributes:
-        name: what was compared.
-        value: what was measured.
-        bound: what is promised.
-        at_least: whether the bound is a lower one.
-        unit: of value and bound; '' for ratios.
-        note: absolute numbers, or the thesis' ones.
+        name: quantity that is measured.
+        value: measured value.
+        bound: bound that the value should meet.
+        at_least: whether the bound is a lower bound.
+        unit: unit of value and bound; '' if there is none.
+        note: absolute values, or values of the thesis.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Row:
     note: str = ""
 
     @property
-    def kept(self) -> bool:
-        """Whether the promise held in this run."""
+    def met(self) -> bool:
+        """Whether this run met the bound."""
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
 def in_turns(
     calls: Mapping[str, Callable[[], object]], rounds: int, tick: Callable[[], None] | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of every call in every round, after one round that does not count.
+    """Seconds of each call in each round, after one round that does not count.
 
-    A shared machine slows down and recovers while it is measured. Alternatives that are timed one
-    after the other in each round meet the same weather.
+    A shared machine becomes slower and faster during a measurement. In each round, all alternatives
+    run one after the other, so they meet the same conditions.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
@@ -66,19 +66,19 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def ratio(of: list[float], to: list[float]) -> float:
-    """Ratio of the fastest rounds: what else the machine does can only add to a time."""
+    """Ratio of the fastest rounds, because other processes can only add time."""
     return min(of) / min(to)
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """Most bytes that a call on the CPU holds at a time, beyond what was there before."""
+    """Peak memory of a call on the CPU in bytes, beyond the memory in use before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
+    used = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        used += event.nbytes()
+        peak = max(peak, used)
     return peak
 
 

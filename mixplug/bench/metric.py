@@ -1,4 +1,4 @@
-"""``mixplug bench metric``: Metrix' loss, whole steps and retrieval, against what is promised."""
+"""``mixplug bench metric``: Metrix' loss, whole steps and retrieval, compared with their bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH, CLASSES, WIDTH = 100, 20, 512
 
 
 def loss_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """The mixed multi-similarity loss alone, 20 classes of 5, against mixing embeddings first."""
+    """The mixed multi-similarity loss alone, 20 classes of 5, relative to explicit mixing."""
     embeddings = torch.randn(BATCH, WIDTH, device=device, requires_grad=True)
     labels = _labels(device)
     metrix = Metrix(MultiSimilarity(), level="embed", pairs="pos-neg")
@@ -45,7 +45,7 @@ def loss_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
 
 
 def head_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """Head and loss when maps of 7x7x2048 are given, relative to no mixing; nothing is promised."""
+    """Head and loss for given maps of 7x7x2048, relative to no mixing; only reported."""
     maps = torch.randn(BATCH, 2048, 7, 7, device=device, requires_grad=True)
     head = EmbeddingHead(2048, WIDTH).to(device)
     for loss in (MultiSimilarity(), ProxyAnchor(CLASSES, WIDTH).to(device)):
@@ -67,19 +67,19 @@ def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     calls = _steps(lambda: trunk(images), head, MultiSimilarity(), _labels(device))
     calls["again"] = calls["baseline"]
     seconds = in_turns(calls, rounds, tick)
-    unrest = ratio(seconds["again"], seconds["baseline"])
-    note = f"{1e3 * min(seconds['baseline']):.0f} ms without mixing, {unrest:.3f} x against itself"
+    noise = ratio(seconds["again"], seconds["baseline"])
+    note = f"{1e3 * min(seconds['baseline']):.0f} ms without mixing, {noise:.3f} x to itself"
     for level, bound in (("embed", 1.05), ("feature", 1.25)):
         times = ratio(seconds[level], seconds["baseline"])
         yield Row(f"whole step, level {level}", times, bound, False, "x", note)
 
 
 def mixed_embeddings_first(embeddings: Tensor, labels: Tensor, lam: Tensor) -> Tensor:
-    """(4.13) by making every mixed embedding: the plain form of what Metrix does at 'embed'."""
+    """Loss (4.13) with explicit mixed embeddings: the plain form of Metrix at level 'embed'."""
     e = F.normalize(embeddings, dim=1)
     same = labels[:, None] == labels
-    itself = torch.eye(len(e), dtype=torch.bool, device=e.device)
-    pairs = (same & ~itself)[:, :, None] & ~same[:, None, :]
+    identical = torch.eye(len(e), dtype=torch.bool, device=e.device)
+    pairs = (same & ~identical)[:, :, None] & ~same[:, None, :]
     anchor, first, second = pairs.nonzero(as_tuple=True)
     weight = lam[anchor, first, second]
     mixed = F.normalize(weight[:, None] * e[first] + (1 - weight)[:, None] * e[second], dim=1)

@@ -1,4 +1,4 @@
-"""``mixplug bench mixers``: heads, whole steps, Sinkhorn and import, against what is promised."""
+"""``mixplug bench mixers``: heads, whole steps, Sinkhorn and import time, compared with bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAVY = ("timm", "mmengine", "faiss")
 
 
 def head_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """A linear head alone, forward and backward: mixed logits against mixed embeddings."""
+    """A linear head alone, forward and backward: mixed logits compared with mixed embeddings."""
     for n, bound in ((1000, 5.0), (10_000, 7.0)):
         plain, fast, memory = _multimix_head(device, batch=128, width=2048, classes=1000, n=n)
         seconds = in_turns({"plain": plain, "fast": fast}, rounds, tick)
@@ -63,10 +63,10 @@ def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     calls = {"plain": plain, "MultiMix": mixed({"type": "MultiMix", "prob": 1.0})}
     calls["DenseMultiMix"] = mixed({"type": "DenseMultiMix", "prob": 1.0})
     calls |= {mode: mixed({"type": "AlignMixup", "modes": (mode,)}) for mode in modes}
-    calls["again"] = plain  # what the machine's own unrest makes of a ratio of 1
+    calls["again"] = plain  # shows the noise of the machine: its true ratio is 1
     seconds = in_turns(calls, rounds, tick)
-    unrest = ratio(seconds["again"], seconds["plain"])
-    note = f"no mixup {1e3 * min(seconds['plain']):.0f} ms, and {unrest:.3f} x against itself"
+    noise = ratio(seconds["again"], seconds["plain"])
+    note = f"no mixup {1e3 * min(seconds['plain']):.0f} ms, and {noise:.3f} x to itself"
     for name, bound, thesis in (("MultiMix", 1.03, "1.01"), ("DenseMultiMix", 1.06, "1.23")):
         times = ratio(seconds[name], seconds["plain"])
         yield Row(f"{name} step", times, bound, False, "x", f"{note}; thesis {thesis} on its GPU")
@@ -75,7 +75,7 @@ def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
 
 
 def sinkhorn_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """128 plans, 100 iterations, costs up to 500, against a log-sum-exp loop."""
+    """128 plans, 100 iterations, costs up to 500, compared with a log-sum-exp loop."""
     for size in (16, 49):
         points = torch.randn(2, 128, 64, size, device=device)
         cost = MF.squared_distances(points[0], points[1])

@@ -1,4 +1,4 @@
-"""A training step of Faster R-CNN with the key ``mixup`` against one without it."""
+"""A training step of Faster R-CNN with the key ``mixup``, compared with one without it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def measure_roi(
     config: Any = None,
     side: int = SIDE,
 ) -> float:
-    """How many times as long a detector's step takes with ``mixup=dict(type='MultiMix', prob=1)``.
+    """Time of a detector's step with ``mixup=dict(type='MultiMix', prob=1)``, relative to without.
 
-    Stock Faster R-CNN, ResNet-50 FPN and 80 classes, with random weights, on an image of noise
-    with three boxes: forward, backward and the optimizer. Both steps are taken in turns on copies
-    of one model, with the same draws, so that they sample the same RoIs.
+    The model is the stock Faster R-CNN, ResNet-50 FPN with 80 classes and random weights, on an
+    image of noise with three boxes. A step is forward, backward and optimizer. The two steps
+    alternate on copies of one model with the same random draws, so they sample the same RoIs.
 
     Args:
-        rounds: pairs of steps that count, after one that does not.
-        device: where.
-        tick: called after each step, ``2 * (rounds + 1)`` times.
-        config: of another model in place of the stock one.
-        side: of the image.
+        rounds: number of pairs of steps that count, after one that does not.
+        device: device to run on.
+        tick: function that is called after each step, ``2 * (rounds + 1)`` times.
+        config: config of another model instead of the stock one.
+        side: side of the image in pixels.
 
     Returns:
         The median over rounds of the ratio of the two times.
@@ -58,7 +58,7 @@ def _steps(device: torch.device, config: Any, side: int) -> dict[str, Callable[[
 
 
 def _stock_config() -> Any:
-    """The stock config, without the weights that it would download; its sampler draws 512 RoIs."""
+    """The stock config without pretrained weights to download; its sampler draws 512 RoIs."""
     import mmdet
     from mmengine.config import Config
 

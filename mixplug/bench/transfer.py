@@ -1,4 +1,4 @@
-"""``mixplug bench transfer``: what our parts cost in a detector, and propagation on DAVIS."""
+"""``mixplug bench transfer``: cost of mixplug's parts in a detector, and label propagation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME, _SIDES, _BLOCKS = "vit_small_patch16_224", (320, 480), (3, 5, 7, 11)
 
 
 def vit_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """TimmViT against timm's own model at the same input, there and back."""
+    """TimmViT compared with timm's own model on the same input, forward and backward."""
     x = torch.randn(2, 3, *_SIDES, device=device)
     ours = TimmViT(_NAME, _BLOCKS).to(device).train()
     timms = timm_model(_NAME).to(device).train()
@@ -35,18 +35,18 @@ def vit_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
 
 
 def roi_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """A step of Faster R-CNN with the mixup key against one without."""
+    """A step of Faster R-CNN with the key mixup, compared with one without it."""
     from mixplug.bench.roi import measure_roi
 
     times = measure_roi(rounds, str(device), tick)
-    yield Row("MultiMix at the RoI head / the step without", times, 1.03, False, "x")
+    yield Row("MultiMix at the RoI head / step without", times, 1.03, False, "x")
 
 
 def davis_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
-    """Label propagation at 480p, ViT-S/16, with eight frames to look back at."""
+    """Label propagation at 480p, ViT-S/16, with a context of eight frames."""
     fps, peak = measure_davis(str(device), tick=tick)
-    yield Row("DAVIS at 480p, frames a second", fps, NO_BOUND, True)
-    yield Row("  its peak memory beyond the weights", peak / 1e6, NO_BOUND, False, "MB")
+    yield Row("DAVIS at 480p, frames per second", fps, NO_BOUND, True)
+    yield Row("  peak memory beyond the weights", peak / 1e6, NO_BOUND, False, "MB")
 
 
 GROUPS = {"vit": vit_rows, "roi": roi_rows, "davis": davis_rows}

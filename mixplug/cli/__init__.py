@@ -1,6 +1,7 @@
 """The command ``mixplug``: one module per group of commands.
 
-What a command needs is imported inside it, so that ``mixplug --help`` does not wait for torch.
+Packages that a command needs are imported inside the command, so ``mixplug --help`` does not wait
+for torch.
 """
 
 from __future__ import annotations
@@ -24,4 +25,4 @@ app.command(context_settings=tools.PASS_ON)(tools.test)
 
 @app.callback()
 def main() -> None:
-    """Mixing in feature space as one config key, in timm and OpenMMLab pipelines."""
+    """Feature-space mixing for timm and OpenMMLab pipelines, added with one config key."""

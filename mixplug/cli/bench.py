@@ -1,4 +1,4 @@
-"""``mixplug bench``: rows of ratios, what was promised, and whether this run kept it."""
+"""``mixplug bench``: measured ratios, their bounds, and whether this run met them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from mixplug.cli.screen import console, progress
 if TYPE_CHECKING:
     from mixplug.bench.measure import Row
 
-app = typer.Typer(no_args_is_help=True, help="Speed, as ratios within one run.")
+app = typer.Typer(no_args_is_help=True, help="Measure speed, as ratios within one run.")
 
-Rounds = Annotated[int, typer.Option(min=1, help="of each alternative, taken in turns")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+Rounds = Annotated[int, typer.Option(min=1, help="number of interleaved rounds")]
+Device = Annotated[str, typer.Option(help="device, such as cpu or cuda")]
 Threads = Annotated[
-    int, typer.Option(min=1, help="on the CPU; with more than one, other work disturbs more")
+    int,
+    typer.Option(min=1, help="CPU threads; with more than one, other processes disturb more"),
 ]
-RowsFile = Annotated[Path | None, typer.Option("--json", help="write the rows here")]
+RowsFile = Annotated[Path | None, typer.Option("--json", help="write the rows to this file")]
 
 
 @app.command()
@@ -33,11 +34,12 @@ def mixers(
     device: Device = "cpu",
     threads: Threads = 1,
     only: Annotated[
-        list[str] | None, typer.Option(help="head, step, sinkhorn or import; repeatable")
+        list[str] | None,
+        typer.Option(help="measure only head, step, sinkhorn or import; repeatable"),
     ] = None,
     json_path: RowsFile = None,
 ) -> None:
-    """Print the ratios that are promised for mixers, and whether this run kept them."""
+    """Measure mixers, and compare the ratios with their bounds."""
     from mixplug.bench import mixers as groups
 
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
@@ -49,11 +51,12 @@ def metric(
     device: Device = "cpu",
     threads: Threads = 1,
     only: Annotated[
-        list[str] | None, typer.Option(help="loss, head, step or retrieval; repeatable")
+        list[str] | None,
+        typer.Option(help="measure only loss, head, step or retrieval; repeatable"),
     ] = None,
     json_path: RowsFile = None,
 ) -> None:
-    """Print the ratios that are promised for metric learning, and whether this run kept them."""
+    """Measure metric learning, and compare the ratios with their bounds."""
     from mixplug.bench import metric as groups
 
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
@@ -64,10 +67,12 @@ def dora(
     rounds: Rounds = 4,
     device: Device = "cpu",
     threads: Threads = 1,
-    only: Annotated[list[str] | None, typer.Option(help="step, eager or clips; repeatable")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="measure only step, eager or clips; repeatable")
+    ] = None,
     json_path: RowsFile = None,
 ) -> None:
-    """Print the ratios that are promised for DoRA, and whether this run kept them."""
+    """Measure DoRA, and compare the ratios with their bounds."""
     from mixplug.bench import dora as groups
 
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
@@ -78,10 +83,12 @@ def transfer(
     rounds: Rounds = 5,
     device: Device = "cpu",
     threads: Threads = 1,
-    only: Annotated[list[str] | None, typer.Option(help="vit, roi or davis; repeatable")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="measure only vit, roi or davis; repeatable")
+    ] = None,
     json_path: RowsFile = None,
 ) -> None:
-    """Print what backbone and mixup key cost in detectors, and how fast labels propagate."""
+    """Measure the cost of the backbone and of the key mixup in detectors, and label propagation."""
     from mixplug.bench import transfer as groups
 
     _run(groups.GROUPS, only, rounds, device, threads, json_path)
@@ -89,12 +96,12 @@ def transfer(
 
 @app.command("eval")
 def evaluation(
-    images: Annotated[int, typer.Option(min=512, help="of 32 x 32 pixels")] = 10_000,
+    images: Annotated[int, typer.Option(min=512, help="number of 32 x 32 images")] = 10_000,
     device: Device = "cpu",
     threads: Threads = 1,
     json_path: RowsFile = None,
 ) -> None:
-    """Print what a reliability card takes beside the forward and backward passes that it needs."""
+    """Measure a reliability card relative to the forward and backward passes that it needs."""
     from functools import partial
 
     from mixplug.bench.card import card_rows
@@ -110,12 +117,12 @@ def _run(
     threads: int,
     json_path: Path | None,
 ) -> None:
-    """Run groups of rows, print their table, and write it if asked to."""
+    """Run groups of rows, print their table, and write it to a file if requested."""
     import torch
 
     unknown = sorted(set(only or ()) - set(groups))
     if unknown:
-        raise typer.BadParameter(f"there are no rows {unknown}, only {sorted(groups)}.")
+        raise typer.BadParameter(f"--only must be in {sorted(groups)}, got {unknown}.")
     torch.set_num_threads(threads)
     found = []
     with progress(counted=False) as bar:
@@ -133,11 +140,11 @@ def _run(
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table("", "measured", "promised", "kept", box=None)
+    table = Table("", "measured", "bound", "met", box=None)
     for row in rows:
         sign = "≥" if row.at_least else "≤"
         unit = f" {row.unit}" if row.unit else ""
-        kept = "[green]yes[/]" if row.kept else "[red]no[/]"
-        promise = (f"{sign} {row.bound:g}", kept) if math.isfinite(row.bound) else ("", "")
-        table.add_row(row.name, f"{row.value:.3g}{unit}", *promise)
+        met = "[green]yes[/]" if row.met else "[red]no[/]"
+        bound = (f"{sign} {row.bound:g}", met) if math.isfinite(row.bound) else ("", "")
+        table.add_row(row.name, f"{row.value:.3g}{unit}", *bound)
     return table

@@ -1,6 +1,6 @@
-"""The checkpoints that a host's tool is going to read, looked at before it runs.
+"""Check the checkpoints that a framework's tool will read, before the tool runs.
 
-mmengine reads what it cannot read safely a second time, running what is in it.
+If mmengine cannot read a file safely, it reads the file again and executes the code in it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_NAMES = ("checkpoint", "pretrained", "load_from", "resume_from")  # keys of nothing but those
-_DATA = ("dataloader", "evaluator", "dataset", "pipeline")  # pickles of these are no checkpoints
+_NAMES = ("checkpoint", "pretrained", "load_from", "resume_from")  # keys that name checkpoints
+_DATA = ("dataloader", "evaluator", "dataset", "pipeline")  # pickles here are not checkpoints
 _SAVED = (".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
-class Named:
-    """What may be the path of a checkpoint, and what names it.
+class Candidate:
+    """A text that may be the path of a checkpoint, and its origin.
 
     Attributes:
         text: the path, or any other value.
-        where: the key, option or file that has it.
-        sure: whether it can be nothing but a checkpoint.
-        needed: whether the tool stops without it.
+        where: key, option or file that contains it.
+        sure: whether it can only be a checkpoint.
+        needed: whether the tool fails without it.
     """
 
     text: str
@@ -36,82 +36,85 @@ class Named:
     needed: bool = False
 
 
-def refuse(tool: str, config: Any, name: str, arguments: list[str]) -> None:
-    """Refuse checkpoints with code in them, and those that will be missed.
+def check_checkpoints(tool: str, config: Any, name: str, arguments: list[str]) -> None:
+    """Refuse checkpoints with code in them, and missing checkpoints that the tool needs.
 
-    Looked at are ``load_from``, the one that work_dir/last_checkpoint names for --resume, all
-    files that are checkpoints in the config's model and hooks, and all in the arguments.
+    Checked are ``load_from``, for --resume the file that work_dir/last_checkpoint names, all
+    checkpoints in the config's model and hooks, and all checkpoints in the arguments.
 
     Args:
         tool: 'train' or 'test'; the first argument of a test is its checkpoint.
-        config: of mmengine; not changed.
-        name: its path, of which the tools make the work directory.
-        arguments: of the tool.
+        config: mmengine config; it is not changed.
+        name: path of the config, from which the tools derive the work directory.
+        arguments: arguments of the tool.
 
     Raises:
-        ValueError: naming the file and what names it; or see :func:`mixplug.weights.read.no_code`.
+        ValueError: a missing checkpoint, with the key that names it; or the errors of
+            :func:`mixplug.weights.read.check_no_code`.
     """
-    from mixplug.weights.read import could_be_torch, no_code
+    from mixplug.weights.read import check_no_code, could_be_torch
 
     seen = set()
-    for named in _named(tool, config, name, arguments):
-        file = Path(os.path.expanduser(named.text))  # as mmengine does
+    for candidate in _candidates(tool, config, name, arguments):
+        file = Path(os.path.expanduser(candidate.text))  # as mmengine does
         if os.path.isfile(file):
-            if named.sure or file.suffix in _SAVED or could_be_torch(file):
+            if candidate.sure or file.suffix in _SAVED or could_be_torch(file):
                 if file not in seen:
-                    no_code(file)
+                    check_no_code(file)
                 seen.add(file)
-        elif named.needed and "://" not in named.text:
-            raise ValueError(f"There is no checkpoint {named.text}, which {named.where} names.")
+        elif candidate.needed and "://" not in candidate.text:
+            raise ValueError(
+                f"There is no checkpoint {candidate.text} (given by {candidate.where})."
+            )
 
 
 @contextmanager
-def no_code_loaded() -> Iterator[None]:
-    """Have mmengine read local checkpoints only after a look, whatever asks for them."""
+def safe_loading() -> Iterator[None]:
+    """Make mmengine check every local checkpoint for code before it reads the file."""
     from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 
-    from mixplug.weights.read import no_code
+    from mixplug.weights.read import check_no_code
 
-    def after_a_look(filename: str, map_location: Any = None) -> Any:
+    def checked(filename: str, map_location: Any = None) -> Any:
         if os.path.isfile(os.path.expanduser(filename)):
-            no_code(os.path.expanduser(filename))
+            check_no_code(os.path.expanduser(filename))
         return load_from_local(filename, map_location)
 
-    after_a_look.__name__ = load_from_local.__name__  # mmengine's log names it
-    CheckpointLoader.register_scheme("", after_a_look, force=True)
+    checked.__name__ = load_from_local.__name__  # mmengine logs this name
+    CheckpointLoader.register_scheme("", checked, force=True)
     try:
         yield
     finally:
         CheckpointLoader.register_scheme("", load_from_local, force=True)
 
 
-def _named(tool: str, config: Any, name: str, arguments: list[str]) -> Iterator[Named]:
+def _candidates(tool: str, config: Any, name: str, arguments: list[str]) -> Iterator[Candidate]:
     given, others = _parsed(arguments)
     merged = _merged(config, given.cfg_options)
     if tool == "test":
-        yield Named(arguments[0], "the argument CHECKPOINT", needed=True)
-    yield from (Named(text.rpartition("=")[2], "an argument", sure=False) for text in others)
+        yield Candidate(arguments[0], "the argument CHECKPOINT", needed=True)
+    yield from (Candidate(text.rpartition("=")[2], "an argument", sure=False) for text in others)
     yield from _walk(given.cfg_options, "", trained=False)
     fresh = tool == "train" and given.resume is None
     if isinstance(merged.get("load_from"), str):
-        yield Named(merged.load_from, "load_from", needed=fresh)
+        yield Candidate(merged.load_from, "load_from", needed=fresh)
     if given.resume == "auto" or merged.get("resume"):
         places = {given.work_dir, merged.get("work_dir"), f"work_dirs/{Path(name).stem}"}
         for last in (Path(place) / "last_checkpoint" for place in places if place):
             if last.is_file():
-                yield Named(last.read_text().strip(), str(last), needed=tool == "train")
+                yield Candidate(last.read_text().strip(), str(last), needed=tool == "train")
     elif given.resume is not None:
-        yield Named(given.resume, "--resume", needed=True)
+        yield Candidate(given.resume, "--resume", needed=True)
     for key in ("model", "custom_hooks", "default_hooks"):
         yield from _walk(merged.get(key), key, trained=tool == "train")
 
 
 def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """What the tools understand, as far as files are concerned, and the rest."""
+    """Options of the tools that concern files, and the other arguments."""
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    for option in ("--work-dir", "--out", "--out-item", "--show-dir"):  # written, and not read
+    for option in ("--work-dir", "--out", "--out-item", "--show-dir"):  # written, not read
         parser.add_argument(option)
     parser.add_argument("--resume", nargs="?", const="auto")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
@@ -132,12 +135,12 @@ def _merged(config: Any, options: Mapping[str, Any]) -> Any:
     return merged
 
 
-def _walk(value: Any, where: str, trained: bool) -> Iterator[Named]:
-    """All texts in a config's value, with the keys that lead there."""
+def _walk(value: Any, where: str, trained: bool) -> Iterator[Candidate]:
+    """All texts in a value of a config, with their keys."""
     if isinstance(value, str):
         *_, last = where.split(".")
         needed = trained and last == "checkpoint" and ".init_cfg." in where
-        yield Named(value, where, last in _NAMES or last.endswith("ckpt"), needed)
+        yield Candidate(value, where, last in _NAMES or last.endswith("ckpt"), needed)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if not str(key).partition(".")[0].endswith(_DATA):

@@ -1,4 +1,4 @@
-"""``mixplug demo``: train in minutes, print a table, write a figure and its numbers."""
+"""``mixplug demo``: train in minutes, print a table, and write a figure and its numbers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rich.table import Table
 
 from mixplug.cli.screen import console, one_line, progress
 
-app = typer.Typer(no_args_is_help=True, help="Main jobs on real data, in minutes.")
+app = typer.Typer(no_args_is_help=True, help="Run the main tasks on real data in minutes.")
 
-Seeds = Annotated[int, typer.Option(min=1, help="how many")]
-Epochs = Annotated[int, typer.Option(min=1, help="of each network")]
+Seeds = Annotated[int, typer.Option(min=1, help="number of seeds")]
+Epochs = Annotated[int, typer.Option(min=1, help="number of epochs of each network")]
 Out = Annotated[Path, typer.Option(help="folder for the figure and the numbers")]
 _OUT = Path("output/demo")
 
 
 @app.command()
 def classification(seeds: Seeds = 3, epochs: Epochs = 10, out: Out = _OUT) -> None:
-    """Train one small network on handwritten digits in five ways; a table and a figure."""
+    """Train one small network on handwritten digits in five ways; print a table, draw a figure."""
     from mixplug.data.digits import digits
     from mixplug.demo import classification as job
     from mixplug.viz.classification import figure, mixed_examples
@@ -48,18 +48,18 @@ def classification(seeds: Seeds = 3, epochs: Epochs = 10, out: Out = _OUT) -> No
     print(
         f"{seeds} seed{'s, mean ± sd' if seeds > 1 else ''}; "
         f"no mixup takes {results[0].ms_per_step:.1f} ms per step.\n"
-        f"After {epochs} epochs networks trained with mixup are still unsure of themselves;\n"
-        f"the thesis trains for 2000 (3.4.3)."
+        f"After {epochs} epochs, networks trained with mixup are still underconfident;\n"
+        f"the thesis trains for 2000 epochs (3.4.3)."
     )
-    _say_where(out, "demo")
+    _print_paths(out, "demo")
 
 
 @app.command()
 def card(
-    seed: Annotated[int, typer.Option(help="of noise, halves, pairs and classes")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all random draws")] = 0,
     out: Out = _OUT,
 ) -> None:
-    """Make a reliability card of two networks that `mixplug demo classification` has trained."""
+    """Make a reliability card of two networks from `mixplug demo classification`."""
     from mixplug.cli.eval.card import require, show
     from mixplug.cli.eval.options import bar
 
@@ -68,14 +68,14 @@ def card(
         from mixplug.demo import card as job
         from mixplug.evaluation.card.report import write_card
 
-        made, data = job.run(out, out / "card", seed, tick)
-        files = write_card(made, out / "card", list(data.classes))
-    show(made, files)
+        result, data = job.run(out, out / "card", seed, tick)
+        files = write_card(result, out / "card", list(data.classes))
+    show(result, files)
 
 
 @app.command()
 def metric(seeds: Seeds = 3, epochs: Epochs = 6, out: Out = _OUT) -> None:
-    """Train one small network on digits 0-4 with two losses and Metrix; retrieve digits 5-9."""
+    """Train one small network on digits 0-4 with two losses and Metrix, and retrieve digits 5-9."""
     from mixplug.demo import metric as job
 
     with _training(len(job.ROWS) * seeds * epochs, out) as tick:
@@ -96,19 +96,19 @@ def metric(seeds: Seeds = 3, epochs: Epochs = 6, out: Out = _OUT) -> None:
         )
     console().print(table)
     print(
-        f"Recall@K in percent, mean ± sd of {seeds} seeds, of five digits never trained on;\n"
-        f"time of a step, relative to the first row's {results[0].ms_per_step:.1f} ms."
+        f"Recall@K in percent, mean ± sd of {seeds} seeds, on five unseen digits;\n"
+        f"time per step, relative to the first row's {results[0].ms_per_step:.1f} ms."
     )
-    _say_where(out, "metric")
+    _print_paths(out, "metric")
 
 
 @app.command()
 def dora(
-    steps: Annotated[int, typer.Option(min=1, help="of training")] = 200,
-    seed: Annotated[int, typer.Option(help="of weights, clips and heads")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="number of training steps")] = 200,
+    seed: Annotated[int, typer.Option(help="seed of weights, clips and heads")] = 0,
     out: Out = _OUT,
 ) -> None:
-    """Train a tiny ViT from ten seconds of a street, and show the objects that it tracks."""
+    """Train a tiny ViT from a ten-second street video, and draw the objects that it tracks."""
     import shutil
 
     from mixplug.data.shipped import shipped_clip
@@ -121,7 +121,7 @@ def dora(
 
         video = out / "bikes.mp4"
         shutil.copy(shipped_clip("bikes"), video)
-        tick("looking for cuts", 0)
+        tick("finding cuts", 0)
         index = scan(video)
         result, method = job.train(video, steps, seed, lambda loss: tick(f"loss {loss:.3f}"))
         tick("drawing", 0)
@@ -132,10 +132,10 @@ def dora(
     for name, first, last in result.ends():
         table.add_row(name, f"{first:.3f}", f"{last:.3f}")
     console().print(table)
-    print(f"The teacher's outputs are {job.collapsed(result)}.")
+    print(f"The teacher's output distribution is {job.collapsed(result)}.")
     shares = ", ".join(f"{100 * share:.0f} % {name}" for name, share in overlaps.items())
     print(f"Two objects overlap by {shares}.")
-    _say_where(out, "dora")
+    _print_paths(out, "dora")
     print(f"checkpoint: {checkpoint.resolve()}")
     for file in files:
         print(f"objects: {file.resolve()}")
@@ -144,15 +144,16 @@ def dora(
 @app.command()
 def transfer(
     checkpoint: Annotated[
-        Path | None, typer.Option(help="of DoRA; that of `mixplug demo dora` if not named")
+        Path | None,
+        typer.Option(help="checkpoint of DoRA (default: that of `mixplug demo dora`)"),
     ] = None,
-    scenes: Annotated[int, typer.Option(min=8, help="to train on")] = 240,
-    epochs: Annotated[int, typer.Option(min=1, help="of the detector")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="of the segmentor")] = 250,
-    seed: Annotated[int, typer.Option(help="of scenes, heads and the order of images")] = 0,
+    scenes: Annotated[int, typer.Option(min=8, help="number of training scenes")] = 240,
+    epochs: Annotated[int, typer.Option(min=1, help="number of epochs of the detector")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="number of steps of the segmentor")] = 250,
+    seed: Annotated[int, typer.Option(help="seed of scenes, heads and the order of images")] = 0,
     out: Out = _OUT,
 ) -> None:
-    """Fine-tune a tiny Cascade Mask R-CNN and UPerNet from DoRA and from random weights."""
+    """Fine-tune a tiny Cascade Mask R-CNN and UPerNet from DoRA's and from random weights."""
     from mixplug.optional import optional
 
     with one_line():
@@ -160,7 +161,9 @@ def transfer(
             optional(package, package, "mixplug demo transfer")
         source = checkpoint or out / "dora.pth"
         if not source.is_file():
-            raise ValueError(f"There is no checkpoint {source}. Make one: mixplug demo dora")
+            raise ValueError(
+                f"There is no checkpoint {source}. To create one, run: mixplug demo dora"
+            )
     from mixplug.demo import transfer as job
 
     with _training(job.length(scenes, epochs, steps), out, threads=None) as tick:
@@ -176,17 +179,20 @@ def transfer(
     for result in results:
         if result.loaded:
             print(f"{result.weights}: {result.loaded}")
-    print(f"In percent, one seed, {scenes} scenes: what is in place, not which is better.")
-    _say_where(out, "transfer")
+    print(
+        f"In percent, one seed, {scenes} scenes. This shows that all parts work, not which weights "
+        f"are better."
+    )
+    _print_paths(out, "transfer")
 
 
 @contextmanager
 def _training(steps: int, out: Path, threads: int | None = 1) -> Iterator[Callable[..., None]]:
-    """A bar for a job that writes to a folder; it moves by a step, or as many as it is told."""
+    """Progress bar for a job that writes to a folder; a tick advances it by one or more steps."""
     import torch
 
     out.mkdir(parents=True, exist_ok=True)
-    if threads is not None:  # on small tensors a second thread waits more than it works
+    if threads is not None:  # for small tensors, more threads are slower
         torch.set_num_threads(threads)
     with one_line(), progress() as bar:
         task = bar.add_task("training", total=steps)
@@ -198,7 +204,7 @@ def _training(steps: int, out: Path, threads: int | None = 1) -> Iterator[Callab
         tick("done", 0)
 
 
-def _say_where(out: Path, stem: str) -> None:
+def _print_paths(out: Path, stem: str) -> None:
     for what, suffix in (("figure", "png"), ("numbers", "json")):
         print(f"{what}: {(out / f'{stem}.{suffix}').resolve()}")
 

@@ -1,4 +1,4 @@
-"""What commands print on: the console, a bar of progress, and errors in one line."""
+"""Output of commands: the console, a progress bar, and errors in one line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def console() -> Console:
-    """What tables are printed on, as wide as the terminal is now."""
+    """Console for tables, as wide as the terminal is now."""
     return Console(soft_wrap=False)
 
 
 def progress(counted: bool = True) -> Progress:
-    """A bar on stderr, so that a table on stdout can be piped."""
+    """Progress bar on stderr, so a table on stdout can be piped."""
     columns = [TextColumn("{task.description:<28}"), BarColumn()]
     columns += [MofNCompleteColumn(), TimeRemainingColumn()] if counted else []
     return Progress(*columns, console=Console(stderr=True))
@@ -25,7 +25,7 @@ def progress(counted: bool = True) -> Progress:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Print what a user can mend in one line, without a traceback."""
+    """Print errors that a user can fix in one line, without a traceback."""
     try:
         yield
     except (ImportError, ValueError) as error:

@@ -1,4 +1,7 @@
-"""``mixplug train`` and ``mixplug test``: the hosts' own tools, and the key mixup understood."""
+"""``mixplug train`` and ``mixplug test``: run the tools of mmpretrain, mmdet and mmseg.
+
+The key ``mixup`` works in the configs.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ import typer
 from mixplug.cli.screen import one_line
 
 Grid = Annotated[
-    str | None, typer.Option(help="ROWSxCOLUMNS of the patches it was trained on, if no square")
+    str | None,
+    typer.Option(help="ROWSxCOLUMNS of the checkpoint's patches, if the grid is not square"),
 ]
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # settings of these commands
 
 
 def train(context: typer.Context, config: Annotated[str, typer.Argument(help="mm config")]) -> None:
-    """Train an mm config with its host's own tools/train.py, and the key mixup understood.
+    """Train an mm config, which may have the key mixup, with its framework's tools/train.py.
 
-    CONFIG is a path, or the name of a config in mm_configs. Its default_scope says the host:
-    mmpretrain, mmdet or mmseg. Further arguments are the tool's.
+    CONFIG is a path, or the name of a config in mm_configs. Its default_scope selects the
+    framework: mmpretrain, mmdet or mmseg. All other arguments go to the tool.
     """
     _mm_tool("train", config, context.args)
 
@@ -29,19 +33,19 @@ def train(context: typer.Context, config: Annotated[str, typer.Argument(help="mm
 def test(
     context: typer.Context,
     config: Annotated[str, typer.Argument(help="mm config")],
-    checkpoint: Annotated[str, typer.Argument(help="of a training run")],
+    checkpoint: Annotated[str, typer.Argument(help="checkpoint of a training run")],
 ) -> None:
-    """Test a checkpoint with the host's own tools/test.py. Further arguments are the tool's."""
+    """Test a checkpoint with its framework's tools/test.py. All other arguments go to the tool."""
     if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
         raise typer.BadParameter(f"there is no checkpoint {checkpoint}.")
     _mm_tool("test", config, [checkpoint, *context.args])
 
 
 def find_config(name: str) -> Path:
-    """A config by its path, or by its name below mm_configs.
+    """Find a config by its path, or by its name below mm_configs.
 
     Raises:
-        typer.BadParameter: no such file; it names the nearest.
+        typer.BadParameter: no such file; the message suggests similar names.
     """
     import difflib
 
@@ -52,8 +56,8 @@ def find_config(name: str) -> Path:
     stem = Path(name).name.removesuffix(".py")
     if stem in shipped:
         return shipped[stem]
-    beside = [str(path) for path in Path(name).parent.glob("*.py")]
-    nearest = difflib.get_close_matches(name, beside, n=2, cutoff=0.7)
+    in_folder = [str(path) for path in Path(name).parent.glob("*.py")]
+    nearest = difflib.get_close_matches(name, in_folder, n=2, cutoff=0.7)
     nearest += difflib.get_close_matches(stem, shipped, n=3, cutoff=0.3)
     raise typer.BadParameter(
         f"{name} is neither a file nor the name of a config in mm_configs. "
@@ -62,10 +66,10 @@ def find_config(name: str) -> Path:
 
 
 def config_file(name: str) -> Path:
-    """As :func:`find_config`, for commands whose errors are in one line.
+    """As :func:`find_config`, for commands that print errors in one line.
 
     Raises:
-        ValueError: no such file; it names the nearest.
+        ValueError: no such file; the message suggests similar names.
     """
     try:
         return find_config(name)
@@ -74,33 +78,35 @@ def config_file(name: str) -> Path:
 
 
 def read_grid(text: str | None) -> tuple[int, int] | None:
-    """(rows, columns) of ROWSxCOLUMNS."""
+    """Parse ROWSxCOLUMNS to (rows, columns)."""
     if text is None:
         return None
     rows, _, columns = text.partition("x")
     if not (rows.isdecimal() and columns.isdecimal()):
-        raise typer.BadParameter(f"--grid needs ROWSxCOLUMNS, such as 14x14, got {text!r}.")
+        raise typer.BadParameter(f"--grid needs ROWSxCOLUMNS, such as 14x14; got {text!r}.")
     return int(rows), int(columns)
 
 
 def _mm_tool(name: str, config: str, arguments: list[str]) -> None:
-    from mixplug.cli.checkpoints import no_code_loaded, refuse
+    from mixplug.cli.checkpoints import check_checkpoints, safe_loading
     from mixplug.optional import optional
 
     path = find_config(config)
     with one_line():
         optional("mmpretrain", "mm", f"mixplug {name}")
-        optional("mixplug.mm", "mm", "The mixup key")  # first: it finds bases of mmseg's fork
+        optional(
+            "mixplug.mm", "mm", "The mixup key"
+        )  # first: it makes mmseg's base configs available
         from mmengine.config import Config
 
         found = Config.fromfile(path, import_custom_modules=False)
-        host = found.get("default_scope")
-        host = host if host in ("mmdet", "mmseg") else "mmpretrain"
-        package = optional(host, "mm" if host == "mmpretrain" else host, f"{path.name}")
-        refuse(name, found, str(path), arguments)
+        scope = found.get("default_scope")
+        scope = scope if scope in ("mmdet", "mmseg") else "mmpretrain"
+        package = optional(scope, "mm" if scope == "mmpretrain" else scope, f"{path.name}")
+        check_checkpoints(name, found, str(path), arguments)
     tool = Path(package.__file__).parent / ".mim" / "tools" / f"{name}.py"
-    if not tool.is_file():  # an editable install keeps its tools at the root of its repository
+    if not tool.is_file():  # editable install: the tools are at the root of the repository
         tool = Path(package.__file__).parents[1] / "tools" / f"{name}.py"
     sys.argv = [str(tool), str(path), *arguments]
-    with no_code_loaded():
+    with safe_loading():
         runpy.run_path(str(tool), run_name="__main__")

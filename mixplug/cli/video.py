@@ -1,4 +1,4 @@
-"""``mixplug video``: what is in a long video, and whether it is the one that is wanted."""
+"""``mixplug video``: index a long video, and check whether it is one of the Walking Tours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mixplug.video import VideoIndex
     from mixplug.video.pictures import Tick
 
-app = typer.Typer(no_args_is_help=True, help="Long videos: make an index of one, check it.")
+app = typer.Typer(no_args_is_help=True, help="Long videos: create an index, check a file.")
 
 _TOURS = (
     "amsterdam, bangkok, chiang-mai, istanbul, kuala-lumpur, singapore, stockholm, venice, "
@@ -26,17 +26,25 @@ _TOURS = (
 
 @app.command()
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="files, folders of them, or of frames")],
-    fps: Annotated[float | None, typer.Option(help="of a folder of frames")] = None,
-    detector: Annotated[str, typer.Option(help="of cuts: adaptive or content")] = "adaptive",
-    threads: Annotated[int | None, typer.Option(min=1, help="of the decoder; all cores")] = None,
-    force: Annotated[bool, typer.Option("--force", help="make it anew")] = False,
-    figure: Annotated[bool, typer.Option(help="draw lightness over time, a PNG")] = True,
+    paths: Annotated[
+        list[Path], typer.Argument(help="video files, folders of videos, or folders of frames")
+    ],
+    fps: Annotated[
+        float | None, typer.Option(help="frames per second of a folder of frames")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(help="detector of cuts: adaptive or content")
+    ] = "adaptive",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="threads of the decoder (default: all cores)")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="create the index again")] = False,
+    figure: Annotated[bool, typer.Option(help="draw lightness over time as a PNG")] = True,
 ) -> None:
-    """Decode once: keyframes, cuts, lightness, what is blank or damaged; JSON and PNG.
+    """Find keyframes, cuts, lightness, and blank or damaged parts in one pass over each video.
 
-    They lie beside the video, or in ~/.cache/mixplug/video where that cannot be written. Stopped
-    and called again, it goes on where it was.
+    The results are a JSON file and a PNG beside the video, or in ~/.cache/mixplug/video if that
+    folder is not writable. Interrupted runs resume.
     """
     from mixplug.optional import optional
 
@@ -53,9 +61,9 @@ def index(
         try:
             with _bar(video.name) as tick:
                 found = scan(video, rate, settings, force, threads, tick=tick)
-            _say(video, found, figure)
+            _report(video, found, figure)
         except KeyboardInterrupt:
-            print("Stopped. Call it again to go on where it was.", file=sys.stderr)
+            print("Interrupted. Run the command again to resume.", file=sys.stderr)
             raise typer.Exit(130) from None
         except (ImportError, ValueError) as error:
             print(f"mixplug: error: {error}", file=sys.stderr)
@@ -63,12 +71,12 @@ def index(
     raise typer.Exit(int(failed > 0))
 
 
-@app.command(help=f"Compare a file with a Walking Tour of Table 6.2: {_TOURS}.")
+@app.command(help=f"Compare a video file with a Walking Tour (Table 6.2): {_TOURS}.")
 def check(
-    name: Annotated[str, typer.Argument(help=f"of the tour: {_TOURS}")],
-    file: Annotated[Path, typer.Argument(help="the video, of which there is an index")],
+    name: Annotated[str, typer.Argument(help=f"name of the tour: {_TOURS}")],
+    file: Annotated[Path, typer.Argument(help="the video file, which must have an index")],
 ) -> None:
-    """Print a line for what was compared; exits with 1 if something is wrong."""
+    """Print a line per comparison; the exit code is 1 if something is wrong."""
     from rich.table import Table
 
     colors = {"ok": "green", "note": "yellow", "wrong": "red"}
@@ -88,7 +96,7 @@ def check(
 
 @contextmanager
 def _bar(name: str) -> Iterator[Tick]:
-    """How far a scan is, and how long it still takes."""
+    """Progress bar of a scan, with the remaining time."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -99,7 +107,7 @@ def _bar(name: str) -> Iterator[Tick]:
         tasks = {}
 
         def tick(done: float, total: float, what: str) -> None:
-            if what not in tasks:  # one by one: each has its own speed
+            if what not in tasks:  # a task per step, because the steps differ in speed
                 tasks[what] = progress.add_task(f"{name}: {what}", at="", completed=int(done))
             at = f"{clock(done)} of {clock(total)}"
             progress.update(tasks[what], completed=done, total=total, at=at)
@@ -107,8 +115,8 @@ def _bar(name: str) -> Iterator[Tick]:
         yield tick
 
 
-def _say(video: Path, found: VideoIndex, figure: bool) -> None:
-    """Where the index is, what is in it, and a picture of it."""
+def _report(video: Path, found: VideoIndex, figure: bool) -> None:
+    """Print a summary and the files of an index, and draw its figure."""
     from mixplug.video.index import SUFFIX, VideoIndex
     from mixplug.viz import lightness
 

@@ -1,7 +1,7 @@
-"""Which clips, or images, of an epoch are drawn on which rank.
+"""Samplers that divide the clips or images of an epoch among ranks.
 
-What a clip shows depends on (seed, epoch, index) alone, and a data set that draws for itself must
-be told the epoch. Its workers may be alive since the first one, so the epoch comes with the index:
+The content of a clip depends on (seed, epoch, index) alone, so the data set must know the epoch.
+Its workers may stay alive between epochs. The sampler therefore sends the epoch with the index:
 :class:`ClipSampler` yields ``epoch * len(dataset) + index``.
 """
 
@@ -16,26 +16,26 @@ from mixplug import sampling
 
 
 def generators(seed: int, epoch: int, index: int = 0) -> sampling.Generators:
-    """The sources of data: of an epoch, and of one of its items."""
+    """Random generators for the data of an epoch (index 0) or for one item of the epoch."""
     return sampling.generators(sampling.derive_seed(seed, sampling.DATA), epoch, index)
 
 
 class ClipSampler(Sampler[int]):
-    """Keys ``epoch * len(dataset) + index`` of :class:`mixplug.data.clips.VideoClips`.
+    """Keys ``epoch * len(dataset) + index`` for :class:`mixplug.data.clips.VideoClips`.
 
-    All ranks have equally many; to come to that, the first ones are drawn twice. ``dataset.group``
-    consecutive indices, where the data set has that attribute, stay together, as far as ranks with
-    equal numbers allow.
+    All ranks get the same number of keys. If the length is not divisible by ``world``, the first
+    indices of the order are drawn again. If the data set has an attribute ``group``, that many
+    consecutive indices stay together, as far as equal numbers per rank allow.
 
     Args:
-        dataset: of which the length counts, and ``group``.
-        seed: equal on all ranks.
-        rank: of this process, in [0, world).
+        dataset: data set; only its length and ``group`` are read.
+        seed: seed, equal on all ranks.
+        rank: rank of this process, in [0, world).
         world: number of processes.
-        shuffle: whether groups come in a random order. What clips show is random anyway.
+        shuffle: whether groups come in random order. The content of a clip is random in any case.
 
     Raises:
-        ValueError: an empty data set, or a rank that is not in [0, world).
+        ValueError: an empty data set, or a rank outside [0, world).
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class ClipSampler(Sampler[int]):
         if not 0 <= rank < world:
             raise ValueError(f"A sampler needs 0 <= rank < world, got rank={rank}, world={world}.")
         if not len(dataset):
-            raise ValueError("ClipSampler needs a data set that is not empty.")
+            raise ValueError("ClipSampler needs a data set with at least one item, got 0.")
         self.dataset, self.seed, self.epoch = dataset, seed, 0
         self.rank, self.world, self.shuffle = rank, world, shuffle
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw what belongs to ``epoch`` from the next iteration on."""
+        """Use ``epoch`` for the random draws from the next iteration on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class ClipSampler(Sampler[int]):
         return (first + index for index in self._indices())
 
     def _indices(self) -> list[int]:
-        """Those of this rank."""
+        """Indices of this rank in the current epoch."""
         size, group = len(self.dataset), getattr(self.dataset, "group", 1)
         starts = torch.arange(0, size, group)
         if self.shuffle:

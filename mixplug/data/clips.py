@@ -1,4 +1,4 @@
-"""Random clips of long videos, and views of them."""
+"""Random clips from long videos, and augmented views of the clips."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mixplug.data.open_readers import OpenReaders, Request
 from mixplug.data.videos import Videos, find_videos, index_of, reach, usable_starts
 from mixplug.video import DecodeError
 
-_SLOTS = 256  # of workers that count without disturbing each other
+_SLOTS = 256  # counters of skipped clips; each worker adds to its own one
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip is taken.
+    """Position of a clip in time and space.
 
     Attributes:
-        path: of the video.
-        start: of its first frame, in seconds.
-        corner: (top, left) of its crop, in pixels; None takes whole frames.
-        key: of its views.
+        path: path of the video.
+        start: time of the first frame, in seconds.
+        corner: (top, left) of the crop in pixels; None means whole frames.
+        key: key from which the views are drawn.
     """
 
     path: Path
@@ -44,48 +44,50 @@ class Place:
 class VideoClips(Dataset[dict[str, Tensor]]):
     """Views of clips of ``frames`` frames, ``interval`` seconds apart, at random times (6.5.2).
 
-    The start is uniform over all times at which a clip fits without a cut, damage or blank frames;
-    one square of ``crop`` pixels is cut out at the same random place in all frames, and multi-crop
-    views of that are what an item has. All of it depends on (seed, epoch, index) alone. The item of
-    key ``epoch * len(dataset) + index`` belongs to that epoch, see
-    :class:`mixplug.data.clip_samplers.ClipSampler`: workers need not be told.
+    The start time is uniform over all times at which a clip contains no cut, no damage and no blank
+    frame. One square of ``crop`` pixels is cut at the same random position in all frames. An item
+    consists of multi-crop views of this clip. All draws depend on (seed, epoch, index) alone. The
+    key ``epoch * len(dataset) + index`` names an item of that epoch, so workers need no message
+    when a new epoch starts; see :class:`mixplug.data.clip_samplers.ClipSampler`.
 
-    A clip that cannot be decoded is drawn anew, and counted.
+    If a clip cannot be decoded, another one is drawn, and ``skipped`` counts it.
 
     Args:
-        video: a file; a folder of videos, or of the frames of one; 'shipped:bikes', ten seconds of
-            a street; or several of these. The chance of a video is in the ratio of the number of
-            its clips.
-        frames: T, of a clip.
-        interval: Δ, seconds from one frame to the next.
-        crop: side of the square in pixels, None for whole frames.
-        frames_per_epoch: length of an epoch, T times the number of clips; None is as many frames as
-            there are in the usable spans.
-        views: a :class:`mixplug.data.multicrop.MultiCrop`, or keys of one.
-        across_cuts: whether a clip may have a cut in it (Table 6.8b).
-        blanks: whether it may have blank frames.
-        index: 'require' needs ``mixplug video index`` to have been run, 'build' does so where it
-            has not (in each process, so not for several), 'ignore' knows of no cuts and no damage.
-        backend: of :func:`mixplug.video.open_reader`.
+        video: a file; a folder of videos; a folder with the frames of one video; 'shipped:bikes'
+            (ten seconds of a street); or a sequence of these. A video is drawn with probability
+            proportional to the total length of its allowed start times.
+        frames: T, number of frames of a clip.
+        interval: Δ, seconds between consecutive frames.
+        crop: side of the square crop in pixels; None means whole frames.
+        frames_per_epoch: length of an epoch in frames, that is T times the number of clips; None
+            uses the number of frames in the usable spans.
+        views: a :class:`mixplug.data.multicrop.MultiCrop`, or a dict of its keys.
+        across_cuts: whether a clip may contain a cut (Table 6.8b).
+        blanks: whether a clip may contain blank frames.
+        index: 'require' needs the index that ``mixplug video index`` writes; 'build' creates a
+            missing index (in each process, so do not use it with several processes); 'ignore' uses
+            no index, so cuts and damage are unknown.
+        backend: backend of :func:`mixplug.video.open_reader`.
         fps: frames per second of a folder of frames.
-        cache_bytes: of decoded frames that each worker keeps, over all its videos, see
-            :func:`mixplug.video.open_reader`. Random clips hardly ever meet in it.
-        group: as many consecutive indices have clips that start within ``interval`` seconds of a
-            common time. Those in one batch are decoded in one pass, in little more than the time
-            of one. Each clip is as random as without, but a group's are not independent.
-        seed: of all draws.
-        retries: draws in place of one that cannot be decoded, before an item is given up.
+        cache_bytes: size of each worker's cache of decoded frames over all videos, see
+            :func:`mixplug.video.open_reader`. Random clips rarely profit from it.
+        group: number of consecutive indices whose clips start within ``interval`` seconds of a
+            common time. Clips of a group that are in the same batch are decoded in one pass, which
+            takes little longer than one clip. Each single clip has the same distribution as without
+            groups, but the clips of a group are not independent.
+        seed: seed of all random draws.
+        retries: number of other clips that are tried if a clip cannot be decoded.
 
     Attributes:
-        videos: those that are used, and their indices.
-        starts: (video, first, last), between which times a clip may start.
-        reach: seconds from the first frame of a clip to its last.
-        skipped: clips that could not be decoded so far, over all workers.
+        videos: videos with at least one usable clip, and their indices.
+        starts: (video, first, last): clips may start between the times ``first`` and ``last``.
+        reach: seconds from the first frame of a clip to its last frame.
+        skipped: number of clips that could not be decoded so far, over all workers.
 
     Raises:
         KeyError: an unknown key of ``views``.
-        ValueError: a setting that is not allowed, no such video, no index, a crop larger than the
-            frames, or no video with a place for a clip, in which case it says what would help.
+        ValueError: an invalid setting, a missing video or index, a crop larger than the frames, or
+            no video with room for a clip. The message says which setting would help.
     """
 
     def __init__(
@@ -117,26 +119,26 @@ class VideoClips(Dataset[dict[str, Tensor]]):
         self.reach = reach(frames, interval)
         self.views = multicrop_of(views)
         self.group, self.seed, self.retries = group, seed, retries
-        given = {path: index_of(path, index, backend, fps) for path in find_videos(video)}
-        self.starts = usable_starts(given, frames, interval, across_cuts, blanks)
-        self.videos = {path: given[path] for path, _, _ in self.starts}
+        indices = {path: index_of(path, index, backend, fps) for path in find_videos(video)}
+        self.starts = usable_starts(indices, frames, interval, across_cuts, blanks)
+        self.videos = {path: indices[path] for path, _, _ in self.starts}
         lengths = (last - first for _, first, last in self.starts)
         self._edges = list(itertools.accumulate(lengths, initial=0.0))
-        self._fits()
+        self._check_crop()
         self.clips = self._count(frames_per_epoch)
         self._readers = OpenReaders(self.videos, backend, cache_bytes)
         self._skips = torch.zeros(_SLOTS, dtype=torch.int64).share_memory_()
 
     @property
     def skipped(self) -> int:
-        """Clips that could not be decoded so far, over all workers."""
+        """Number of clips that could not be decoded so far, over all workers."""
         return int(self._skips.sum())
 
     def __len__(self) -> int:
         return self.clips
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """The items of the first epoch: keys have no end."""
+        """The items of the first epoch. Keys have no upper bound, so all epochs would never end."""
         return (self[key] for key in range(len(self)))
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
@@ -144,7 +146,7 @@ class VideoClips(Dataset[dict[str, Tensor]]):
 
         Raises:
             IndexError: a negative key.
-            ValueError: ``retries`` draws in place of the first could not be decoded either.
+            ValueError: neither the first clip nor any of the ``retries`` others could be decoded.
         """
         if key < 0:
             raise IndexError(f"Keys are epoch * {len(self)} + index >= 0, got {key}.")
@@ -155,16 +157,16 @@ class VideoClips(Dataset[dict[str, Tensor]]):
                 clip = self.clip(place)
             except DecodeError as error:
                 failed = f"{place.start:.3f} to {place.start + self.reach:.3f} s of {place.path}"
-                self._skip(f"Another clip is taken for {failed}: {error}")
+                self._skip(f"Cannot decode {failed}, so another clip is drawn: {error}")
                 if attempt == self.retries:
                     raise ValueError(
-                        f"None of {1 + attempt} clips could be decoded for index {index} of epoch "
-                        f"{epoch}, the last was {failed}: {error} Have damage left out: mixplug "
-                        f"video index {place.path}"
+                        f"None of the {1 + attempt} clips drawn for index {index} of epoch {epoch} "
+                        f"could be decoded. The last one was {failed}: {error} To exclude damaged "
+                        f"parts, run: mixplug video index {place.path}"
                     ) from error
             else:
                 return self.views(clip, place.key)
-        raise AssertionError("there is one attempt at least")
+        raise AssertionError("the loop makes at least one attempt")
 
     def __getitems__(self, keys: list[int]) -> list[dict[str, Tensor]]:
         """The items of a batch; clips that overlap in time are decoded in one pass."""
@@ -175,19 +177,20 @@ class VideoClips(Dataset[dict[str, Tensor]]):
         ]
 
     def place(self, epoch: int, index: int, attempt: int = 0) -> Place:
-        """Where a clip is taken, at the first attempt and at later ones."""
+        """Position of a clip, for the first attempt or a later one."""
         source = self._source(epoch, index, attempt)
         drawn = sampling.uniform((5,), source).tolist()
         first = index - index % self.group
         shared = drawn
         if first != index:
             shared = sampling.uniform((5,), self._source(epoch, first, attempt)).tolist()
-        at = (shared[0] + shared[1] / (1 << 24)) * self._edges[-1]  # each has 24 random bits
-        span = bisect.bisect_right(self._edges, at, hi=len(self.starts)) - 1
+        # Two numbers of 24 random bits each give enough resolution for hours of video.
+        position = (shared[0] + shared[1] / (1 << 24)) * self._edges[-1]
+        span = bisect.bisect_right(self._edges, position, hi=len(self.starts)) - 1
         path, start, last = self.starts[span]
-        offset = min(at - self._edges[span], last - start)
+        offset = min(position - self._edges[span], last - start)
         if self.group > 1:
-            offset = _reflected(offset + self.interval * (2 * drawn[2] - 1), last - start)
+            offset = _reflect(offset + self.interval * (2 * drawn[2] - 1), last - start)
         corner, key = None, sampling.key(source)
         if self.crop is not None:
             room = self.videos[path].height - self.crop, self.videos[path].width - self.crop
@@ -195,16 +198,16 @@ class VideoClips(Dataset[dict[str, Tensor]]):
         return Place(path, start + offset, corner, key)
 
     def clip(self, place: Place) -> Tensor:
-        """The frames of a place, (T, 3, h, w) uint8, RGB.
+        """The frames at a place, (T, 3, h, w) uint8, RGB.
 
         Raises:
-            DecodeError: one of them cannot be had.
+            DecodeError: a frame cannot be decoded.
         """
         request = self._request(place)
         return self._readers[request.path].read(request.times, request.crop)
 
     def read(self, places: Sequence[Place]) -> list[Tensor | None]:
-        """The frames of several places, None where one of them cannot be had."""
+        """The frames at several places; None for a clip with a frame that cannot be decoded."""
         return self._readers.read([self._request(place) for place in places])
 
     def _request(self, place: Place) -> Request:
@@ -222,21 +225,21 @@ class VideoClips(Dataset[dict[str, Tensor]]):
         self._skips[0 if worker is None else (worker.id + 1) % _SLOTS] += 1
         warnings.warn(message, stacklevel=3)
 
-    def _fits(self) -> None:
+    def _check_crop(self) -> None:
         for path, index in self.videos.items():
             if self.crop is not None and self.crop > min(index.height, index.width):
                 raise ValueError(
-                    f"{path} has frames of {index.height} x {index.width} pixels, which have no "
-                    f"room for crop={self.crop}. Set crop to {min(index.height, index.width)} or "
-                    f"less, or to None for whole frames."
+                    f"crop={self.crop} is larger than the frames of {path}, which have "
+                    f"{index.height} x {index.width} pixels. Set crop to at most "
+                    f"{min(index.height, index.width)}, or to None for whole frames."
                 )
 
     def _count(self, frames_per_epoch: int | None) -> int:
-        """Clips of an epoch."""
+        """Number of clips in an epoch."""
         if frames_per_epoch is None:
             seconds = ((path, last - first + self.reach) for path, first, last in self.starts)
-            there = sum(length * self.videos[path].fps for path, length in seconds)
-            return max(1, round(there) // self.frames)
+            usable = sum(length * self.videos[path].fps for path, length in seconds)
+            return max(1, round(usable) // self.frames)
         if frames_per_epoch < self.frames:
             raise ValueError(
                 f"frames_per_epoch must be at least frames={self.frames}, got {frames_per_epoch}."
@@ -244,7 +247,7 @@ class VideoClips(Dataset[dict[str, Tensor]]):
         return frames_per_epoch // self.frames
 
 
-def _reflected(offset: float, length: float) -> float:
-    """Back into [0, length], as in a mirror at each end: what was uniform there still is."""
+def _reflect(offset: float, length: float) -> float:
+    """Reflect an offset at both ends into [0, length]; a uniform distribution stays uniform."""
     offset %= 2 * length
     return min(offset, 2 * length - offset)

@@ -1,7 +1,7 @@
-"""CUB200-2011 as weakly supervised localization has it: all 200 classes, and a box of each bird.
+"""CUB200-2011 for weakly supervised localization: all 200 classes, and a box for each bird.
 
-The split is that of the authors, whose classes train and test alike; for that of metric learning,
-by class, see :mod:`mixplug.data.retrieval`.
+This is the authors' split, in which train and test have the same classes. For the split by class
+that metric learning uses, see :mod:`mixplug.data.retrieval`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixplug.data.listings import cub_images, rows_of
 
-SPLITS = {"train": (5_994, "1"), "test": (5_794, "0")}  # images, and how they are marked
+SPLITS = {"train": (5_994, "1"), "test": (5_794, "0")}  # number of images, mark in the list
 CLASSES = 200
 _LAYOUT = (
     "Unpack CUB_200_2011.tgz of Caltech-UCSD Birds-200-2011, so that there are images/, "
@@ -24,14 +24,14 @@ _LAYOUT = (
 
 @dataclass(frozen=True)
 class Birds:
-    """One split; image i is of class ``class_names[labels[i]]``.
+    """Images of one split; image i has the class ``class_names[labels[i]]``.
 
     Attributes:
-        paths: of the images.
-        labels: from 0 on, (N,) int64; both splits number their classes alike.
+        paths: paths of the images.
+        labels: classes from 0, (N,) int64, numbered in the same way in both splits.
         boxes: (N, 4) float64, left, top, right, bottom in pixels of the image; right and bottom are
-            the first that are outside.
-        class_names: without their numbers.
+            exclusive.
+        class_names: names of the classes without the numbers of the folders.
     """
 
     paths: tuple[str, ...]
@@ -47,16 +47,17 @@ def birds(root: str | Path, split: str = "test", check: bool = True) -> Birds:
     """The images of one split.
 
     Args:
-        root: CUB_200_2011, or the folder in which it is.
+        root: the folder CUB_200_2011, or its parent.
         split: 'train' or 'test'.
-        check: whether images and classes are counted; False takes a subset as it is.
+        check: whether the numbers of images and classes must be the official ones; False accepts a
+            subset.
 
     Raises:
-        ValueError: another split, a list that is missing or malformed, an image without a box or a
-            side, other counts than the real ones, or an image that is not there.
+        ValueError: an unknown split, a missing or malformed list, an image without a box or without
+            a split, other numbers than the official ones, or a missing image file.
     """
     if split not in SPLITS:
-        raise ValueError(f"CUB has the splits {', '.join(SPLITS)}, got {split!r}.")
+        raise ValueError(f"CUB has the splits {', '.join(SPLITS)}; got {split!r}.")
     try:
         home, files, classes = cub_images(Path(root))
         sides = dict(rows_of(home / "train_test_split.txt", 2))
@@ -70,22 +71,22 @@ def birds(root: str | Path, split: str = "test", check: bool = True) -> Birds:
         without = [key for key in files if key not in given]
         if without:
             raise ValueError(
-                f"{home / name} lacks {len(without):,} of {len(files):,} images, the first is "
-                f"{without[0]}, {files[without[0]]}."
+                f"{home / name} has no entry for {len(without):,} of {len(files):,} images. The "
+                f"first is image {without[0]}, {files[without[0]]}."
             )
     count, mark = SPLITS[split]
     keys = [key for key in files if sides[key] == mark]
     names = {number: files[key].partition("/")[0] for key, number in classes.items()}
     if not keys or (check and (len(keys), len(names)) != (count, CLASSES)):
         raise ValueError(
-            f"CUB, {split}: {home} lists {len(keys):,} images of {len(names):,} classes, but there "
-            f"are {count:,} of {CLASSES}. check=False takes a subset as it is."
+            f"CUB, {split}: {home} lists {len(keys):,} images of {len(names):,} classes, but the "
+            f"official split has {count:,} of {CLASSES}. check=False accepts a subset."
         )
     paths = [home / "images" / files[key] for key in keys]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(
-            f"CUB, {split}: {len(missing):,} of {len(paths):,} images are not there, the first is "
+            f"CUB, {split}: {len(missing):,} of {len(paths):,} images are missing. The first is "
             f"{missing[0]}. {_LAYOUT}"
         )
     place = {number: label for label, number in enumerate(sorted(names))}

@@ -1,6 +1,6 @@
-"""DAVIS-2017 as it is unpacked, and label maps in its way: PNGs with a palette.
+"""DAVIS-2017 in its published layout, and label maps in its format: PNGs with a palette.
 
-Nothing is downloaded: it is on davischallenge.org as DAVIS-2017-trainval-480p.zip.
+Nothing is downloaded. The archive DAVIS-2017-trainval-480p.zip is on davischallenge.org.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _WHY = "Reading DAVIS"
 
 @dataclass(frozen=True)
 class Video:
-    """The files of a video, frame by frame.
+    """The files of a video, one of each kind per frame.
 
     Attributes:
-        name: of its folder.
+        name: name of the video's folder.
         frames: images.
-        annotations: label maps, one per frame, of the same names.
+        annotations: label maps, one per frame, with the same names as the images.
     """
 
     name: str
@@ -45,11 +45,11 @@ def davis_videos(root: str | Path, split: str = "val") -> list[Video]:
     """The videos of a split, in the order of its list.
 
     Args:
-        root: the folder DAVIS of the official archive, or the one that it was unpacked in.
-        split: a list of names in ImageSets/2017, without its suffix.
+        root: the folder DAVIS of the official archive, or its parent.
+        split: name of a list in ImageSets/2017, without the suffix.
 
     Raises:
-        ValueError: files are not where the official layout has them, or a frame has no annotation.
+        ValueError: the files do not have the official layout, or a frame has no annotation.
     """
     root = Path(root)
     home = (
@@ -57,39 +57,40 @@ def davis_videos(root: str | Path, split: str = "val") -> list[Video]:
     )
     listing = home / "ImageSets" / "2017" / f"{split}.txt"
     if not listing.is_file():
-        there = ", ".join(sorted(path.stem for path in listing.parent.glob("*.txt")))
-        beside = f" Splits that are there: {there}." if there else ""
-        raise ValueError(f"There is no file {listing}. {LAYOUT}{beside}")
+        existing = ", ".join(sorted(path.stem for path in listing.parent.glob("*.txt")))
+        hint = f" Existing splits: {existing}." if existing else ""
+        raise ValueError(f"There is no file {listing}. {LAYOUT}{hint}")
     names = listing.read_text(encoding="utf-8").split()
     if not names:
-        raise ValueError(f"{listing} names no video. {LAYOUT}")
+        raise ValueError(f"{listing} lists no video. {LAYOUT}")
     return [_video(home, name) for name in names]
 
 
 def read_frame(path: Path) -> Tensor:
-    """(3, H, W) uint8, RGB.
+    """Read an image as (3, H, W) uint8, RGB.
 
     Raises:
-        ValueError: no image.
+        ValueError: the file cannot be read as an image.
     """
     try:
         return as_tensor(path)
-    except OSError as error:  # of Pillow too, where it cannot make out an image
+    except OSError as error:  # includes Pillow's error for an unknown image format
         raise ValueError(f"{path} cannot be read as an image: {error}.") from None
 
 
 def read_labels(path: Path) -> Tensor:
-    """A label map (H, W) uint8: which object every pixel is of, 0 is the background.
+    """Read a label map (H, W) uint8: the number of the object at each pixel, 0 is the background.
 
     Raises:
-        ValueError: no image, or one in colors, which tell no numbers.
+        ValueError: the file cannot be read as an image, or has colors instead of numbers.
     """
     pillow = optional("PIL.Image", "timm", _WHY)
     try:
         with pillow.open(path) as image:
             if image.mode not in ("P", "L"):
                 raise ValueError(
-                    f"{path} is of mode {image.mode}: label maps need a palette (P) or gray (L)."
+                    f"A label map needs a palette (mode P) or gray values (L); {path} has mode "
+                    f"{image.mode}."
                 )
             data, (width, height) = bytearray(image.tobytes()), image.size
     except OSError as error:
@@ -98,20 +99,20 @@ def read_labels(path: Path) -> Tensor:
 
 
 def write_labels(path: Path, labels: Tensor) -> None:
-    """A label map (H, W) in [0, 255], with DAVIS' palette; there is no half a file, ever."""
+    """Write a label map (H, W) in [0, 255] with DAVIS' palette; no partial file is ever visible."""
     pillow = optional("PIL.Image", "timm", "Writing label maps")
     image = pillow.fromarray(labels.to("cpu", torch.uint8).numpy())
-    image.putpalette(palette())  # gray before, now of mode P
+    image.putpalette(palette())  # changes the mode from gray to P
     part = path.with_name(f".{path.name}.part")
     image.save(part, format="PNG")
     os.replace(part, path)
 
 
 def palette() -> list[int]:
-    """R, G and B of labels 0 to 255, as of Pascal VOC, which DAVIS took over.
+    """R, G and B of labels 0 to 255: the palette of Pascal VOC, which DAVIS uses too.
 
-    The bits of a label go to red, green and blue in turns, from the lowest, each color filling
-    from its highest bit.
+    From the lowest bit on, the bits of a label go to red, green and blue in turn. Each color is
+    filled from its highest bit down.
     """
     return [
         sum((label >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
@@ -123,12 +124,12 @@ def palette() -> list[int]:
 def _video(home: Path, name: str) -> Video:
     frames = sorted((home / _IMAGES / name).glob("*.jpg"))
     if not frames:
-        raise ValueError(f"There are no frames {home / _IMAGES / name}/*.jpg. {LAYOUT}")
+        raise ValueError(f"There are no files {home / _IMAGES / name}/*.jpg. {LAYOUT}")
     labels = tuple(home / _LABELS / name / f"{frame.stem}.png" for frame in frames)
     missing = [path for path in labels if not path.is_file()]
     if missing:
         raise ValueError(
-            f"{name}: {len(missing)} of {len(labels)} frames have no annotation, the first "
-            f"missing is {missing[0]}. {LAYOUT}"
+            f"{name}: {len(missing)} of {len(labels)} frames have no annotation. The first "
+            f"missing file is {missing[0]}. {LAYOUT}"
         )
     return Video(name, tuple(frames), labels)

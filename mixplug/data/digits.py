@@ -1,4 +1,4 @@
-"""The 1797 handwritten digits that ship with scikit-learn, split once and for all."""
+"""The 1797 handwritten digits of scikit-learn, with a fixed split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NUM_CLASSES = 10
 def digits(split: str, size: int = 16) -> tuple[Tensor, Tensor]:
     """Real scans of handwritten digits, 8x8 pixels, enlarged.
 
-    A third of each class is the test set; the split does not depend on any seed.
+    The test set is a third of each class. The split is fixed and depends on no seed.
 
     Args:
         split: 'train' (1198 images) or 'test' (599).
-        size: side of the images, bilinear from 8.
+        size: side of the images; the scans are enlarged bilinearly from 8 pixels.
 
     Returns:
         Images (B, 1, size, size) in [0, 1] and classes (B,) int64.

@@ -1,15 +1,15 @@
-"""GOT-10k as it is published: folders of frames, a box in each, and the class of the object [0].
+"""GOT-10k in its published layout: folders of frames with a box per frame and a class [0].
 
 ::
 
-    ROOT/train/list.txt                        names of sequences, one a line; likewise val, test
+    ROOT/train/list.txt                        names of sequences, one per line; also val, test
     ROOT/train/GOT-10k_Train_000001/00000001.jpg, 00000002.jpg, ...
                                     groundtruth.txt   a line x,y,w,h per frame; in test one line
-                                    cover.label       0 to 8 per frame; how much of it can be seen
-                                    absence.label     0 or 1 per frame; 1 where it is not there
+                                    cover.label       0 to 8 per frame: how much is visible
+                                    absence.label     0 or 1 per frame: 1 if the object is absent
                                     meta_info.ini     object_class, motion_class and more
 
-In test there is neither a label nor a class.
+The test split has no labels and no classes.
 
 - [0]: GOT-10k: A Large High-Diversity Benchmark for Generic Object Tracking in the Wild, 2018,
   https://arxiv.org/abs/1810.11981
@@ -39,13 +39,13 @@ class TrackingSequence:
     """One object in a video of T frames.
 
     Attributes:
-        name: of its folder.
-        frames: files in the order of time.
-        boxes: (T, 4) float64, left, top, width and height in pixels; of test only the first row.
-        cover: (T,) int64, how much of the object can be seen, from 0 to 8; empty for test.
-        absent: (T,) bool, where it is not there; empty for test.
-        object_class: such as 'bear'; empty for test.
-        motion_class: such as 'walking'; empty for test.
+        name: name of the sequence's folder.
+        frames: image files in order of time.
+        boxes: (T, 4) float64, left, top, width and height in pixels; for test only the first row.
+        cover: (T,) int64, visible part of the object, from 0 to 8; empty for test.
+        absent: (T,) bool, frames without the object; empty for test.
+        object_class: class of the object, such as 'bear'; empty for test.
+        motion_class: class of the motion, such as 'walking'; empty for test.
     """
 
     name: str
@@ -63,7 +63,7 @@ class TrackingSequence:
 
     @property
     def visible(self) -> Tensor:
-        """(T,) bool: there, not hidden, and with a box that has an area."""
+        """(T,) bool: frames in which the object is present, not hidden, and has a non-empty box."""
         return ~self.absent & (self.cover > 0) & (self.boxes[:, 2:] > 0).all(-1)
 
     @property
@@ -74,49 +74,49 @@ class TrackingSequence:
         return width, height
 
     def read(self, frame: int) -> Tensor:
-        """A frame, (3, H, W) uint8, RGB.
+        """A frame as (3, H, W) uint8, RGB.
 
         Raises:
-            ValueError: a file that is no image.
+            ValueError: the file cannot be read as an image.
         """
         return read_frame(self.frames[frame])
 
     def images(self) -> Iterator[Tensor]:
-        """All frames, each read when it is asked for."""
+        """All frames in order, each read on demand."""
         return map(read_frame, self.frames)
 
 
 class GOT10k(Dataset[TrackingSequence]):
-    """The sequences of a split, each read when it is asked for.
+    """The sequences of a split, each read on demand.
 
     Args:
         root: the folder with train, val and test.
-        split: one of these.
+        split: 'train', 'val' or 'test'.
 
     Raises:
-        ValueError: another split, no such folder, no or an empty list.txt, or a sequence of it that
-            has no folder. What is in a folder is looked at when the sequence is asked for, with
-            ValueErrors that name the file.
+        ValueError: an unknown split, a missing folder, a missing or empty list.txt, or a listed
+            sequence without a folder. The files of a sequence are checked when the sequence is
+            accessed; errors name the file.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str) -> None:
         if split not in SPLITS:
-            raise ValueError(f"GOT-10k has the splits {SPLITS}, got {split!r}.")
+            raise ValueError(f"GOT-10k has the splits {SPLITS}; got {split!r}.")
         self.split, self.folder = split, Path(root) / split
         listed = self.folder / "list.txt"
         if not listed.is_file():
             raise ValueError(
-                f"{root} is no GOT-10k: there is no {listed}. Expected: ROOT/train|val|test, each "
-                f"with list.txt and a folder per sequence."
+                f"{root} is not a GOT-10k folder: {listed} is missing. Expected: "
+                f"ROOT/train|val|test, each with list.txt and a folder per sequence."
             )
         self.names = tuple(listed.read_text().split())
         if not self.names:
-            raise ValueError(f"{listed} names no sequence.")
-        lacking = [name for name in self.names if not (self.folder / name).is_dir()]
-        if lacking:
-            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            raise ValueError(f"{listed} lists no sequence.")
+        missing = [name for name in self.names if not (self.folder / name).is_dir()]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ValueError(
-                f"{listed} names sequences without a folder: {', '.join(lacking[:3])}{more}."
+                f"{listed} lists sequences without a folder: {', '.join(missing[:3])}{more}."
             )
 
     def __len__(self) -> int:
@@ -126,19 +126,19 @@ class GOT10k(Dataset[TrackingSequence]):
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> TrackingSequence:
-        """A sequence.
+        """The sequence with this index.
 
         Raises:
-            ValueError: its folder is not as published.
+            ValueError: its folder does not have the published layout.
         """
         name = self.names[index]
         folder = self.folder / name
         frames = _frames(folder)
         boxes = _numbers(folder / "groundtruth.txt", columns=4)
         if self.split == "test":
-            _require_length(folder / "groundtruth.txt", len(boxes), 1, "as the test split has")
-            nothing = torch.zeros(0, dtype=torch.int64)
-            return TrackingSequence(name, frames, boxes, nothing, nothing.bool())
+            _require_length(folder / "groundtruth.txt", len(boxes), 1, "as in the test split")
+            empty = torch.zeros(0, dtype=torch.int64)
+            return TrackingSequence(name, frames, boxes, empty, empty.bool())
         _require_length(folder / "groundtruth.txt", len(boxes), len(frames), "one per frame")
         cover, absent = (_label(folder / f"{k}.label", len(frames)) for k in ("cover", "absence"))
         if not bool(((cover >= 0) & (cover <= _MOST_COVER)).all()):
@@ -156,31 +156,31 @@ class GOT10k(Dataset[TrackingSequence]):
 
 
 def read_frame(path: str | os.PathLike[str]) -> Tensor:
-    """An image, (3, H, W) uint8, RGB.
+    """Read an image as (3, H, W) uint8, RGB.
 
     Raises:
-        ValueError: a file that is no image.
+        ValueError: the file cannot be read as an image.
     """
     try:
         return as_tensor(Path(path))
     except OSError as error:
-        raise ValueError(f"{path} is no image that can be read: {error}") from error
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _frames(folder: Path) -> tuple[Path, ...]:
     found = sorted(name for name in os.listdir(folder) if name.endswith(".jpg"))
     expected = [f"{number:08d}.jpg" for number in range(1, len(found) + 1)]
     if not found or found != expected:
-        wrong = next((a for a, b in zip(found, expected, strict=True) if a != b), "none at all")
+        wrong = next((a for a, b in zip(found, expected, strict=True) if a != b), "no frame")
         raise ValueError(
-            f"{folder} needs frames 00000001.jpg, 00000002.jpg and so on without a gap, got "
+            f"{folder} needs frames 00000001.jpg, 00000002.jpg and so on without a gap; got "
             f"{wrong}."
         )
     return tuple(folder / name for name in found)
 
 
 def _numbers(path: Path, columns: int) -> Tensor:
-    """(rows, columns) float64 of a text file; columns are parted by commas."""
+    """The numbers of a text file, (rows, columns) float64; columns are separated by commas."""
     if not path.is_file():
         raise ValueError(f"There is no {path}.")
     rows = [line.split(",") for line in path.read_text().splitlines() if line.strip()]
@@ -188,11 +188,11 @@ def _numbers(path: Path, columns: int) -> Tensor:
         table = torch.tensor([[float(n) for n in row] for row in rows], dtype=torch.float64)
     except ValueError as error:
         raise ValueError(
-            f"{path} needs {columns} numbers per line, parted by commas: {error}"
+            f"{path} needs {columns} numbers per line, separated by commas: {error}"
         ) from error
     if table.dim() != 2 or table.shape[1] != columns or not bool(table.isfinite().all()):
         raise ValueError(
-            f"{path} needs {columns} finite numbers per line, parted by commas, got a table of "
+            f"{path} needs {columns} finite numbers per line, separated by commas, got a table of "
             f"{tuple(table.shape)}."
         )
     return table
@@ -218,6 +218,6 @@ def _meta(path: Path) -> configparser.SectionProxy:
             return meta
     except (configparser.Error, KeyError) as error:
         raise ValueError(
-            f"{path} has no section METAINFO of lines 'key: value': {error}"
+            f"{path} needs a section METAINFO with lines 'key: value': {error}"
         ) from error
     raise ValueError(f"{path} needs object_class and motion_class in METAINFO.")

@@ -1,4 +1,4 @@
-"""Labeled images as ImageNet has them: train/CLASS/*.JPEG and val/CLASS/*.JPEG."""
+"""Labeled images in the layout of ImageNet: train/CLASS/*.JPEG and val/CLASS/*.JPEG."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mixplug.data.image_views import as_tensor
 from mixplug.optional import optional
 from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
-RESIZE = 256 / 224  # shorter side to the side of the center crop
+RESIZE = 256 / 224  # ratio of the resized shorter side to the side of the center crop
 _LAYOUT = (
-    "It needs train/CLASS/ and val/CLASS/ with images, and the same classes in both. The archive "
-    "of ImageNet's validation images has no folders of classes: sort them into such first."
+    "It needs train/CLASS/ and val/CLASS/ with images, and the same classes in both. ImageNet's "
+    "archive of validation images has no class folders: sort the images into class folders first."
 )
 _WHY = "Labeled images"
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """Images of one split, in the order of their classes and names.
+    """Images of one split, sorted by class and name.
 
     Attributes:
-        paths: of the images.
-        labels: numbers of their classes, (len(paths),) int64.
-        classes: names, sorted; the number of a class is its place.
+        paths: paths of the images.
+        labels: class numbers, (len(paths),) int64.
+        classes: class names, sorted; a class number is the index of its name.
     """
 
     paths: Sequence[str]
@@ -46,8 +46,8 @@ def image_folders(root: str | Path) -> tuple[Labeled, Labeled]:
     """The splits train and val under ``root``.
 
     Raises:
-        ValueError: another layout: a folder is missing, a class is without images or in one split
-            only.
+        ValueError: another layout: a missing folder, a class without images, or a class that is in
+            only one split.
         ImportError: torchvision is not installed.
     """
     splits = []
@@ -55,49 +55,52 @@ def image_folders(root: str | Path) -> tuple[Labeled, Labeled]:
         try:
             splits.append(labeled(Path(root) / name))
         except ValueError as error:
-            raise ValueError(f"{root} is no ImageNet-style folder: {error} {_LAYOUT}") from None
+            raise ValueError(
+                f"{root} does not have the layout of ImageNet: {error} {_LAYOUT}"
+            ) from None
     train, val = splits
     if train.classes != val.classes:
-        alone = sorted(set(train.classes) ^ set(val.classes))
+        unpaired = sorted(set(train.classes) ^ set(val.classes))
         raise ValueError(
             f"{root}: train has {len(train.classes):,} classes and val {len(val.classes):,}; "
-            f"{len(alone):,} are in one of them only, such as {alone[0]}. {_LAYOUT}"
+            f"{len(unpaired):,} are in only one of them, such as {unpaired[0]}. {_LAYOUT}"
         )
     return train, val
 
 
 def labeled(folder: str | Path) -> Labeled:
-    """The images below ``folder``/CLASS/.
+    """The images in ``folder``/CLASS/, subfolders included.
 
     Raises:
-        ValueError: no such folder, no folder in it, or one without images.
+        ValueError: a missing folder, a folder without class folders, or a class without images.
         ImportError: torchvision is not installed.
     """
     folders = optional("torchvision.datasets.folder", "timm", _WHY)
     try:
         classes, numbers = folders.find_classes(folder)
         rows = folders.make_dataset(str(folder), numbers, IMAGE_SUFFIXES)
-    except OSError as error:  # of a folder, or of a class without an image
-        why = str(error).rstrip(". ") if Path(folder).is_dir() else f"there is no {folder}"
-        raise ValueError(f"{why}.") from None
+    except OSError as error:  # a missing folder, or a class without an image
+        cause = str(error).rstrip(". ") if Path(folder).is_dir() else f"there is no {folder}"
+        raise ValueError(f"{cause}.") from None
     return Labeled([path for path, _ in rows], torch.tensor([n for _, n in rows]), classes)
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
-    """Images (3, size, size) uint8 of a split, and their labels.
+    """Crops (3, size, size) uint8 of the images of a split, and their labels.
 
-    The crop of image i depends on (seed, epoch, i) alone, whatever process draws it, and moves no
-    global generator.
+    The crop of image i depends on (seed, epoch, i) alone, in whatever process it is drawn. Global
+    random generators are not changed.
 
     Args:
-        images: the split.
-        size: side in pixels.
-        augment: a random resized crop, flipped with probability 1/2, as DINO trains its linear
-            classifier; without, the shorter side is resized to size 256 / 224 and the center taken.
-        seed: of all draws.
+        images: images of the split.
+        size: side of the crops in pixels.
+        augment: True takes a random resized crop, flipped with probability 1/2, as DINO does to
+            train its linear classifier. False resizes the shorter side to size · 256 / 224 and
+            takes the center crop.
+        seed: seed of all random draws.
 
     Attributes:
-        epoch: set it before a loader is iterated.
+        epoch: current epoch; set it before you iterate over a loader.
     """
 
     def __init__(self, images: Labeled, size: int, augment: bool = False, seed: int = 0) -> None:
@@ -122,12 +125,12 @@ class Crops(Dataset[tuple[Tensor, int]]):
         """The crop of an image, and its label.
 
         Raises:
-            ValueError: a file that cannot be read.
+            ValueError: the file cannot be read.
         """
         path = Path(self.images.paths[index])
         try:
             image = as_tensor(path)
-        except OSError as error:  # PIL's as well
+        except OSError as error:  # includes PIL's errors
             raise ValueError(f"{path} cannot be read: {error}") from error
         source = sampling.generators(self.seed, self.epoch, index).local
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
@@ -138,7 +141,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
 def loader(
     crops: Crops, batch_size: int, workers: int, order: Sequence[int] | None = None
 ) -> DataLoader[Any]:
-    """Batches (B, 3, size, size) and (B,), the last one smaller, in the given order."""
+    """Batches of images (B, 3, size, size) and labels (B,); the last batch may be smaller."""
     return DataLoader(
         crops, batch_size, num_workers=workers, sampler=order, pin_memory=torch.cuda.is_available()
     )

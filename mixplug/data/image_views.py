@@ -1,4 +1,4 @@
-"""Views of images, as clips of one frame."""
+"""Multi-crop views of images, as clips of one frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 
 class Images(Protocol):
-    """A data set of images: its items are images, or tuples of which an image is the first."""
+    """A data set of images: an item is an image, or a tuple whose first element is an image."""
 
     def __len__(self) -> int: ...
 
@@ -29,19 +29,19 @@ class Images(Protocol):
 class ImageViews(Dataset[dict[str, Tensor]]):
     """Multi-crop views of images: for DINO, and for DoRA without tracking (6.5.4).
 
-    Items are those of :class:`mixplug.data.clips.VideoClips` with T = 1, keys too: that of ``epoch
-    * len(dataset) + index`` depends on (seed, epoch, index) alone, see
+    Items and keys are those of :class:`mixplug.data.clips.VideoClips` with T = 1: the item with the
+    key ``epoch * len(dataset) + index`` depends on (seed, epoch, index) alone, see
     :class:`mixplug.data.clip_samplers.ClipSampler`.
 
     Args:
-        images: a folder, in which and in whose folders all images count; or a data set of PIL
-            images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), RGB or gray, labeled or not.
-        views: a :class:`mixplug.data.multicrop.MultiCrop`, or keys of one.
-        seed: of all draws.
+        images: a folder of images, subfolders included; or a data set, labeled or not, of PIL
+            images, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W), RGB or gray.
+        views: a :class:`mixplug.data.multicrop.MultiCrop`, or a dict of its keys.
+        seed: seed of all random draws.
 
     Raises:
         KeyError: an unknown key of ``views``.
-        ValueError: no images.
+        ValueError: there are no images.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class ImageViews(Dataset[dict[str, Tensor]]):
         self.images = _paths(Path(images)) if isinstance(images, (str, os.PathLike)) else images
         self.views, self.seed = multicrop_of(views), seed
         if not len(self.images):
-            raise ValueError("ImageViews needs one image at least, got none.")
+            raise ValueError("ImageViews needs at least one image, got 0.")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """The items of the first epoch: keys have no end."""
+        """The items of the first epoch. Keys have no upper bound, so all epochs would never end."""
         return (self[key] for key in range(len(self)))
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ class ImageViews(Dataset[dict[str, Tensor]]):
 
         Raises:
             IndexError: a negative key.
-            ValueError: something that is no image.
+            ValueError: the item is not an image.
         """
         if key < 0:
             raise IndexError(f"Keys are epoch * {len(self)} + index >= 0, got {key}.")
@@ -80,25 +80,25 @@ class ImageViews(Dataset[dict[str, Tensor]]):
 
 
 def as_tensor(image: Any) -> Tensor:
-    """(3, H, W) uint8, RGB, of a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W).
+    """Convert a path, PIL image, array (H, W, 3) or tensor (3, H, W) to (3, H, W) uint8, RGB.
 
     Raises:
-        ValueError: something else.
+        ValueError: anything else.
     """
     if isinstance(image, os.PathLike):
         with optional("PIL.Image", "video", "Reading images").open(image) as file:
             image = file.convert("RGB")
-    if hasattr(image, "convert"):  # of PIL
+    if hasattr(image, "convert"):  # a PIL image
         ops = optional("torchvision.transforms.v2.functional", "video", "Reading images")
         image = ops.pil_to_tensor(image.convert("RGB"))
     tensor = torch.as_tensor(image) if hasattr(image, "shape") else torch.empty(0)
     if not isinstance(image, Tensor) and tensor.dim() == 3:
         tensor = tensor.permute(2, 0, 1)
     if tensor.dim() != 3 or tensor.shape[0] not in (1, 3) or tensor.dtype != torch.uint8:
-        of = f"{tuple(image.shape)} of {image.dtype}" if tensor.numel() else type(image).__name__
+        got = f"{tuple(image.shape)} of {image.dtype}" if tensor.numel() else type(image).__name__
         raise ValueError(
-            f"An image must be of PIL, or uint8 as an array (H, W, 3) or a tensor (3, H, W), got "
-            f"{of}."
+            f"An image must be a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), "
+            f"got {got}."
         )
     return tensor.expand(3, -1, -1)
 

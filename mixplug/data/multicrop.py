@@ -1,4 +1,4 @@
-"""Multi-crop: a few large and many small augmented views of a clip, the same in all its frames."""
+"""Multi-crop: a few large and many small augmented views of a clip, equal in all its frames."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ from mixplug.optional import optional
 from mixplug.renamed import renamed_keys
 
 LARGE_VIEWS = 2
-_TRIES = 10  # at a place of the wanted area and ratio within the frame
-_NUMBERS = 12 + 2 * _TRIES  # that are drawn for a view
+_TRIES = 10  # draws of area and ratio until a crop fits into the frame
+_NUMBERS = 12 + 2 * _TRIES  # random numbers per view
 
 
 @renamed_keys(grey="gray", solarise="solarize")
 @dataclass(frozen=True, kw_only=True)
 class MultiCrop:
-    """Two large views and ``smalls`` small ones of a clip (6.5.2), with DINO's augmentations.
+    """Two large views and ``smalls`` small views of a clip (6.5.2), with DINO's augmentations.
 
-    The parameters of a view are drawn once, and are the same in all frames, so that a patch of one
-    frame corresponds to the patch at its place in another. They follow from a key alone: no global
-    generator is read or moved. A view's parameters do not depend on how many views there are.
+    The parameters of a view are drawn once and are the same in all frames, so a patch of one frame
+    corresponds to the patch at the same position in another frame. The parameters depend on a key
+    alone: global random generators are neither read nor changed. They do not depend on the number
+    of views.
 
     Args:
         large: side of the large views in pixels.
-        small: side of the small ones.
-        smalls: how many small ones.
-        large_scale: of the frame's area, the share that a large view shows, drawn uniformly.
-        small_scale: the same for small ones.
-        ratio: of a view's width to its height in the frame, drawn uniformly in the logarithm.
-        flip: probability of swapping left and right.
+        small: side of the small views in pixels.
+        smalls: number of small views.
+        large_scale: (low, high) share of the frame's area that a large view shows, drawn uniformly.
+        small_scale: the same for small views.
+        ratio: (low, high) ratio of width to height of a view in the frame, drawn log-uniformly.
+        flip: probability of a horizontal flip.
         jitter: largest change of brightness, contrast and saturation, as shares, and of the hue, as
-            a share of the color wheel; the four are applied in a random order.
-        jitter_p: probability of jitter.
-        gray: probability of losing colors.
-        blur: probability of blurring the first large view, the second, and a small one.
-        sigma: standard deviation of the blur in pixels, drawn uniformly.
-        solarize: the same for inverting what is 128 or brighter.
+            a share of the color wheel; the four are applied in random order.
+        jitter_p: probability of color jitter.
+        gray: probability of conversion to gray.
+        blur: probability of blur for the first large view, the second large view, and a small view.
+        sigma: (low, high) standard deviation of the blur in pixels, drawn uniformly.
+        solarize: probability of solarization (values of 128 or more are inverted) for the first
+            large view, the second large view, and a small view.
 
     Raises:
-        ValueError: a setting that is not allowed; it says which are.
+        ValueError: an invalid setting; the message names the allowed values.
     """
 
     large: int = 224
@@ -90,18 +92,18 @@ class MultiCrop:
 
         Args:
             clip: (T, 3, H, W) uint8.
-            key: all draws depend on it.
+            key: integer that determines all random draws.
 
         Returns:
-            ``large`` (2, T, 3, large, large) and, unless there are none, ``small``
-            (smalls, T, 3, small, small); uint8.
+            ``large`` (2, T, 3, large, large) and, if ``smalls`` > 0, ``small`` (smalls, T, 3,
+            small, small); uint8.
 
         Raises:
-            ValueError: a clip of another shape or type.
+            ValueError: a clip with another shape or type.
         """
         if clip.dtype != torch.uint8 or clip.dim() != 4 or clip.shape[1] != 3 or not clip.numel():
             raise ValueError(
-                f"MultiCrop needs a clip (T, 3, H, W) of uint8, got {tuple(clip.shape)} of "
+                f"MultiCrop needs a uint8 clip (T, 3, H, W), got {tuple(clip.shape)} of "
                 f"{clip.dtype}."
             )
         views = [view(clip) for view in self.draw(clip.shape[-2], clip.shape[-1], key)]
@@ -111,11 +113,11 @@ class MultiCrop:
         return crops
 
     def draw(self, height: int, width: int, key: int) -> list[View]:
-        """The parameters of the two large views and then the small ones.
+        """The parameters of the two large views, then of the small views.
 
         Args:
-            height: of the clip's frames.
-            width: of the clip's frames.
+            height: height of the clip's frames.
+            width: width of the clip's frames.
             key: see :meth:`__call__`.
         """
         return [
@@ -124,20 +126,20 @@ class MultiCrop:
         ]
 
     def _view(self, height: int, width: int, kind: int, draws: sampling.Generators) -> View:
-        """One view; of kind 0 and 1, the large ones, or 2."""
-        # all that any setting needs, so that one setting does not change the draws of another
+        """Draw one view; ``kind`` is 0 or 1 for the two large views, 2 for a small view."""
+        # Always draw the numbers of all settings, so one setting does not change another's draws.
         order = sampling.permutation(len(self.jitter), draws.local).tolist()
         drawn = sampling.uniform((_NUMBERS,), draws.local).tolist()
         flip, jitter, gray, blur, sigma, solarize, *factors = drawn[: 6 + len(self.jitter)]
         scale = self.large_scale if kind < LARGE_VIEWS else self.small_scale
-        place = _place(height, width, scale, self.ratio, drawn[6 + len(self.jitter) :])
+        place = _draw_crop(height, width, scale, self.ratio, drawn[6 + len(self.jitter) :])
         return View(
             *place,
             size=self.large if kind < LARGE_VIEWS else self.small,
             flip=flip < self.flip,
             jitter=self._factors(order, factors) if jitter < self.jitter_p else (),
             gray=gray < self.gray,
-            sigma=_between(*self.sigma, sigma) if blur < self.blur[kind] else 0.0,
+            sigma=_interpolate(*self.sigma, sigma) if blur < self.blur[kind] else 0.0,
             solarize=solarize < self.solarize[kind],
         )
 
@@ -152,10 +154,10 @@ class MultiCrop:
 
 
 def multicrop_of(views: MultiCrop | Mapping[str, Any] | None) -> MultiCrop:
-    """A MultiCrop, itself or from its keys.
+    """Return a MultiCrop as it is, or build one from a dict of its keys.
 
     Raises:
-        KeyError: an unknown key, with the nearest known one.
+        KeyError: an unknown key; the message suggests the most similar known key.
         ValueError: see MultiCrop.
     """
     if isinstance(views, MultiCrop):
@@ -165,21 +167,21 @@ def multicrop_of(views: MultiCrop | Mapping[str, Any] | None) -> MultiCrop:
     return crops
 
 
-def _place(
+def _draw_crop(
     height: int,
     width: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     drawn: list[float],
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random part of a frame.
+    """(top, left, height, width) of a random crop of a frame.
 
-    The first of ten draws of area and ratio that fits; else the largest central part whose ratio is
-    allowed.
+    This is the first of ten draws of area and ratio that fits into the frame. If none fits, it is
+    the largest central crop with an allowed ratio.
     """
     for share, aspect in zip(drawn[2::2], drawn[3::2], strict=False):
-        area = height * width * _between(*scale, share)
-        root = math.exp(_between(math.log(ratio[0]), math.log(ratio[1]), aspect) / 2)
+        area = height * width * _interpolate(*scale, share)
+        root = math.exp(_interpolate(math.log(ratio[0]), math.log(ratio[1]), aspect) / 2)
         high, wide = round(area**0.5 / root), round(area**0.5 * root)
         if 0 < high <= height and 0 < wide <= width:
             top, left = int(drawn[0] * (height - high + 1)), int(drawn[1] * (width - wide + 1))
@@ -189,5 +191,5 @@ def _place(
     return (height - high) // 2, (width - wide) // 2, high, wide
 
 
-def _between(low: float, high: float, drawn: float) -> float:
+def _interpolate(low: float, high: float, drawn: float) -> float:
     return low + (high - low) * drawn

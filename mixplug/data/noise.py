@@ -1,4 +1,4 @@
-"""Noise in the place of images: what no classifier should be sure of (Table 3.5)."""
+"""Images of noise, on which no classifier should be confident (Table 3.5)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ NOISE: Mapping[str, Callable[[Sequence[int], torch.Generator], Tensor]] = {
 
 
 class Noise(Dataset[Tensor]):
-    """Images of independent pixels, drawn when they are asked for.
+    """Images of independent random pixels, drawn on demand.
 
-    'uniform' is U(0, 1). 'gaussian' is N(0.5, 0.5), 0.5 being the deviation, clamped to [0, 1]:
-    pixels have no other values, and a network that normalizes its input would otherwise see what no
-    file can hold. Of such pixels 16 % are 0 and 16 % are 1. (3.4.4 writes of "test images with
-    noise"; it is read as noise alone, as in the works that it follows.)
+    'uniform' is U(0, 1). 'gaussian' is N(0.5, 0.5), where the second number is the standard
+    deviation, clamped to [0, 1]. Values are clamped because image files hold no others, and a
+    network that normalizes its input would otherwise see impossible pixels. After the clamp, 16 %
+    of the pixels are 0 and 16 % are 1. (The thesis writes "test images with noise" in 3.4.4; here
+    the images are noise alone, as in the works that it follows.)
 
-    Item i depends on (seed, i) alone, and no global generator moves.
+    Item i depends on (seed, i) alone. Global random generators are not changed.
 
     Args:
         kind: key of :data:`NOISE`.
         count: number of images.
-        shape: of each, (3, H, W).
-        seed: of all draws.
+        shape: shape of an image, (3, H, W).
+        seed: seed of all random draws.
 
     Raises:
-        ValueError: another kind, count < 1, or a shape that is not (channels, height, width).
+        ValueError: an unknown kind, count < 1, or a shape that is not (channels, height, width).
     """
 
     def __init__(self, kind: str, count: int, shape: Sequence[int], seed: int = 0) -> None:
         if kind not in NOISE:
-            raise ValueError(f"There is no noise {kind!r}; there are {', '.join(NOISE)}.")
+            raise ValueError(f"kind must be one of {', '.join(NOISE)}; got {kind!r}.")
         if count < 1 or len(shape) != 3 or min(shape) < 1:
             raise ValueError(
                 f"Noise needs count >= 1 and a shape (channels, height, width), got {count} and "
@@ -51,11 +52,11 @@ class Noise(Dataset[Tensor]):
         return self.count
 
     def __getitem__(self, index: int) -> Tensor:
-        """An image of the shape, float32 in [0, 1].
+        """An image of the given shape, float32 in [0, 1].
 
         Raises:
-            IndexError: not in [0, count).
+            IndexError: an index outside [0, count).
         """
         if not 0 <= index < self.count:
-            raise IndexError(f"There are {self.count} images of noise, got index {index}.")
+            raise IndexError(f"The index must be in [0, {self.count}), got {index}.")
         return NOISE[self.kind](self.shape, generators(self.seed, 0, index).local)

@@ -1,8 +1,9 @@
 """Office-Home with the label sets of open-domain generalization (Table 5.8).
 
-Three domains train, each with classes of its own, and the fourth tests, with classes that some of
-them have and classes that none has. Which, is :data:`CLASSES` and :func:`label_sets`: the official
-setting of [0], in the order of classes of its authors' lists. Nothing is downloaded.
+Three domains are the training sources; each has some classes that no other source has. The fourth
+domain is the test target. Its images are of classes that some sources have and of classes that no
+source has. :data:`CLASSES` and :func:`label_sets` define the classes of each domain. This is the
+official setting of [0], with the class order of its authors' lists. Nothing is downloaded.
 
 - [0]: Open Domain Generalization with Domain-Augmented Meta-Learning, 2021,
   https://arxiv.org/abs/2104.03620, https://github.com/thuml/OpenDG-DAML
@@ -19,24 +20,24 @@ from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")
 # fmt: off
-CLASSES = (  # of all 65, as numbered by the authors of [0]
-    "Drill", "Exit_Sign", "Bottle",  # in three domains
-    "Glasses", "Computer", "File_Cabinet", "Shelf", "Toys", "Sink",  # in the first and second
-    "Laptop", "Kettle", "Folder", "Keyboard", "Flipflops", "Pencil",  # in the first and third
-    "Bed", "Hammer", "ToothBrush", "Couch", "Bike", "Postit_Notes",  # in the second and third
+CLASSES = (  # all 65 classes, in the order of the authors of [0]
+    "Drill", "Exit_Sign", "Bottle",  # in all three sources
+    "Glasses", "Computer", "File_Cabinet", "Shelf", "Toys", "Sink",  # in sources 1 and 2
+    "Laptop", "Kettle", "Folder", "Keyboard", "Flipflops", "Pencil",  # in sources 1 and 3
+    "Bed", "Hammer", "ToothBrush", "Couch", "Bike", "Postit_Notes",  # in sources 2 and 3
     "Mug", "Webcam", "Desk_Lamp", "Telephone", "Helmet", "Mouse", "Pen", "Monitor", "Mop",
-    "Sneakers", "Notebook",  # in the first
+    "Sneakers", "Notebook",  # in source 1
     "Backpack", "Alarm_Clock", "Push_Pin", "Paper_Clip", "Batteries", "Radio", "Fan", "Ruler",
-    "Pan", "Screwdriver", "Trash_Can",  # in the second
+    "Pan", "Screwdriver", "Trash_Can",  # in source 2
     "Printer", "Speaker", "Eraser", "Bucket", "Chair", "Calendar", "Calculator", "Flowers",
-    "Lamp_Shade", "Spoon", "Candles",  # in the third
+    "Lamp_Shade", "Spoon", "Candles",  # in source 3
     "Clipboards", "Scissors", "TV", "Curtains", "Fork", "Soda", "Table", "Knives", "Oven",
-    "Refrigerator", "Marker",  # in none
+    "Refrigerator", "Marker",  # in no source
 )
 # fmt: on
-KNOWN = 54  # so many first classes are trained on; an image of another has this label
+KNOWN = 54  # number of training classes, the first ones; all other images have this label
 SPLITS = ("train", "val", "test")
-_TRAIN = 0.9  # of the images of a class, where there are no lists of which
+_TRAIN = 0.9  # share of a class' images for training if there are no lists
 _LAYOUT = (
     "It needs the folders Art, Clipart, Product and Real World (or Real_World) of "
     "OfficeHomeDataset, with a folder per class in each."
@@ -48,10 +49,10 @@ class OpenDomain:
     """Images of one split.
 
     Attributes:
-        paths: in the order of domains, classes and names.
-        labels: number of the class, or :data:`KNOWN` for a class that is not trained on.
-        domains: place of the domain in :data:`DOMAINS`.
-        lists: whether train and val were told apart by the authors' lists.
+        paths: paths of the images, sorted by domain, class and name.
+        labels: class number, or :data:`KNOWN` for a class without training images.
+        domains: index of the domain in :data:`DOMAINS`.
+        lists: whether the authors' lists divided the images into train and val.
     """
 
     paths: Sequence[str]
@@ -64,31 +65,32 @@ class OpenDomain:
 
 
 def sources(target: str) -> tuple[str, ...]:
-    """The three domains that train, first to third: the others, in alphabetical order.
+    """The three source domains for a target: all other domains, in alphabetical order.
 
     Raises:
-        ValueError: no domain of that name.
+        ValueError: an unknown domain.
     """
     if plain(target) not in map(plain, DOMAINS):
-        raise ValueError(f"Office-Home has the domains {', '.join(DOMAINS)}, got {target!r}.")
+        raise ValueError(f"Office-Home has the domains {', '.join(DOMAINS)}; got {target!r}.")
     return tuple(domain for domain in DOMAINS if plain(domain) != plain(target))
 
 
 def label_sets() -> tuple[tuple[int, ...], ...]:
-    """Numbers of the classes in the first, second and third source, and in the target.
+    """Class numbers of the first, second and third source, and of the target.
 
-    Sources have 26 each, 54 together; the target has 16 of these and the 11 of no source.
+    Each source has 26 classes, 54 in all. The target has 16 of these 54 classes and the 11 classes
+    that no source has.
     """
     everywhere, one_two, one_three, two_three = (
         range(0, 3), range(3, 9), range(9, 15), range(15, 21),
     )  # fmt: skip
     own = (range(21, 32), range(32, 43), range(43, 54))
-    met = (everywhere[:1], *(pair[:2] for pair in (one_two, one_three, two_three)))
+    shared = (everywhere[:1], *(pair[:2] for pair in (one_two, one_three, two_three)))
     sets = (
         (everywhere, one_two, one_three, own[0]),
         (everywhere, one_two, two_three, own[1]),
         (everywhere, one_three, two_three, own[2]),
-        (*met, *(alone[:3] for alone in own), range(KNOWN, len(CLASSES))),
+        (*shared, *(single[:3] for single in own), range(KNOWN, len(CLASSES))),
     )
     return tuple(tuple(number for part in parts for number in part) for parts in sets)
 
@@ -96,25 +98,27 @@ def label_sets() -> tuple[tuple[int, ...], ...]:
 def open_domain(root: str | Path, target: str, split: str) -> OpenDomain:
     """The images of a split of the setting in which ``target`` is the unseen domain.
 
-    'test' has all images of the target's classes. Of each class of a source, 'train' has nine
-    tenths and 'val' the rest: by the authors' lists ``image_list/Art_train.txt`` and so on where
-    ``root`` has that folder, else the first in the order of names. Lists and names differ in which
-    images that are, and so in which epoch is best, but not in the test.
+    'test' has all images of the target's classes in the target. 'train' and 'val' divide the images
+    of the sources: of each class, 'train' has nine tenths and 'val' the rest. If ``root`` has the
+    folder ``image_list``, the authors' lists (``image_list/Art_train.txt`` and so on) decide;
+    otherwise the first nine tenths in sorted order are 'train'. So the two ways differ in the
+    choice of the best epoch, but not in the test images.
 
     Args:
         root: folder with the four domains.
-        target: of :data:`DOMAINS`.
-        split: of :data:`SPLITS`.
+        target: one of :data:`DOMAINS`.
+        split: one of :data:`SPLITS`.
 
     Raises:
-        ValueError: an unknown target or split, a folder that is missing or empty, or a list that
-            names images that are not there.
+        ValueError: an unknown target or split, a missing or empty folder, or a list with missing
+            images.
     """
     names, home = sources(target), Path(root)
     if split not in SPLITS:
-        raise ValueError(f"Office-Home has the splits {', '.join(SPLITS)}, got {split!r}.")
-    *own, met = label_sets()
-    wanted = [(target, met)] if split == "test" else list(zip(names, own, strict=True))
+        raise ValueError(f"Office-Home has the splits {', '.join(SPLITS)}; got {split!r}.")
+    *of_sources, of_target = label_sets()
+    trained = list(zip(names, of_sources, strict=True))
+    wanted = [(target, of_target)] if split == "test" else trained
     lists = split != "test" and (home / "image_list").is_dir()
     rows: list[tuple[str, int, int]] = []
     for name, numbers in wanted:
@@ -130,16 +134,18 @@ def open_domain(root: str | Path, target: str, split: str) -> OpenDomain:
                 files = files[:cut] if split == "train" else files[cut:]
             rows += [(str(file), min(k, KNOWN), number) for file in files]
     if not rows:
-        raise ValueError(f"{home}: no image of the classes of {split} is in its lists. {_LAYOUT}")
+        raise ValueError(f"{home}: its lists have no image of the classes of {split}. {_LAYOUT}")
     paths, labels, domains = zip(*rows, strict=True)
     return OpenDomain(paths, labels, domains, lists)
 
 
 def _folder(parent: Path, name: str, root: Path) -> Path:
-    """The folder of a domain or class, however blanks and capitals are written."""
+    """The folder of a domain or class; case, blanks and underscores in its name do not matter."""
     found = [f for f in _folders(parent) if plain(f.name) == plain(name)]
     if not found:
-        raise ValueError(f"{root} is no Office-Home: {parent} has no folder {name}. {_LAYOUT}")
+        raise ValueError(
+            f"{root} is not an Office-Home folder: {parent} has no folder {name}. {_LAYOUT}"
+        )
     return found[0]
 
 
@@ -151,22 +157,22 @@ def _images(domain: Path, name: str, root: Path) -> list[Path]:
     folder = _folder(domain, name, root)
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise ValueError(f"{root} is no Office-Home: {folder} has no images. {_LAYOUT}")
+        raise ValueError(f"{root} is not an Office-Home folder: {folder} has no images. {_LAYOUT}")
     return files
 
 
 def _listed(root: Path, domain: str, folder: Path, split: str) -> set[Path]:
-    """Images in the authors' list of a domain: lines such as 'Real_World/Mug/00001.jpg 21'."""
+    """Images in the authors' list of a domain, with lines such as 'Real_World/Mug/00001.jpg 21'."""
     path = root / "image_list" / f"{domain.replace(' ', '_')}_{split}.txt"
     if not path.is_file():
-        raise ValueError(f"{root} has a folder image_list, but no {path.name} in it.")
-    theirs = {plain(f.name): f for f in _folders(folder)}
+        raise ValueError(f"{root} has a folder image_list, but {path.name} is missing in it.")
+    folders = {plain(f.name): f for f in _folders(folder)}
     found = set()
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():
             *_, kind, name = line.rsplit(maxsplit=1)[0].split("/")
-            found.add(theirs.get(plain(kind), folder / kind) / name)
-    gone = sorted(file for file in found if not file.is_file())
-    if gone:
-        raise ValueError(f"{path} names {len(gone):,} images that are not there, first {gone[0]}.")
+            found.add(folders.get(plain(kind), folder / kind) / name)
+    missing = sorted(file for file in found if not file.is_file())
+    if missing:
+        raise ValueError(f"{path} lists {len(missing):,} missing images, such as {missing[0]}.")
     return found

@@ -1,4 +1,4 @@
-"""The readers that a process has open."""
+"""The video readers that a process keeps open."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from mixplug.video import DecodeError, VideoIndex, VideoReader, open_reader
 from mixplug.video.reader import Crop
 
-_OPEN = 16
+_OPEN = 16  # readers
 
 
 @dataclass(frozen=True)
 class Request:
-    """Frames that are wanted.
+    """Frames to read from a video.
 
     Attributes:
-        path: of the video.
-        times: of the frames, in seconds, in order.
-        crop: (top, left, height, width) of all of them; None is all.
+        path: path of the video.
+        times: times of the frames in seconds, in order.
+        crop: (top, left, height, width) of all frames; None means whole frames.
     """
 
     path: Path
@@ -32,15 +32,15 @@ class Request:
 
 
 class OpenReaders:
-    """A reader for each of some videos, opened when it is wanted; at most 16 stay open.
+    """A reader for each of several videos, opened on first use; at most 16 stay open.
 
-    Nothing is open until the first read, and what is open is opened again by a process that was
-    forked, or that this was sent to: each worker of a loader reads for itself.
+    Nothing is opened before the first read. A forked process, or one that receives this object,
+    opens the files again, so each worker of a loader has its own readers.
 
     Args:
-        indices: of the videos.
+        indices: index of each video.
         backend: see :func:`mixplug.video.open_reader`.
-        cache_bytes: of decoded frames, over all videos.
+        cache_bytes: size of the cache of decoded frames over all videos.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class OpenReaders:
     ) -> None:
         self._indices, self._backend = indices, backend
         self._cache_bytes = cache_bytes // min(len(indices), _OPEN)
-        self._open: OrderedDict[Path, VideoReader] = OrderedDict()  # used last is last
+        self._open: OrderedDict[Path, VideoReader] = OrderedDict()  # most recently used last
 
     def __getitem__(self, path: Path) -> VideoReader:
         if path not in self._open:
@@ -66,20 +66,20 @@ class OpenReaders:
         return self._open[path]
 
     def read(self, requests: Sequence[Request]) -> list[Tensor | None]:
-        """The frames (T, 3, h, w) of each request, None where one of them cannot be had.
+        """The frames (T, 3, h, w) of each request; None if one of its frames cannot be decoded.
 
-        Requests that overlap in time are read in one pass: what lies between their frames is
-        decoded once.
+        Requests that overlap in time are read in one pass, so the frames between their frames are
+        decoded only once.
         """
         found: list[Tensor | None] = [None] * len(requests)
-        for together in _overlapping(requests):
-            clips = self._read_together([requests[place] for place in together])
-            for place, clip in zip(together, clips, strict=True):
-                found[place] = clip
+        for group in _overlapping(requests):
+            clips = self._read_together([requests[number] for number in group])
+            for number, clip in zip(group, clips, strict=True):
+                found[number] = clip
         return found
 
     def _read_together(self, requests: Sequence[Request]) -> list[Tensor | None]:
-        """In the order of time; all are of one video."""
+        """Read requests of one video in the order of time."""
         reader = self[requests[0].path]
         clips: list[list[Tensor] | None] = [[] for _ in requests]
         for time, number in sorted((t, n) for n, r in enumerate(requests) for t in r.times):
@@ -95,21 +95,21 @@ class OpenReaders:
         return len(self._open)
 
     def close(self) -> None:
-        """Let go of all files; reading opens them again."""
+        """Close all files; reading opens them again."""
         while self._open:
             self._open.popitem()[1].close()
 
 
 def _overlapping(requests: Sequence[Request]) -> list[list[int]]:
-    """Places of requests that overlap, directly or by way of others."""
+    """Groups of indices of requests that overlap, directly or through other requests."""
     order = sorted(range(len(requests)), key=lambda n: (requests[n].path, requests[n].times[0]))
-    parts: list[list[int]] = []
+    groups: list[list[int]] = []
     end, path = 0.0, None
-    for place in order:
-        request = requests[place]
+    for number in order:
+        request = requests[number]
         if request.path != path or request.times[0] > end:
-            parts.append([])
+            groups.append([])
             end, path = request.times[-1], request.path
-        parts[-1].append(place)
+        groups[-1].append(number)
         end = max(end, request.times[-1])
-    return parts
+    return groups

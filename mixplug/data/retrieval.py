@@ -1,12 +1,12 @@
-"""Data sets of metric learning: lists of images whose test classes were never trained on.
+"""Data sets for metric learning: the test classes are not among the training classes.
 
-:func:`retrieval_set` reads what is on disk, in the layout in which its authors publish it, and
-checks it against the split that the field reports on. Nothing is downloaded.
+:func:`retrieval_set` reads the files from disk in the layout that the authors publish. It checks
+them against the split on which papers report results. Nothing is downloaded.
 
-The counts of :data:`SOURCES` are those of the real files. Table 4.2 of the thesis prints others: it
-halves each total, 11,788 images of CUB into 5,894 and 5,894, 16,185 of Cars196 into 8,092 and
-8,093, 120,053 of SOP into 60,026 and 60,027, 52,712 of In-Shop into 26,356 and 26,356, and 22,634
-and 7,982 classes likewise. No split by class comes to that.
+The counts in :data:`SOURCES` are those of the published files. The thesis prints others (Table
+4.2), which halve each total: 11,788 images of CUB into 5,894 and 5,894, 16,185 of Cars196 into
+8,092 and 8,093, 120,053 of SOP into 60,026 and 60,027, 52,712 of In-Shop into 26,356 and 26,356,
+and 22,634 and 7,982 classes in the same way. No split by class has these counts.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from torch import Tensor
 from mixplug.data import listings
 from mixplug.data.digits import digits
 
-_DIGITS_TRAIN = 5  # so many first classes
+_DIGITS_TRAIN = 5  # number of training classes, the first ones
 
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """One split: image ``i`` is of class ``class_names[labels[i]]``.
+    """One split: image ``i`` has the class ``class_names[labels[i]]``.
 
     Attributes:
         name: key of :data:`SOURCES`.
         split: 'train', 'test', or In-Shop's 'query' and 'gallery'.
-        paths: of the images, under the root that was given; empty for digits.
-        labels: from 0 on, without gaps; In-Shop's query and gallery number their classes alike.
+        paths: paths of the images under the given root; empty for digits.
+        labels: classes from 0 without gaps; In-Shop's query and gallery share one numbering.
         class_names: one per label, in the order of the authors' class numbers.
-        images: (B, 1, H, W) in [0, 1], for digits only, which are not files.
+        images: (B, 1, H, W) in [0, 1], for digits only, which have no files.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Source:
     """A data set.
 
     Attributes:
-        counts: (images, classes) of each split, or None where they are the user's own.
-        layout: what :func:`retrieval_set` wants to find, and where it comes from.
-        load: reads one split of what is under a root; None is what comes with scikit-learn.
+        counts: (images, classes) of each split; None for the user's own images.
+        layout: text that describes the expected files and their origin.
+        load: function that reads one split from a root; None for the digits of scikit-learn.
     """
 
     counts: Mapping[str, tuple[int, int] | None]
@@ -72,28 +72,29 @@ def retrieval_set(
     """The images of one split and their classes.
 
     Args:
-        name: 'cub200', 'cars196', 'sop', 'inshop', 'folder' (your own: a folder per class) or
-            'digits' (those of scikit-learn; nothing is read from disk).
-        root: the folder of the data set, or the one that it was unpacked in; not for digits.
-        split: 'train' or 'test'; of In-Shop 'train', 'query' or 'gallery'.
-        check: whether images and classes are counted, and looked for on disk. Without it a list of
-            fewer images is taken as it is: for subsets.
+        name: 'cub200', 'cars196', 'sop', 'inshop', 'folder' (your own images, one folder per class)
+            or 'digits' (from scikit-learn; reads no image files).
+        root: the folder of the data set, or its parent; not used for digits.
+        split: 'train' or 'test'; for In-Shop 'train', 'query' or 'gallery'.
+        check: whether to check the counts of images and classes, and that the images exist. False
+            accepts a subset.
         size: side of the images, for digits only.
 
     Raises:
-        ValueError: an unknown name or split, a malformed list, or other counts than the real ones.
+        ValueError: an unknown name or split, a malformed list, or other counts than the official
+            ones.
         FileNotFoundError: lists or images are missing.
         ImportError: scipy (cars196) or scikit-learn (digits) is not installed.
     """
     if name not in SOURCES:
-        raise ValueError(f"There is no data set {name!r}; there are {', '.join(SOURCES)}.")
+        raise ValueError(f"name must be one of {', '.join(SOURCES)}; got {name!r}.")
     source = SOURCES[name]
     if split not in source.counts:
-        raise ValueError(f"{name} has the splits {', '.join(source.counts)}, got {split!r}.")
+        raise ValueError(f"{name} has the splits {', '.join(source.counts)}; got {split!r}.")
     if source.load is None:
         return _digits(split, size)
     if root is None:
-        raise ValueError(f"{name} needs the folder of its files as root. {source.layout}")
+        raise ValueError(f"{name} needs root, the folder of its files; got None. {source.layout}")
     try:
         listing = source.load(Path(root), split)
     except FileNotFoundError as error:
@@ -104,7 +105,7 @@ def retrieval_set(
     if check:
         _check(name, split, listing, source)
     if not listing.paths:
-        raise ValueError(f"{name}, {split}: there is no image in {root}. {source.layout}")
+        raise ValueError(f"{name}, {split}: there are no images in {root}. {source.layout}")
     return RetrievalSet(
         name, split, tuple(listing.paths), tuple(labels[key] for key in listing.keys),
         tuple(listing.names[key] for key in labels),
@@ -112,31 +113,32 @@ def retrieval_set(
 
 
 def _check(name: str, split: str, listing: listings.Listing, source: Source) -> None:
-    """Other counts than the real ones, or images that are not there, are errors."""
+    """Raise an error if the counts are not the official ones or if images are missing."""
     counted, real = (len(listing.paths), len(set(listing.keys))), source.counts[split]
     if real not in (None, counted):
         raise ValueError(
-            f"{name}, {split}: counted {counted[0]:,} images of {counted[1]:,} classes, but there "
-            f"are {real[0]:,} of {real[1]:,}. {source.layout} check=False takes a subset as it is."
+            f"{name}, {split}: found {counted[0]:,} images of {counted[1]:,} classes, but the "
+            f"official split has {real[0]:,} of {real[1]:,}. {source.layout} check=False accepts "
+            f"a subset."
         )
-    there: dict[str, set[str]] = {}  # a folder is listed once, not once per image
+    files: dict[str, set[str]] = {}  # list each folder once, not once per image
 
     def exists(path: str) -> bool:
         folder, file = os.path.split(path)
-        if folder not in there:
-            there[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        return file in there[folder]
+        if folder not in files:
+            files[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        return file in files[folder]
 
     missing = [path for path in listing.paths if not exists(path)]
     if missing:
         raise FileNotFoundError(
-            f"{name}, {split}: {len(missing):,} of {len(listing.paths):,} images are listed but "
-            f"are not there, the first is {missing[0]}. {source.layout}"
+            f"{name}, {split}: {len(missing):,} of {len(listing.paths):,} listed images are "
+            f"missing. The first is {missing[0]}. {source.layout}"
         )
 
 
 def _digits(split: str, size: int) -> RetrievalSet:
-    """Both splits of :func:`mixplug.data.digits.digits`, parted by class instead."""
+    """The images of both splits of :func:`mixplug.data.digits.digits`, split by class instead."""
     both = digits("train", size), digits("test", size)
     images, classes = (torch.cat(parts) for parts in zip(*both, strict=True))
     own = (classes < _DIGITS_TRAIN) == (split == "train")
@@ -177,8 +179,9 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
         ),
         "folder": Source(
             {"train": None, "test": None},
-            "Put a folder of images per class into root: the first half of them, sorted by name, "
-            "trains and the others test; or into root/train and root/test.",
+            "Put one folder of images per class into root: the first half of the classes, sorted "
+            "by name, is the training split, the rest is the test split. Or put them into "
+            "root/train and root/test.",
             listings.folder,
         ),
         "digits": Source({"train": (901, 5), "test": (896, 5)}, "", None),

@@ -1,7 +1,7 @@
-"""Samplers for metric learning: batches in which an anchor finds a positive.
+"""Samplers for metric learning: they give batches in which each anchor has a positive.
 
-What is drawn depends on (seed, epoch, rank) alone: a run that is resumed at an epoch goes on as if
-it had not stopped. Drawing at random needs no sampler of ours: torch's and mmengine's own do.
+Random draws depend on (seed, epoch, rank) alone, so a run that resumes at an epoch continues as if
+it had not stopped. For plain random order, use the samplers of torch and mmengine.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch.utils.data import Sampler
 
 from mixplug import sampling
 
-_BEFORE_TRAINING = -1  # a step that no mixer ever draws in: theirs count from 0
+_BEFORE_TRAINING = -1  # a step that no mixer uses, because training steps count from 0
 
 
 class KeyedSampler(Sampler[int]):
-    """What the two samplers share: labels, this process' place among others, and the epoch.
+    """Base class of the two samplers: labels, rank and epoch.
 
     Args:
-        labels: (B,) the class of every example, integers of any values.
-        seed: equal on all ranks.
-        rank: of this process, in [0, world).
+        labels: (B,) class of each example, integers of any value.
+        seed: seed, equal on all ranks.
+        rank: rank of this process, in [0, world).
         world: number of processes.
 
     Attributes:
-        members: per class, the indices of its examples, in order; classes in order of their labels.
+        members: for each class, the indices of its examples in order; classes are sorted by label.
 
     Raises:
-        ValueError: labels that are no integers, or a rank that is not in [0, world).
+        ValueError: labels that are not integers, or a rank outside [0, world).
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class KeyedSampler(Sampler[int]):
         self.members = list(classes.argsort(stable=True).split(sizes.tolist()))
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw what belongs to ``epoch`` from the next iteration on."""
+        """Use ``epoch`` for the random draws from the next iteration on."""
         self.epoch = epoch
 
     def generators(self) -> sampling.Generators:
-        """The sources of this epoch, equal on all ranks and of this rank.
+        """Generators for this epoch: one is equal on all ranks, the other is for this rank alone.
 
-        They follow ``seed``, which a resumed run that had none set puts right before it goes on.
+        They are computed from ``seed`` at each call, because a resumed run without a configured
+        seed sets ``seed`` after construction.
         """
         key = sampling.key(sampling.generators(self.seed, _BEFORE_TRAINING).synced)
         return sampling.generators(key, self.epoch, self.rank)
@@ -59,27 +60,29 @@ class KeyedSampler(Sampler[int]):
 class MPerClassSampler(KeyedSampler):
     """Batches of ``batch_size / m`` classes with ``m`` examples of each (4.4.1, Table 4.2).
 
-    It yields indices, so the DataLoader's ``batch_size`` is to be this one's. The thesis takes 20
-    classes of 5 examples for SOP and In-Shop. Classes are drawn afresh for every batch, each with
-    equal probability, and examples without replacement; a class that has fewer than ``m`` gives all
-    of its examples again and again until there are ``m``, so an only one is its own positive.
+    The sampler yields indices, so the ``batch_size`` of the DataLoader must equal the one given
+    here. The thesis uses 20 classes of 5 examples for SOP and In-Shop. For each batch, classes are
+    drawn with equal probability, and examples without replacement. A class with fewer than ``m``
+    examples repeats all of them until there are ``m``; so an example that is alone in its class is
+    its own positive.
 
-    In a step, ranks train on disjoint classes as long as there are enough. Their draws of examples
-    are independent, so ranks that have to share a class still differ.
+    In one step, ranks use disjoint classes as long as there are enough. Ranks draw examples
+    independently, so ranks that share a class get different examples.
 
     Args:
-        labels: (B,) the class of every example, integers of any values.
-        m: examples of each class in a batch.
-        batch_size: of one rank.
-        seed: equal on all ranks.
-        rank: of this process, in [0, world).
+        labels: (B,) class of each example, integers of any value.
+        m: number of examples of each class in a batch.
+        batch_size: batch size of one rank.
+        seed: seed, equal on all ranks.
+        rank: rank of this process, in [0, world).
         world: number of processes.
-        length: examples of an epoch over all ranks, of which incomplete batches are left out; None
-            is as many as there are labels, but one batch at least.
+        length: number of examples of an epoch over all ranks; incomplete batches are dropped. None
+            uses the number of labels, but at least one batch per rank.
 
     Raises:
-        ValueError: m < 2 (no positive pairs), a batch size that m does not divide, fewer classes
-            than a batch takes, a length without one batch per rank, and see KeyedSampler.
+        ValueError: m < 2 (no positive pairs), a batch size that is not a multiple of m, fewer
+            classes than a batch needs, a length of less than one batch per rank, and the errors of
+            KeyedSampler.
     """
 
     def __init__(
@@ -97,13 +100,13 @@ class MPerClassSampler(KeyedSampler):
             raise ValueError(f"MPerClassSampler needs m >= 2 to have positive pairs, got m={m}.")
         if batch_size < m or batch_size % m:
             raise ValueError(
-                f"MPerClassSampler needs a batch_size that m divides, got batch_size={batch_size}, "
-                f"m={m}."
+                f"MPerClassSampler needs a batch_size that is a multiple of m, got "
+                f"batch_size={batch_size}, m={m}."
             )
         if len(self.members) * m < batch_size:
             raise ValueError(
-                f"A batch of {batch_size} with m={m} takes {batch_size // m} classes, but there "
-                f"are {len(self.members)}."
+                f"A batch of {batch_size} with m={m} needs {batch_size // m} classes, but the "
+                f"labels have {len(self.members)}."
             )
         self.m, self.batch_size = m, batch_size
         self.batches = (len(labels) if length is None else length) // (batch_size * world)
@@ -111,7 +114,7 @@ class MPerClassSampler(KeyedSampler):
             self.batches = max(self.batches, 1)
         if self.batches < 1:
             raise ValueError(
-                f"An epoch needs length >= {batch_size * world}, one batch per rank, got {length}."
+                f"An epoch needs length >= {batch_size * world} (one batch per rank), got {length}."
             )
 
     def __len__(self) -> int:
@@ -124,9 +127,13 @@ class MPerClassSampler(KeyedSampler):
                 yield from _examples(self.members[label], self.m, draws.local)
 
     def _batch_classes(self, source: torch.Generator) -> list[int]:
-        """This rank's part of a permutation of the classes; when it is used up, of another one."""
+        """This rank's classes: its part of a permutation that several ranks share.
+
+        One permutation serves as many ranks as it has disjoint parts; further ranks use another
+        one.
+        """
         part = self.batch_size // self.m
-        ranks = len(self.members) // part  # that one permutation can serve
+        ranks = len(self.members) // part  # number of ranks that one permutation can serve
         permutations = [
             sampling.permutation(len(self.members), source) for _ in range(-(-self.world // ranks))
         ]
@@ -136,21 +143,21 @@ class MPerClassSampler(KeyedSampler):
 
 
 class ClassBalancedSampler(KeyedSampler):
-    """Examples of uniformly drawn classes: an example's probability is 1 / (K · its class' size).
+    """Examples of uniformly drawn classes: an example has probability 1 / (K · size of its class).
 
-    Draws are independent, with replacement, so rare classes repeat their examples. Each rank draws
-    on its own.
+    Draws are independent and with replacement, so the examples of rare classes repeat. Each rank
+    draws independently.
 
     Args:
-        labels: (B,) the class of every example, integers of any values.
-        seed: equal on all ranks.
-        rank: of this process, in [0, world).
+        labels: (B,) class of each example, integers of any value.
+        seed: seed, equal on all ranks.
+        rank: rank of this process, in [0, world).
         world: number of processes.
-        length: examples of an epoch over all ranks, rounded up to a multiple of ``world``; None is
-            as many as there are labels.
+        length: number of examples of an epoch over all ranks, rounded up to a multiple of
+            ``world``; None uses the number of labels.
 
     Raises:
-        ValueError: length < 1, and see KeyedSampler.
+        ValueError: length < 1, and the errors of KeyedSampler.
     """
 
     def __init__(
@@ -179,7 +186,7 @@ class ClassBalancedSampler(KeyedSampler):
 
 
 def _classes(labels: Sequence[int] | Tensor) -> Tensor:
-    """Labels as (B,) int64 from 0 to K - 1, in the order of their values."""
+    """Labels as (B,) int64 from 0 to K - 1, sorted by their values."""
     try:
         given = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -187,12 +194,12 @@ def _classes(labels: Sequence[int] | Tensor) -> Tensor:
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
         raise ValueError(f"Labels must be integers, got {given.dtype}.")
     if given.ndim != 1 or not len(given):
-        raise ValueError(f"Labels must be of shape (B,), B > 0, got {tuple(given.shape)}.")
+        raise ValueError(f"Labels must have shape (B,) with B > 0, got {tuple(given.shape)}.")
     return given.cpu().unique(return_inverse=True)[1]
 
 
 def _examples(members: Tensor, m: int, source: torch.Generator) -> list[int]:
-    """``m`` of the members, none of them more than once oftener than another."""
+    """Draw ``m`` members; the number of times that two members occur differs by at most one."""
     rounds = [sampling.permutation(len(members), source) for _ in range(-(-m // len(members)))]
     chosen: list[int] = members[torch.cat(rounds)[:m]].tolist()
     return chosen

@@ -1,7 +1,7 @@
-"""A data set to detect, segment and parse digits in, composed of what is installed anyway.
+"""A toy data set for detection, instance segmentation and semantic segmentation of digits.
 
-The format is that of COCO, with semantic maps besides. What a scene is, and what of it counts, is
-said in :mod:`mixplug.data.digit_scenes`.
+It is composed of data that installed packages contain. The format is that of COCO, plus semantic
+maps. :mod:`mixplug.data.digit_scenes` describes a scene and its annotations.
 """
 
 from __future__ import annotations
@@ -32,55 +32,57 @@ def write_scenes(
     per_image: tuple[int, int] = (1, 4),
     tick: Tick | None = None,
 ) -> Path:
-    """Write a data set as COCO's, with semantic maps besides.
+    """Write a data set in COCO's format, plus semantic maps.
 
-    ``train/*.jpg``, ``val/*.jpg``, ``annotations/instances_{train,val}.json`` (category ids 1 to 10
-    are '0' to '9', masks are run lengths) and ``annotations/semantic/{train,val}/*.png`` (values
-    of :data:`SEMANTIC_CLASSES`). Every scene depends on ``seed``, its split and its number alone.
-    A folder that is complete is left alone, and one that was left unfinished is finished.
+    The files are ``train/*.jpg``, ``val/*.jpg``, ``annotations/instances_{train,val}.json``
+    (category ids 1 to 10 are '0' to '9', masks are run lengths) and
+    ``annotations/semantic/{train,val}/*.png`` (values are indices into :data:`SEMANTIC_CLASSES`).
+    Every scene depends on ``seed``, its split and its number alone. A complete folder is not
+    changed; an incomplete one is completed.
 
     Args:
-        folder: it is made if it is not there.
-        train: scenes to train on.
-        val: scenes to validate on.
+        folder: folder to write to; it is created if it does not exist.
+        train: number of training scenes.
+        val: number of validation scenes.
         size: (height, width) of a scene in pixels.
         seed: any integer.
-        digits: classes: '0' and so many in all.
-        per_image: least and most digits in a scene; fewer where there is no room.
-        tick: is called with 1 after each scene.
+        digits: number of classes: the digits '0' to ``digits - 1``.
+        per_image: smallest and largest number of digits in a scene; a scene has fewer if there is
+            no room.
+        tick: function that is called with the number of scenes that were completed.
 
     Returns:
         ``folder``.
 
     Raises:
-        ValueError: a number out of its range, or a folder of scenes with other settings.
+        ValueError: a setting out of range, or a folder that has scenes with other settings.
         ImportError: scikit-learn, scikit-video, PyAV, Pillow or pycocotools is not installed.
     """
-    settings = _checked(train, val, size, seed, digits, per_image)
+    settings = _check_settings(train, val, size, seed, digits, per_image)
     folder = Path(folder)
-    _claim(folder, settings)
+    _write_settings(folder, settings)
     for split in SPLITS:
         count = settings[split]
         if not _complete(folder, split, count):
-            made = scenes(split, count, size, seed, digits, per_image)
-            _write_split(folder, split, made, settings, tick)
+            new_scenes = scenes(split, count, size, seed, digits, per_image)
+            _write_split(folder, split, new_scenes, settings, tick)
         elif tick is not None:
             tick(count)
     return folder
 
 
-def _checked(
+def _check_settings(
     train: int, val: int, size: Sequence[int], seed: int, digits: int, per_image: Sequence[int]
 ) -> dict[str, Any]:
     few, many = per_image
-    for said, value, right in (
+    for needed, value, valid in (
         ("train and val >= 1", (train, val), min(train, val) >= 1),
         (f"size = (height, width) >= {SMALLEST}", tuple(size), min(size) >= SMALLEST),
         (f"digits in 1 to {len(CLASSES)}", digits, 1 <= digits <= len(CLASSES)),
         ("per_image = (least, most), 1 <= least <= most", tuple(per_image), 1 <= few <= many),
     ):
-        if not right:
-            raise ValueError(f"Toy scenes need {said}, got {value}.")
+        if not valid:
+            raise ValueError(f"Toy scenes need {needed}, got {value}.")
     return {
         "train": train,
         "val": val,
@@ -91,17 +93,21 @@ def _checked(
     }
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Say in the folder what it will be, or refuse one that is something else."""
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into the folder; refuse a folder with other scenes or other data."""
     file = folder / _SETTINGS
     if file.exists():
-        there = json.loads(file.read_text())
-        if there != settings:
-            raise ValueError(f"{folder} has scenes of other settings: {there}, not {settings}.")
+        found = json.loads(file.read_text())
+        if found != settings:
+            raise ValueError(
+                f"{folder} has scenes with other settings: expected {settings}, got {found}."
+            )
         return
-    taken = [name for name in (*SPLITS, "annotations") if (folder / name).exists()]
-    if taken:
-        raise ValueError(f"{folder} has {', '.join(taken)} of another data set: name a new folder.")
+    existing = [name for name in (*SPLITS, "annotations") if (folder / name).exists()]
+    if existing:
+        raise ValueError(
+            f"{folder} already has {', '.join(existing)} of another data set. Choose a new folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     _replace(file, json.dumps(settings).encode())
 
@@ -115,7 +121,7 @@ def _list(folder: Path, split: str) -> Path:
 
 
 def _pair(folder: Path, split: str, name: str) -> tuple[Path, Path]:
-    """Image and semantic map."""
+    """Paths of the image and the semantic map of a scene."""
     maps = folder / "annotations" / "semantic" / split
     return folder / split / f"{name}.jpg", maps / f"{name}.png"
 
@@ -128,13 +134,13 @@ def _complete(folder: Path, split: str, count: int) -> bool:
 def _write_split(
     folder: Path,
     split: str,
-    made: Iterator[Scene],
+    new_scenes: Iterator[Scene],
     settings: Mapping[str, Any],
     tick: Tick | None,
 ) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for name, scene in zip(_names(settings[split]), made, strict=True):
+    for name, scene in zip(_names(settings[split]), new_scenes, strict=True):
         image, semantic = _pair(folder, split, name)
         height, width = scene.owner.shape
         number = len(images) + 1
@@ -149,11 +155,11 @@ def _write_split(
         )
         for found in _annotations(scene):
             annotations.append({"id": len(annotations) + 1, "image_id": number, **found})
-        _picture(image, scene.image, quality=95, subsampling=0)
-        _picture(semantic, scene.semantic)
+        _write_image(image, scene.image, quality=95, subsampling=0)
+        _write_image(semantic, scene.semantic)
         if tick is not None:
             tick(1)
-    listed = {
+    content = {
         "info": {"description": "Digits on a street", **settings},
         "images": images,
         "annotations": annotations,
@@ -162,7 +168,9 @@ def _write_split(
             for k in range(settings["digits"])
         ],
     }
-    _replace(_list(folder, split), json.dumps(listed).encode())  # last: now it is complete
+    _replace(
+        _list(folder, split), json.dumps(content).encode()
+    )  # written last: this file marks the split as complete
 
 
 def _annotations(scene: Scene) -> Iterator[dict[str, Any]]:
@@ -171,7 +179,7 @@ def _annotations(scene: Scene) -> Iterator[dict[str, Any]]:
         mask = scene.owner == number
         rows, columns = (mask.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
         left, top = columns[0], rows[0]
-        runs = coder.encode(mask.byte().T.contiguous().numpy().T)  # column by column
+        runs = coder.encode(mask.byte().T.contiguous().numpy().T)  # needs column-major order
         yield {
             "category_id": 1 + k,
             "bbox": [left, top, columns[-1] + 1 - left, rows[-1] + 1 - top],
@@ -182,7 +190,7 @@ def _annotations(scene: Scene) -> Iterator[dict[str, Any]]:
         }
 
 
-def _picture(file: Path, pixels: Tensor, **options: Any) -> None:
+def _write_image(file: Path, pixels: Tensor, **options: Any) -> None:
     if file.exists():
         return
     pillow = optional("PIL.Image", "video", "Writing images")
@@ -193,7 +201,7 @@ def _picture(file: Path, pixels: Tensor, **options: Any) -> None:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """The whole file or none."""
+    """Write a file so that it is either complete or absent."""
     part = file.with_name(f"part-{file.name}")
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Templates and search crops of GOT-10k to train a tracker on (6.5.3), drawn as SeqTrack does [0].
+"""Templates and search crops from GOT-10k for training a tracker (6.5.3), drawn as in SeqTrack [0].
 
 Letters: V templates, S side of a crop.
 
@@ -23,22 +23,23 @@ from mixplug.functional.box_tokens import clip_boxes
 from mixplug.functional.crops import cut, into_square, square_around
 from mixplug.renamed import renamed_keys
 
-_GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL has it
+_GRAY = (0.299, 0.587, 0.114)  # weights of ITU-R 601, as in PIL
 
 
 @renamed_keys(grey="gray", centre="center")
 @dataclass(frozen=True)
 class Jitter:
-    """How crops and colors vary.
+    """Random variation of crops and colors.
 
     Attributes:
-        center: of a search crop: its center is within half of ``center`` times the geometric mean
-            of the jittered sides, on either axis, uniformly.
-        scale: of a search crop: the sides are multiplied by e to the power of ``scale`` times a
-            standard normal number each.
-        brightness: every crop is multiplied by a uniform number in 1 plus or minus this.
-        gray: chance that all crops of an example are gray.
-        flip: chance that a crop is mirrored, each for itself.
+        center: shift of the search crop: on each axis its center moves uniformly by at most half of
+            ``center`` times the geometric mean of the jittered sides.
+        scale: size of the search crop: each side is multiplied by exp(``scale`` · n), n a standard
+            normal number.
+        brightness: every crop is multiplied by a uniform number in [1 - brightness, 1 +
+            brightness].
+        gray: probability that all crops of an example are gray.
+        flip: probability that a crop is mirrored, drawn for each crop.
     """
 
     center: float = 3.5
@@ -49,32 +50,32 @@ class Jitter:
 
 
 class TrackingPairs(Dataset[dict[str, Tensor]]):
-    """Examples of a tracker: V templates, a search crop and the box in it.
+    """Examples for a tracker: V templates, a search crop, and the box in the search crop.
 
-    A sequence is drawn uniformly, one of its frames, and V + 1 with the object visible within
-    ``max_gap`` frames of that one, with replacement. In the order of time or against it, the last
-    is the search frame. All of it depends on (seed, epoch, index) alone; the item of key ``epoch *
-    len(dataset) + index`` belongs to that epoch, see
+    A sequence is drawn uniformly, then one of its frames with a visible object, then V + 1 such
+    frames within ``max_gap`` frames of it, with replacement. The V + 1 frames are sorted by time,
+    forwards or backwards; the last one is the search frame. All draws depend on (seed, epoch,
+    index) alone. The key ``epoch * len(dataset) + index`` names an item of that epoch, see
     :class:`mixplug.data.clip_samplers.ClipSampler`.
 
     Args:
         root: see :class:`mixplug.data.got10k.GOT10k`.
         split: 'train' or 'val'.
-        pairs_per_epoch: examples of an epoch.
-        max_gap: frames.
+        pairs_per_epoch: number of examples of an epoch.
+        max_gap: largest distance to the first drawn frame, in frames.
         templates: V.
         size: S.
-        template_factor: of a crop's side, over the geometric mean of the box's sides.
-        search_factor: likewise.
-        jitter: see :class:`Jitter`, or keys of it.
-        seed: of all draws.
-        retries: sequences in place of one whose object is never visible, before an item is given
-            up.
+        template_factor: ratio of a template's side to the geometric mean of the box's sides.
+        search_factor: the same ratio for the search crop.
+        jitter: a :class:`Jitter`, or a dict of its keys.
+        seed: seed of all random draws.
+        retries: number of other sequences that are tried if the object of a sequence is never
+            visible.
 
     Raises:
         TypeError: an unknown key of ``jitter``.
-        ValueError: see :class:`mixplug.data.got10k.GOT10k`; a split without boxes; a setting that
-            is not allowed.
+        ValueError: the errors of :class:`mixplug.data.got10k.GOT10k`, a split without boxes, or an
+            invalid setting.
     """
 
     def __init__(
@@ -95,12 +96,14 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
             raise ValueError("TrackingPairs needs split 'train' or 'val': 'test' has no boxes.")
         if min(pairs_per_epoch, templates, size) < 1 or min(max_gap, retries) < 0:
             raise ValueError(
-                f"TrackingPairs needs pairs_per_epoch, templates, size >= 1, max_gap and retries "
-                f">= 0, got {pairs_per_epoch}, {templates}, {size}, {max_gap} and {retries}."
+                f"TrackingPairs needs pairs_per_epoch, templates and size >= 1, max_gap and "
+                f"retries >= 0, got {pairs_per_epoch}, {templates}, {size}, {max_gap} and "
+                f"{retries}."
             )
         if not min(template_factor, search_factor) > 0:
             raise ValueError(
-                f"TrackingPairs needs factors > 0, got {template_factor} and {search_factor}."
+                f"TrackingPairs needs template_factor and search_factor > 0, got {template_factor} "
+                f"and {search_factor}."
             )
         self.sequences = GOT10k(root, split)
         self.pairs, self.max_gap, self.templates = pairs_per_epoch, max_gap, templates
@@ -114,49 +117,49 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
     def __getitem__(self, key: int) -> dict[str, Tensor]:
         """``template`` (V, 3, S, S) and ``search`` (3, S, S), uint8, and ``box`` (4,) float32.
 
-        The box is left, top, width and height in shares of the search crop's side, and what of it
-        is in the crop.
+        The box is (left, top, width, height) as shares of the search crop's side, clipped to the
+        crop.
 
         Raises:
             IndexError: a negative key.
-            ValueError: the object of ``1 + retries`` sequences is never visible, or a sequence is
-                not as published.
+            ValueError: the object is visible in none of ``1 + retries`` sequences, or a sequence
+                does not have the published layout.
         """
         if key < 0:
             raise IndexError(f"Keys are epoch * {len(self)} + index >= 0, got {key}.")
         source = generators(self.seed, *divmod(int(key), len(self))).local
         sequence, frames = self.draw(source)
         gray = bool(sampling.uniform((), source) < self.jitter.gray)
-        shown = []
+        templates = []
         for frame in frames[:-1]:
             square = square_around(sequence.boxes[frame].tolist(), self.template_factor)
             crop = cut(sequence.read(frame), square, self.size)
-            shown.append(self._colored(crop, gray, source)[0])
+            templates.append(self._augment(crop, gray, source)[0])
         search, box = self._search(sequence, frames[-1], gray, source)
-        return {"template": torch.stack(shown), "search": search, "box": box}
+        return {"template": torch.stack(templates), "search": search, "box": box}
 
     def draw(self, source: torch.Generator) -> tuple[TrackingSequence, list[int]]:
-        """A sequence, V frames of templates and the search frame."""
+        """Draw a sequence, the frames of V templates, and the search frame."""
         for _ in range(1 + self.retries):
-            sequence = self.sequences[_below(len(self.sequences), source)]
+            sequence = self.sequences[_draw_index(len(self.sequences), source)]
             visible = sequence.visible.nonzero()[:, 0]
             if len(visible):
                 break
         else:
             raise ValueError(
-                f"None of {1 + self.retries} sequences drawn of {self.sequences.folder} has a "
-                f"frame in which its object is visible, the last was {sequence.name}."
+                f"None of the {1 + self.retries} sequences drawn from {self.sequences.folder} has "
+                f"a frame with a visible object. The last one was {sequence.name}."
             )
-        middle = visible[_below(len(visible), source)]
+        middle = visible[_draw_index(len(visible), source)]
         near = visible[(visible - middle).abs() <= self.max_gap]
-        chosen = near[[_below(len(near), source) for _ in range(self.templates + 1)]]
+        chosen = near[[_draw_index(len(near), source) for _ in range(self.templates + 1)]]
         backwards = bool(sampling.uniform((), source) < 0.5)
         return sequence, chosen.sort(descending=backwards).values.tolist()
 
     def _search(
         self, sequence: TrackingSequence, frame: int, gray: bool, source: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """A crop around a jittered box, and the box in it."""
+        """A crop around a jittered box, and the true box in it."""
         left, top, width, height = sequence.boxes[frame].tolist()
         stretch = (self.jitter.scale * sampling.normal((2,), source)).exp().tolist()
         wide, high = width * stretch[0], height * stretch[1]
@@ -164,14 +167,14 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
         move = [reach * (share - 0.5) for share in sampling.uniform((2,), source).tolist()]
         x, y = left + width / 2 + move[0], top + height / 2 + move[1]
         square = square_around([x - wide / 2, y - high / 2, wide, high], self.search_factor)
-        crop, flipped = self._colored(cut(sequence.read(frame), square, self.size), gray, source)
+        crop, flipped = self._augment(cut(sequence.read(frame), square, self.size), gray, source)
         box = into_square(sequence.boxes[frame], square)
         if flipped:
             box = torch.stack([1 - box[0] - box[2], *box[1:]])
         return crop, clip_boxes(box).float()
 
-    def _colored(self, crop: Tensor, gray: bool, source: torch.Generator) -> tuple[Tensor, bool]:
-        """A crop in other light, and whether it is mirrored."""
+    def _augment(self, crop: Tensor, gray: bool, source: torch.Generator) -> tuple[Tensor, bool]:
+        """A crop with changed brightness and colors, and whether it is mirrored."""
         light, mirror = sampling.uniform((2,), source).tolist()
         values = crop.float() * (1 + self.jitter.brightness * (2 * light - 1))
         if gray:
@@ -181,6 +184,6 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
         return values.round().clamp(0, 255).byte(), flipped
 
 
-def _below(count: int, source: torch.Generator) -> int:
+def _draw_index(count: int, source: torch.Generator) -> int:
     """A uniform integer in [0, count)."""
     return min(int(sampling.uniform((), source) * count), count - 1)

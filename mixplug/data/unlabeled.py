@@ -1,4 +1,4 @@
-"""Images without labels: the sets that a classifier should not know (3.4.4)."""
+"""Images without labels, such as the out-of-distribution sets for a classifier (3.4.4)."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ FITS = ("crop", "resize")
 
 
 class Unlabeled(Dataset[Tensor]):
-    """Images below a folder, in the order of their paths; each is read when it is asked for.
+    """All images below a folder, sorted by path and read on demand.
 
-    Folders in the folder make no difference, so all releases of LSUN, iSUN and TinyImageNet for
-    out-of-distribution detection are read as they unpack: ``LSUN/test/``, ``Imagenet/test/``,
-    ``iSUN/iSUN_patches/``, ``LSUN_resize/LSUN_resize/``. What begins with a dot is left out.
+    Subfolders make no difference, so every release of LSUN, iSUN and TinyImageNet for
+    out-of-distribution detection works as unpacked: ``LSUN/test/``, ``Imagenet/test/``,
+    ``iSUN/iSUN_patches/``, ``LSUN_resize/LSUN_resize/``. Files and folders whose names start with a
+    dot are ignored.
 
     Args:
         root: the folder.
-        size: side to which images are brought by :func:`fit`; None leaves them as they are.
+        size: side to which :func:`fit` brings the images; None keeps them as they are.
         how: see :func:`fit`.
 
     Attributes:
-        paths: of the images.
+        paths: paths of the images.
 
     Raises:
-        ValueError: no such folder, no image in it, or an unknown ``how``.
+        ValueError: a missing folder, a folder without images, or an unknown ``how``.
     """
 
     def __init__(
         self, root: str | os.PathLike[str], size: int | None = None, how: str = "crop"
     ) -> None:
         self.root, self.size, self.how = Path(root), size, how
-        _known(how)
+        _check_how(how)
         if not self.root.is_dir():
-            raise ValueError(f"There is no folder of images {self.root}.")
+            raise ValueError(f"There is no folder {self.root}.")
         self.paths = sorted(_images(self.root))
         if not self.paths:
             raise ValueError(f"{self.root} has no images ({', '.join(IMAGE_SUFFIXES)}).")
@@ -53,12 +54,12 @@ class Unlabeled(Dataset[Tensor]):
         """An image, (3, H, W) or (3, size, size), uint8, RGB.
 
         Raises:
-            ValueError: a file that cannot be read, or an image that does not fit.
+            ValueError: a file that cannot be read, or an image that is too small for the crop.
         """
         path = self.paths[index]
         try:
             image = as_tensor(path)
-        except OSError as error:  # PIL's as well
+        except OSError as error:  # includes PIL's errors
             raise ValueError(f"{path} cannot be read: {error}") from error
         if self.size is None:
             return image
@@ -69,22 +70,22 @@ class Unlabeled(Dataset[Tensor]):
 
 
 def fit(image: Tensor, size: int, how: str) -> Tensor:
-    """A square of an image.
+    """Bring an image to a square of a given size.
 
     Args:
         image: (3, H, W), uint8, or float in [0, 1].
-        size: its side in pixels.
-        how: 'crop' takes the center, pixels untouched ("crop" in Tables 3.4 and 5.7; its images
-            are of 36 x 36); 'resize' first brings the shorter side to ``size``, bilinear and
-            antialiased, and changes nothing where it is ``size`` already.
+        size: side of the square in pixels.
+        how: 'crop' takes the center crop without resampling ("crop" in Tables 3.4 and 5.7, whose
+            images have 36 x 36 pixels). 'resize' first resizes the shorter side to ``size``,
+            bilinear and antialiased; it changes nothing if the shorter side is ``size`` already.
 
     Returns:
         (3, size, size), of the same dtype.
 
     Raises:
-        ValueError: another ``how``, size < 1, no such image, or one smaller than what is cropped.
+        ValueError: an unknown ``how``, size < 1, another shape, or an image smaller than the crop.
     """
-    _known(how)
+    _check_how(how)
     if image.dim() != 3 or size < 1:
         raise ValueError(
             f"fit needs an image (3, H, W) and size >= 1, got {tuple(image.shape)} and {size}."
@@ -95,39 +96,40 @@ def fit(image: Tensor, size: int, how: str) -> Tensor:
     height, width = image.shape[-2:]
     if min(height, width) < size:
         raise ValueError(
-            f"an image of {height} x {width} has no center of {size} x {size}; 'resize' makes it "
-            f"larger."
+            f"an image of {height} x {width} is too small for a center crop of {size} x {size}. "
+            f"Use 'resize' to enlarge it."
         )
     top, left = (height - size) // 2, (width - size) // 2
     return image[:, top : top + size, left : left + size]
 
 
 def shared_classes(names: Iterable[str], root: str | os.PathLike[str]) -> list[str]:
-    """Those of ``names`` that are also names of folders of images below ``root``.
+    """Names that are also names of folders with images below ``root``.
 
-    Such a set is not out of distribution. Names are compared as :func:`plain` writes them; a set
-    in one folder has no names, and passes.
+    A set that shares classes with the training set is not out of distribution. Names are compared
+    in the form that :func:`plain` gives. A set without class folders has no names to compare, so
+    the result is empty.
 
     Args:
-        names: of the classes that the network was trained on.
-        root: of an :class:`Unlabeled`.
+        names: classes on which the network was trained.
+        root: folder of an :class:`Unlabeled`.
 
     Returns:
-        In the order of ``names``.
+        The shared names, in the order of ``names``.
     """
     home = Path(root)
     folders = {folder for path in _images(home) for folder in path.relative_to(home).parts[:-1]}
-    theirs = {plain(folder) for folder in folders}
-    return [name for name in names if plain(name) in theirs]
+    found = {plain(folder) for folder in folders}
+    return [name for name in names if plain(name) in found]
 
 
 def plain(name: str) -> str:
-    """Letters and digits of a name in lower case: 'Alarm_Clock' and 'alarm clock' are the same."""
+    """Letters and digits of a name in lower case: 'Alarm_Clock' and 'alarm clock' become equal."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _images(home: Path) -> Iterable[Path]:
-    """All of them, without what is hidden."""
+    """All images, without hidden files and folders."""
     for folder, inner, files in os.walk(home, followlinks=True):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in files:
@@ -135,6 +137,6 @@ def _images(home: Path) -> Iterable[Path]:
                 yield Path(folder, name)
 
 
-def _known(how: str) -> None:
+def _check_how(how: str) -> None:
     if how not in FITS:
-        raise ValueError(f"Images are brought to a size by one of {FITS}, got {how!r}.")
+        raise ValueError(f"how must be one of {FITS}, got {how!r}.")

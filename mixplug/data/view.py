@@ -10,25 +10,25 @@ from torch import Tensor
 
 from mixplug.optional import optional
 
-_THRESHOLD = 128  # of solarizing
+_THRESHOLD = 128  # solarization inverts values from here on
 
 
 @dataclass(frozen=True)
 class View:
-    """What is done to every frame of a clip, in the order of the fields.
+    """The operations on every frame of a clip, in the order of the fields.
 
     Attributes:
-        top: of the crop, in pixels.
-        left: of the crop.
-        height: of the crop.
-        width: of the crop.
-        size: side of the square that the crop is resized to.
-        flip: whether left and right are swapped.
-        jitter: (operation, its factor) in order, out of 'brightness', 'contrast', 'saturation' and
-            'hue'.
-        gray: whether colors go.
-        sigma: standard deviation of the blur in pixels, 0 is none.
-        solarize: whether values of 128 and more are inverted.
+        top: top of the crop in pixels.
+        left: left of the crop in pixels.
+        height: height of the crop in pixels.
+        width: width of the crop in pixels.
+        size: side of the square to which the crop is resized.
+        flip: whether to flip horizontally.
+        jitter: (operation, factor) pairs in order; operations are 'brightness', 'contrast',
+            'saturation' and 'hue'.
+        gray: whether to convert to gray.
+        sigma: standard deviation of the blur in pixels; 0 means no blur.
+        solarize: whether to invert values of 128 or more.
     """
 
     top: int
@@ -43,7 +43,7 @@ class View:
     solarize: bool = False
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """(T, 3, H, W) uint8 to (T, 3, size, size) uint8."""
+        """Apply the view: (T, 3, H, W) uint8 to (T, 3, size, size) uint8."""
         ops = optional("torchvision.transforms.v2.functional", "video", "MultiCrop")
         place = (self.top, self.left, self.height, self.width)
         view: Tensor = ops.resized_crop(
@@ -63,14 +63,14 @@ class View:
 
 
 def blurred(clip: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of (T, 3, H, W) uint8, cut off at 3 sigma; edges are repeated."""
+    """Gaussian blur of (T, 3, H, W) uint8, truncated at 3 sigma; border pixels are repeated."""
     down, along = (_blur_matrix(side, sigma) for side in clip.shape[-2:])
     frames = down @ (clip.float() @ along.T)
     return frames.round_().clamp_(0, 255).byte()
 
 
 def _blur_matrix(side: int, sigma: float) -> Tensor:
-    """(side, side): as a matrix a blur takes a third of the time of a convolution on the CPU."""
+    """The blur as a (side, side) matrix; on the CPU, this takes a third of a convolution's time."""
     radius = math.ceil(3 * sigma)
     steps = torch.arange(-radius, radius + 1)
     weights = (-(steps / sigma).square() / 2).exp()

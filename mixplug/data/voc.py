@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 as its authors publish it: images with masks and boxes of all objects."""
+"""PASCAL VOC 2012 in its published layout: images with masks and boxes of all objects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mixplug.optional import optional
 
-IMAGES = {"train": 1464, "val": 1449, "trainval": 2913}  # with masks
-VOID = 255  # the border of objects in a mask, and what is hard to tell
+IMAGES = {"train": 1464, "val": 1449, "trainval": 2913}  # number of images with masks
+VOID = 255  # value in a mask for the borders of objects and for ambiguous pixels
 _LAYOUT = (
     "Unpack VOCtrainval_11-May-2012.tar into root, so that there are "
     "VOCdevkit/VOC2012/JPEGImages/, Annotations/, SegmentationClass/ and "
@@ -23,13 +23,13 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class VOCImage:
-    """One image, of which nothing is read before it is asked for.
+    """One image with its annotations; files are read on demand.
 
     Attributes:
-        name: such as '2007_000033'.
-        image: its JPEG.
-        annotation: its XML, of boxes.
-        mask: its PNG, of classes or of objects.
+        name: name, such as '2007_000033'.
+        image: its JPEG file.
+        annotation: its XML file with boxes.
+        mask: its PNG file with classes or objects.
     """
 
     name: str
@@ -38,7 +38,7 @@ class VOCImage:
     mask: Path
 
     def pixels(self) -> Tensor:
-        """(3, H, W) uint8, RGB.
+        """The image, (3, H, W) uint8, RGB.
 
         Raises:
             ValueError: a damaged file.
@@ -47,41 +47,41 @@ class VOCImage:
 
         try:
             return as_tensor(self.image)
-        except OSError as error:  # PIL's as well
+        except OSError as error:  # includes PIL's errors
             raise ValueError(f"{self.image} cannot be read: {error}") from error
 
     def boxes(self) -> Tensor:
-        """Boxes of all objects, difficult and truncated ones too, (n, 4) float64 in pixels.
+        """Boxes of all objects, difficult and truncated ones included, (n, 4) float64 in pixels.
 
-        A box is (left, top, right, bottom) from 0 on, of which right and bottom are the first that
-        are outside; in the file pixels count from 1, and the last is inside.
+        A box is (left, top, right, bottom), counted from 0; right and bottom are exclusive. In the
+        file, pixels count from 1 and the last pixel is inclusive.
 
         Raises:
-            ValueError: a file that is no annotation, or without an object.
+            ValueError: a file that is not an annotation, or that has no object.
         """
         try:
             objects = ElementTree.parse(self.annotation).getroot().findall("object")
             found = [_box(one) for one in objects]
         except (ElementTree.ParseError, ValueError) as error:
-            raise ValueError(f"{self.annotation} is no annotation of VOC: {error}") from error
+            raise ValueError(f"{self.annotation} is not a VOC annotation: {error}") from error
         if not found:
             raise ValueError(f"{self.annotation} has no object.")
         return torch.tensor(found, dtype=torch.float64)
 
     def objects(self) -> tuple[Tensor, Tensor]:
-        """Which pixels are of any object, and which are void: both (H, W) bool.
+        """Object pixels (of any object) and void pixels: both (H, W) bool.
 
         Raises:
-            ValueError: a damaged file, or a PNG that is not of numbers.
+            ValueError: a damaged file, or a PNG without a number per pixel.
         """
         pil, numpy = optional("PIL.Image", "timm", "VOC 2012"), optional("numpy", "timm", "VOC")
         try:
             with pil.open(self.mask) as file:
                 if file.mode not in ("P", "L"):
-                    raise ValueError(f"needs a number per pixel, got mode {file.mode}")
+                    raise ValueError(f"it needs a number per pixel, got mode {file.mode}")
                 numbers = torch.from_numpy(numpy.array(file))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.mask} is no mask of VOC: {error}") from error
+            raise ValueError(f"{self.mask} is not a VOC mask: {error}") from error
         void = numbers == VOID
         return (numbers > 0) & ~void, void
 
@@ -90,22 +90,23 @@ def voc2012(root: str | Path, split: str = "val", check: bool = True) -> list[VO
     """The images of VOC 2012 that have masks.
 
     Args:
-        root: of the data set, VOCdevkit/VOC2012, or a folder in which VOCdevkit or VOC2012 is.
-        split: 'train', 'val' or 'trainval', of ImageSets/Segmentation.
-        check: whether there must be as many as in the official list, 1449 of 'val'.
+        root: the folder VOC2012, or its parent, or the parent of VOCdevkit.
+        split: 'train', 'val' or 'trainval', a list in ImageSets/Segmentation.
+        check: whether the number of images must be the official one, such as 1449 for 'val'.
 
     Raises:
-        ValueError: an unknown split, another layout, files that are missing, or another number.
+        ValueError: an unknown split, another layout, missing files, or another number of images.
     """
     if split not in IMAGES:
-        raise ValueError(f"VOC 2012 has the splits {', '.join(IMAGES)}, got {split!r}.")
+        raise ValueError(f"VOC 2012 has the splits {', '.join(IMAGES)}; got {split!r}.")
     listed = Path("ImageSets", "Segmentation", f"{split}.txt")
     home = _home(Path(root), listed)
     names = (home / listed).read_text("utf-8").split()
     if not names or (check and len(names) != IMAGES[split]):
         raise ValueError(
-            f"{home}: {split}.txt lists {len(names):,} images, but there are {IMAGES[split]:,}. "
-            f"{_LAYOUT} Or pass --subset (check=False) for a list that is meant to be shorter."
+            f"{home}: {split}.txt lists {len(names):,} images, but the official split has "
+            f"{IMAGES[split]:,}. {_LAYOUT} For a shorter list of your own, pass --subset "
+            f"(check=False)."
         )
     classes = home / "SegmentationClass"
     masks = classes if classes.is_dir() else home / "SegmentationObject"
@@ -122,14 +123,14 @@ def voc2012(root: str | Path, split: str = "val", check: bool = True) -> list[VO
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise ValueError(
-            f"{home}: {len(missing):,} of {len(files):,} files of {split}.txt are not there, the "
-            f"first is {missing[0].relative_to(home)}. {_LAYOUT}"
+            f"{home}: {len(missing):,} of {len(files):,} files listed in {split}.txt are missing. "
+            f"The first is {missing[0].relative_to(home)}. {_LAYOUT}"
         )
     return found
 
 
 def _home(root: Path, listed: Path) -> Path:
-    """VOC2012 itself."""
+    """The folder VOC2012."""
     for inner in (".", "VOC2012", "VOCdevkit/VOC2012"):
         if (root / inner / listed).is_file():
             return root / inner
@@ -137,10 +138,10 @@ def _home(root: Path, listed: Path) -> Path:
 
 
 def _box(one: ElementTree.Element) -> tuple[float, float, float, float]:
-    """Of an object, not of its parts, which have boxes of their own."""
+    """Box of an object; its parts have boxes of their own, which are ignored."""
     texts = [one.findtext(f"bndbox/{side}") for side in _SIDES]
     if None in texts:
-        raise ValueError(f"an object without {' '.join(_SIDES)}")
+        raise ValueError(f"an object has no {' '.join(_SIDES)}")
     left, top, right, bottom = (float(text) for text in texts if text is not None)
     if right < left or bottom < top:
         raise ValueError(f"an empty box, {left:g} {top:g} {right:g} {bottom:g}")

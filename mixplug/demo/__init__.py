@@ -1,1 +1,1 @@
-"""Demos: the main jobs on real data that ship with a dependency."""
+"""Demos: the main tasks on real data that dependencies contain."""

@@ -1,4 +1,4 @@
-"""``mixplug demo card``: how reliable two networks of the first demo are."""
+"""``mixplug demo card``: a reliability card of two networks from the classification demo."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SIZE = 8
 
 
 class Patches(Dataset[Tensor]):
-    """Patches (1, 8, 8) in [0, 1] of the two photographs that ship with scikit-learn.
+    """Patches (1, 8, 8) in [0, 1] of the two photographs in scikit-learn.
 
     Args:
-        count: how many, from all over the photographs.
+        count: number of patches, spread over the photographs.
     """
 
     def __init__(self, count: int) -> None:
@@ -46,16 +46,16 @@ class Patches(Dataset[Tensor]):
 
 
 def run(folder: Path, out: Path, seed: int, tick: Tick) -> tuple[Card, Data]:
-    """A card of two checkpoints of ``mixplug demo classification``.
+    """Make a card of two checkpoints of ``mixplug demo classification``.
 
     Args:
-        folder: where they are.
-        out: for the cache.
-        seed: of all draws.
-        tick: of :func:`mixplug.evaluation.card.make_card`.
+        folder: folder with the checkpoints.
+        out: folder for the cache.
+        seed: seed of all random draws.
+        tick: see :func:`mixplug.evaluation.card.make_card`.
 
     Raises:
-        ValueError: they are not there.
+        ValueError: a checkpoint is missing.
     """
     settings = Settings(seed=seed, neighbors=10)
     test = _stream("test")
@@ -71,24 +71,26 @@ def run(folder: Path, out: Path, seed: int, tick: Tick) -> tuple[Card, Data]:
 
 
 def subjects(folder: Path, methods: Sequence[str]) -> list[Subject]:
-    """Networks of the first demo.
+    """Networks of the classification demo.
 
     Raises:
-        ValueError: a checkpoint that is not there, or that does not fit.
+        ValueError: a checkpoint is missing or does not fit.
     """
-    made = []
+    found = []
     for method in methods:
         path = checkpoint_of(folder, method)
         if not path.is_file():
-            raise ValueError(f"There is no checkpoint {path}. Make it: mixplug demo classification")
-        model, found = network(), read(path)
-        load(model, found, 1.0, source=path.name)
+            raise ValueError(
+                f"There is no checkpoint {path}. To create it, run: mixplug demo classification"
+            )
+        model, state = network(), read(path)
+        load(model, state, 1.0, source=path.name)
         stages = mixplug.Stages(
             model.eval().requires_grad_(False), FEATURES, classifier="fc", last="act"
         )
-        print_of = fingerprint(model)
-        made.append(Subject(method, stages, _as_it_is, print_of, facts_of(path, found)))
-    return made
+        digest = fingerprint(model)
+        found.append(Subject(method, stages, _identity, digest, facts_of(path, state)))
+    return found
 
 
 def _stream(split: str) -> Stream:
@@ -96,5 +98,5 @@ def _stream(split: str) -> Stream:
     return Stream(split, TensorDataset(images, labels), f"digits {split} {len(images)} {_SIZE}")
 
 
-def _as_it_is(pixels: Tensor) -> Tensor:
+def _identity(pixels: Tensor) -> Tensor:
     return pixels

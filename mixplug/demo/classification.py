@@ -1,4 +1,4 @@
-"""``mixplug demo classification``: one small network, five ways to train it, on real digits."""
+"""``mixplug demo classification``: train one small network on real digits in five ways."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mixplug.models import WideResNet
 
 BATCH = 64
 FEATURES = "stages.2.0"  # before the last block
-# n = 256 and not the default 1000: 64 images of 10 classes need no thousand combinations.
+# n = 256 instead of the default 1000, because a batch has only 64 images of 10 classes.
 METHODS: dict[str, dict | None] = {
     "no mixup": None,
     "InputMixup": {"type": "InputMixup"},
@@ -46,12 +46,12 @@ class Run:
 
 
 def network() -> WideResNet:
-    """76k parameters; the last map is 64x4x4 on the digits' own 8x8 pixels."""
+    """WideResNet with 76k parameters; for the digits' own 8x8 pixels, the last map is 64x4x4."""
     return WideResNet(10, 1, num_classes=NUM_CLASSES, in_chans=1, last_stride=1)
 
 
 def start(method: str, seed: int, total_steps: int) -> Run:
-    """A network of a seed, which is the same for every method, and its training step."""
+    """The network for a seed, with the same weights for every method, and its training step."""
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.SGD(
@@ -90,22 +90,22 @@ def train_epoch(run: Run, x: Tensor, y: Tensor, epoch: int) -> None:
 
 @torch.no_grad()
 def probabilities(model: nn.Module, x: Tensor) -> Tensor:
-    """Softmax of the clean test images, (B, K)."""
+    """Softmax of clean images, (B, K)."""
     model.eval()
     return model(x).softmax(-1)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a method gave over seeds.
+    """Results of a method over all seeds.
 
     Attributes:
-        method: its name.
+        method: name of the method.
         accuracy: percent, one per seed.
         ece: expected calibration error in percent, one per seed.
-        ms_per_step: median over all its steps.
+        ms_per_step: median over all steps.
         probabilities: (seeds * B, K) of the test images.
-        labels: (seeds * B,) their classes.
+        labels: (seeds * B,) classes of the test images.
     """
 
     method: str
@@ -119,12 +119,12 @@ class Result:
 def run_all(
     seeds: Sequence[int], epochs: int, tick: Callable[[str], None]
 ) -> tuple[list[Result], dict[str, nn.Module]]:
-    """Train every method on every seed; methods take turns epoch by epoch, so as to time fairly.
+    """Train with every method and seed; methods alternate by epoch, so their times are comparable.
 
     Args:
-        seeds: of initial weights, order of data, and mixing.
-        epochs: of each network.
-        tick: called with the method after each of its epochs.
+        seeds: seeds of initial weights, order of data, and mixing.
+        epochs: number of epochs of each network.
+        tick: function that is called with the method after each epoch.
 
     Returns:
         Results, and the networks of the first seed.
@@ -159,18 +159,18 @@ def summarize(method: str, runs: Sequence[Run], x: Tensor, y: Tensor) -> Result:
 
 
 def checkpoint_of(folder: Path, method: str) -> Path:
-    """Where the network of a method's first seed is kept."""
+    """Path of the network of a method's first seed."""
     return folder / f"demo_{method.replace(' ', '-').lower()}.pth"
 
 
 def save_networks(models: Mapping[str, nn.Module], folder: Path) -> None:
-    """Write the weights of the first seed's networks, one file for each method."""
+    """Save the networks of the first seed, one file for each method."""
     for method, model in models.items():
         torch.save(model.state_dict(), checkpoint_of(folder, method))
 
 
 def save(results: Sequence[Result], path: Path) -> None:
-    """Write the numbers as JSON."""
+    """Write the results as JSON."""
     table = [
         {
             "method": r.method,

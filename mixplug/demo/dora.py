@@ -1,4 +1,4 @@
-"""The demo of DoRA: a tiny ViT trained from a real street clip, and the objects that it tracks."""
+"""The demo of DoRA: train a tiny ViT from a real street clip, and draw the objects it tracks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 from mixplug.data.clip_samplers import ClipSampler
 from mixplug.data.clips import VideoClips
 from mixplug.data.multicrop import MultiCrop
-from mixplug.models.self_distillation.distillation import Views, normalized
-from mixplug.models.self_distillation.dora import DoRA, object_tracks
+from mixplug.models.self_distillation import DoRA, Views, object_tracks
 from mixplug.models.self_distillation.schedules import cosine
+from mixplug.models.self_distillation.views import normalized
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.optional import optional
 from mixplug.video import VideoIndex, open_reader
-from mixplug.viz.track_video import WAYS, distinct_heads, draw_clip, fitted, overlaps
+from mixplug.viz.track_video import WAYS, distinct_heads, draw_clip, fit_to_patches, overlaps
 
 SIZE = {
     "img_size": 64,
@@ -31,27 +31,27 @@ SIZE = {
     "num_heads": 6,
     "weight_init": "moco",
 }
-MIMETIC = 0.5  # of the identity, in values and in the projection behind them
+MIMETIC = 0.5  # factor of the identity in values and in the projection after them
 OUTPUTS, OBJECTS = 256, 3
 CLIPS, FRAMES, INTERVAL, CROP = 4, 4, 0.2, 224
-# Of a few hundred steps on five scenes nothing would be learned against strong changes of color,
-# and the teacher's differences are small: they are sharpened twice as much as in DINO.
+# A few hundred steps on five scenes are too few for strong color changes. The teacher's outputs
+# differ little, so they are sharpened twice as much as in DINO.
 VIEWS = MultiCrop(large=64, small=32, smalls=4, jitter_p=0.0, gray=0.0, solarize=(0.0, 0.0, 0.0))
 TEMPERATURE = 0.02
 RATE, DECAY = (5e-4, 1e-5), (0.996, 1.0)
-SHOWN, SIDE = 8, 128  # frames of the picture, and their height
-AVERAGED = 10  # steps, at the start and at the end, of which the table gives means
+SHOWN, SIDE = 8, 128  # number of frames in the picture, and their height
+AVERAGED = 10  # the table gives means over so many first and last steps
 
 
 @dataclass
 class Result:
-    """What a run logged, a number for every step.
+    """Logged values, one per step.
 
     Attributes:
         loss: L of (6.10).
-        teacher_entropy: in nats.
-        teacher_kl: from the teacher to the student.
-        center_norm: of the center.
+        teacher_entropy: entropy of the teacher's outputs in nats.
+        teacher_kl: KL divergence from the teacher to the student.
+        center_norm: norm of the center.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -68,11 +68,11 @@ class Result:
 
 @torch.no_grad()
 def mimetic(vit: Any) -> Any:
-    """Start attention as it looks in trained networks, in place [0].
+    """Initialize attention in place as it looks in trained networks [0].
 
-    Queries and keys are the tokens themselves, so that like attends to like, and what is attended
-    to is subtracted. From the usual start, all heads look everywhere, and it takes far more than a
-    demo until they discover different objects.
+    Queries and keys are the tokens themselves, so similar tokens attend to each other, and the
+    attended values are subtracted. With the usual initialization, all heads attend everywhere, and
+    a demo is too short for them to discover different objects.
 
     - [0]: Mimetic Initialization of Self-Attention Layers, 2023, https://arxiv.org/abs/2305.09828
     """
@@ -84,13 +84,13 @@ def mimetic(vit: Any) -> Any:
 
 
 def train(video: Path, steps: int, seed: int, tick: Callable[[float], None]) -> tuple[Result, DoRA]:
-    """Train for some steps; everything follows from the seed.
+    """Train for some steps; the result depends on the seed alone.
 
     Args:
-        video: with an index.
-        steps: how many.
-        seed: of weights, clips and heads.
-        tick: called with the loss of every step.
+        video: video with an index.
+        steps: number of steps.
+        seed: seed of weights, clips and heads.
+        tick: function that is called with the loss of every step.
     """
     torch.manual_seed(seed)
     method = DoRA(
@@ -131,15 +131,18 @@ def train(video: Path, steps: int, seed: int, tick: Callable[[float], None]) -> 
 
 
 def collapsed(result: Result) -> str:
-    """What the teacher's entropy says: a distribution over few outputs, over all, or neither."""
+    """Describe the teacher's outputs by their entropy: uniform, on one output, or neither."""
     _, _, entropy = next(row for row in result.ends() if row[0] == "teacher_entropy")
     share = entropy / math.log(OUTPUTS)
-    said = {share > 0.98: "uniform: it has collapsed", share < 0.02: "on one: it has collapsed"}
-    return said.get(True, "neither uniform nor on one output: no collapse")
+    if share > 0.98:
+        return "uniform, so it has collapsed"
+    if share < 0.02:
+        return "concentrated on one output, so it has collapsed"
+    return "neither uniform nor concentrated on one output, so there is no collapse"
 
 
 def save(result: Result, method: DoRA, out: Path) -> Path:
-    """Write ``dora.json``, and the checkpoint ``dora.pth``, whose path is returned."""
+    """Write ``dora.json`` and the checkpoint ``dora.pth``, and return the checkpoint's path."""
     settings = {"vit": SIZE, "outputs": OUTPUTS, "clips": CLIPS, "frames": FRAMES}
     (out / "dora.json").write_text(json.dumps({**settings, **asdict(result)}, indent=2) + "\n")
     path = out / "dora.pth"
@@ -150,11 +153,11 @@ def save(result: Result, method: DoRA, out: Path) -> Path:
 def tracks(
     method: DoRA, video: Path, index: VideoIndex, out: Path
 ) -> tuple[list[Path], dict[str, float]]:
-    """The teacher's objects over the longest scene of the video.
+    """Draw the teacher's objects over the longest scene of the video.
 
     Returns:
-        PNG and MP4; and for each way of tracking in them the intersection over union of the masks
-        of two objects, in the mean over pairs and frames.
+        PNG and MP4, and for each way of tracking the intersection over union of the masks of two
+        objects, averaged over pairs and frames.
     """
     start, end = max(index.spans(), key=lambda span: span[1] - span[0])
     times = [
@@ -167,7 +170,7 @@ def tracks(
     title = f"{video.name}, {start:.1f} s to {times[-1]:.1f} s"
     files = draw_clip(vit, clip, times, INTERVAL, out, heads, SIDE, title)
     view = as_encoder(vit)
-    images = normalized(fitted(clip, view.patch, SIDE))
+    images = normalized(fit_to_patches(clip, view.patch, SIDE))
     pairs = torch.ones(len(heads), len(heads)).triu(1).bool()
     shares = {
         name: overlaps(object_tracks(view, images, heads=heads, tracker=tracker))[:, pairs]
@@ -177,7 +180,7 @@ def tracks(
 
 
 def figure(result: Result, path: Path) -> None:
-    """Draw and save the loss and the monitors over the steps."""
+    """Draw and save the loss and the monitored values over the steps."""
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     fig, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
     curves: list[tuple[str, dict[str, list[float]]]] = [

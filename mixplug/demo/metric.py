@@ -1,4 +1,4 @@
-"""``mixplug demo metric``: one small network, two losses, on digits that it never saw."""
+"""``mixplug demo metric``: one small network, two losses, and retrieval of unseen digits."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mixplug.data.retrieval import RetrievalSet, retrieval_set
 from mixplug.data.samplers import MPerClassSampler
 from mixplug.losses.base import MetricLoss
 from mixplug.losses.building import build_loss
-from mixplug.metrics.retrieval import RetrievalMetrics
+from mixplug.metrics.retrieval import RecallAtK
 from mixplug.models import WideResNet
 from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.optional import optional
 from mixplug.viz.embedding import flat_map, scatter
 
 KS = (1, 2, 4, 8)
-M, BATCH = 10, 50  # ten examples of each of the five classes
+M, BATCH = 10, 50  # ten examples of each of five classes
 WIDTH = 32
 RATE = 2e-3
 LOSSES = ("Contrastive", "MultiSimilarity")
 LEVELS = (None, "input", "feature", "embed")
 Row = tuple[str, str | None]
 ROWS: tuple[Row, ...] = tuple((loss, level) for loss in LOSSES for level in LEVELS)
-# Whose embeddings the figure shows.
+# Rows whose embeddings the figure shows.
 SHOWN: tuple[Row, Row] = (("MultiSimilarity", None), ("MultiSimilarity", "feature"))
-_POINTS = 80  # of each class on the maps
+_POINTS = 80  # points per class on the maps
 
 
 class Embedder(nn.Module):
-    """77k parameters; the last map is 64x4x4 on the digits' own 8x8 pixels."""
+    """Embedding network with 77k parameters; for 8x8 pixels, the last map is 64x4x4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Run:
 
 
 def start(row: Row, seed: int, total_steps: int) -> Run:
-    """A network of a seed, which is the same for every row, and its loss."""
+    """The network for a seed, with the same weights for every row, and its loss."""
     torch.manual_seed(seed)
     model = Embedder()
     name, level = row
@@ -111,22 +111,22 @@ def embed(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def recall(embeddings: Tensor, labels: Tensor) -> dict[int, float]:
-    """Recall@K in percent, each image being the query once and all others the gallery."""
-    # torch's search: the same numbers whether faiss is installed or not
-    metrics = RetrievalMetrics(KS, scores=("recall",), backend="torch", device="cpu")
+    """Recall@K in percent; each image is the query once, with all others as gallery."""
+    # torch's search gives the same numbers with and without faiss installed
+    metrics = RecallAtK(KS, scores=("recall",), backend="torch", device="cpu")
     metrics.update(embeddings, labels)
     found = metrics.compute()
-    return {k: 100 * found[f"recall@{k}"] for k in KS}
+    return {k: found[f"recall@{k}"] for k in KS}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a row gave over seeds.
+    """Results of a row over all seeds.
 
     Attributes:
         row: the loss, and the level of Metrix or None.
-        recall: percent by K, one per seed.
-        ms_per_step: median over all its steps.
+        recall: percent for each K, one per seed.
+        ms_per_step: median over all steps.
     """
 
     row: Row
@@ -137,12 +137,12 @@ class Result:
 def run_all(
     seeds: Sequence[int], epochs: int, tick: Callable[[Row], None]
 ) -> tuple[list[Result], dict[Row, nn.Module]]:
-    """Train every row on every seed; rows take turns epoch by epoch, so as to time fairly.
+    """Train every row with every seed; rows alternate by epoch, so their times are comparable.
 
     Args:
-        seeds: of initial weights, batches, and mixing.
-        epochs: of each network.
-        tick: called with the row after each of its epochs.
+        seeds: seeds of initial weights, batches, and mixing.
+        epochs: number of epochs of each network.
+        tick: function that is called with the row after each epoch.
 
     Returns:
         Results, and the networks of the first seed.
@@ -164,13 +164,13 @@ def run_all(
 
 
 def data(split: str) -> RetrievalSet:
-    """Digits 0 to 4 for 'train', 5 to 9 for 'test': no class is in both."""
+    """Digits 0 to 4 for 'train', 5 to 9 for 'test', so no class is in both."""
     return retrieval_set("digits", split=split, size=8)
 
 
 def tensors(found: RetrievalSet) -> tuple[Tensor, Tensor]:
     """Images (B, 1, 8, 8) and classes (B,)."""
-    assert found.images is not None  # digits have them
+    assert found.images is not None  # always set for digits
     return found.images, torch.tensor(found.labels)
 
 
@@ -185,13 +185,13 @@ def summarize(row: Row, runs: Sequence[Run], x: Tensor, y: Tensor) -> Result:
 
 
 def title(row: Row) -> str:
-    """A row as the thesis writes it."""
+    """Title of a row in the notation of the thesis."""
     loss, level = row
     return loss if level is None else f"{loss} + Metrix/{level}"
 
 
 def save(results: Sequence[Result], path: Path) -> None:
-    """Write the numbers as JSON."""
+    """Write the results as JSON."""
     table = [
         {
             "loss": r.row[0],
@@ -205,12 +205,12 @@ def save(results: Sequence[Result], path: Path) -> None:
 
 
 def figure(results: Sequence[Result], models: Mapping[Row, nn.Module], path: Path) -> None:
-    """Draw and save Recall@1 of every seed, and the test classes as two of the networks see them.
+    """Draw and save Recall@1 of every seed, and maps of the test classes for two of the networks.
 
     Args:
-        results: of all rows.
+        results: results of all rows.
         models: networks of the first seed.
-        path: of the PNG.
+        path: path of the PNG.
     """
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     fig = plt.figure(figsize=(14, 4.8), layout="constrained")

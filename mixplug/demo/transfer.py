@@ -1,4 +1,4 @@
-"""The demo of transfer: a tiny detector and segmentor from the weights of the demo of DoRA."""
+"""The demo of transfer: a tiny detector and segmentor from the weights of the DoRA demo."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ SCORES = {
     "mIoU": "mIoU",
 }
 WEIGHTS = ("DoRA", "random")
-DIGITS = 3  # of ten, so few steps find the places and not the names
-SHOWN = 4  # scenes in the figure
+DIGITS = 3  # of ten: few steps are enough to find digits, but not to recognize ten classes
+SHOWN = 4  # number of scenes in the figure
 
 Tick = Callable[[str, int], None]
 
 
 @dataclass
 class Result:
-    """What fine-tuning from some weights came to.
+    """Results of fine-tuning from some weights.
 
     Attributes:
         weights: one of :data:`WEIGHTS`.
-        scores: of :data:`SCORES`, in percent.
-        loaded: what was loaded of the checkpoint, in a line.
+        scores: values of :data:`SCORES` in percent.
+        loaded: report of the loaded checkpoint in one line.
         maps: predicted classes of the first scenes, (:data:`SHOWN`, H, W).
     """
 
@@ -56,7 +56,7 @@ class Result:
 
 
 class _Watch(Hook):
-    """Tells of every step, and keeps what validation gives."""
+    """Reports every step, and collects the scores of validation."""
 
     priority = "VERY_LOW"
 
@@ -76,11 +76,11 @@ def configs(scenes: Path, out: Path, checkpoint: Path, epochs: int, steps: int, 
 
     Args:
         scenes: folder of the data set.
-        out: below which runs are written.
-        checkpoint: of DoRA.
-        epochs: of the detector.
-        steps: of the segmentor.
-        seed: of heads and of the order of images.
+        out: folder for the runs.
+        checkpoint: checkpoint of DoRA.
+        epochs: number of epochs of the detector.
+        steps: number of steps of the segmentor.
+        seed: seed of heads and of the order of images.
     """
     root = Path(__file__).parents[2] / "mm_configs"
     for task, name in CONFIGS.items():
@@ -111,23 +111,23 @@ def configs(scenes: Path, out: Path, checkpoint: Path, epochs: int, steps: int, 
 
 
 def length(scenes: int, epochs: int, steps: int) -> int:
-    """Steps of all runs."""
+    """Number of steps of all runs."""
     return len(WEIGHTS) * (epochs * -(-scenes // 8) + steps)
 
 
 def run(
     scenes: Path, out: Path, checkpoint: Path, epochs: int, steps: int, seed: int, tick: Tick
 ) -> list[Result]:
-    """Fine-tune all; everything follows from the seed.
+    """Fine-tune all models; the results depend on the seed alone.
 
     Args:
-        scenes: folder that :func:`mixplug.data.toy_scenes.write_scenes` has written.
-        out: below which runs are written.
-        checkpoint: of DoRA, such as that of its demo.
-        epochs: of the detector.
-        steps: of the segmentor.
-        seed: of heads and of the order of images.
-        tick: called with what is done, and with 1 after each step.
+        scenes: folder that :func:`mixplug.data.toy_scenes.write_scenes` wrote.
+        out: folder for the runs.
+        checkpoint: checkpoint of DoRA, such as that of its demo.
+        epochs: number of epochs of the detector.
+        steps: number of steps of the segmentor.
+        seed: seed of heads and of the order of images.
+        tick: function that is called with the name of the run, and with 1 after each step.
 
     Raises:
         ValueError: a checkpoint that does not fit.
@@ -136,18 +136,18 @@ def run(
 
     results = {weights: Result(weights) for weights in WEIGHTS}
     for task, weights, config in configs(scenes, out, checkpoint, epochs, steps, seed):
-        said = f"{task}, {weights} weights"
-        tick(said, 0)
+        name = f"{task}, {weights} weights"
+        tick(name, 0)
         with warnings.catch_warnings(action="ignore"):
             runner = Runner.from_cfg(config)
-        watch = _Watch(lambda said=said: tick(said, 1))
+        watch = _Watch(lambda name=name: tick(name, 1))
         runner.register_hook(watch)
         if weights == "DoRA":
             results[weights].loaded = load_file(runner.model.backbone, checkpoint, "teacher").line()
         with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            model = runner.train()  # the hosts' evaluators print whatever the level of the log
+            model = runner.train()  # the evaluators print at any log level
         for key in (key for key in SCORES if key in watch.scores):
-            percent = 1 if key == "mIoU" else 100  # in which mmseg gives it already
+            percent = 1 if key == "mIoU" else 100  # mmseg returns percent
             results[weights].scores[key] = percent * float(watch.scores[key])
         if task == "segmentation":
             results[weights].maps = _predicted(model, runner.val_dataloader.dataset)
@@ -161,7 +161,7 @@ def save(results: list[Result], file: Path) -> None:
 
 
 def figure(results: list[Result], scenes: Path, file: Path) -> None:
-    """Scenes, their true maps, and what was predicted from each of the weights."""
+    """Draw scenes, their true maps, and the predictions from each of the weights."""
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     pillow = optional("PIL.Image", "video", "Reading images")
     names = [f"{number:05}" for number in range(1, SHOWN + 1)]
@@ -192,7 +192,7 @@ def _predicted(model: Any, dataset: Any) -> Tensor:
 
 
 def write_data(folder: Path, train: int, val: int, seed: int, tick: Tick) -> Path:
-    """The data set, unless it is there."""
+    """Write the data set unless it exists."""
     return write_scenes(
         folder, train, val, seed=seed, digits=DIGITS, tick=lambda count: tick("scenes", 0)
     )

@@ -15,7 +15,7 @@ from mixplug.functional.localization import class_activation_map
 from mixplug.functional.track import cls_attention
 from mixplug.hosts.mm.mixing.classifier import mm_stages
 from mixplug.models.vit.encoder import as_encoder
-from mixplug.models.vit.encoder_base import caught
+from mixplug.models.vit.encoder_base import outputs_of
 
 _TOLERANCE = 1e-2  # of logits, relative to the largest: maps may be made in TF32
 
@@ -82,7 +82,7 @@ class ClassTokenAttention:
 
     def __call__(self, inputs: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and maps of a batch, whose classes do not matter."""
-        with caught(self.model.backbone) as outputs:
+        with outputs_of(self.model.backbone) as outputs:
             tokens = self.encoder.tokens(inputs)
         features: Any = outputs[0]
         if self.model.with_neck:

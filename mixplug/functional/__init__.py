@@ -2,7 +2,10 @@
 
 Letters: B batch, C channels, H W grid, N = H*W positions, D width, K classes, M mixed examples,
 A anchors, P points, Q queries, k objects, h heads, V views.
-λ weighs the first operand, always. Device and dtype follow the input.
+λ always weighs the first operand. Results are on the device of the input.
+
+Equation, algorithm, table and section numbers, such as (eq. 3.9) or (§6.5.3), are those of the
+thesis that ``mixplug.__doc__`` names.
 """
 
 from mixplug.functional.accuracy import top_k_correct
@@ -23,6 +26,7 @@ from mixplug.functional.calibration import (
     overconfidence_error,
 )
 from mixplug.functional.dense import attention_map, dense_multimix, dense_weights
+from mixplug.functional.discovery import attention_box, corloc, jaccard, lost_box
 from mixplug.functional.distill import (
     cross_entropy,
     cross_view_loss,
@@ -31,7 +35,9 @@ from mixplug.functional.distill import (
     teacher_probabilities,
     updated_center,
 )
+from mixplug.functional.exact_search import nearest
 from mixplug.functional.hull import hull_cross_entropy, multimix
+from mixplug.functional.hull_labels import hull_label_cross_entropy
 from mixplug.functional.localization import (
     box_iou,
     boxes_by_threshold,
@@ -44,6 +50,8 @@ from mixplug.functional.localization import (
     top1_localization,
 )
 from mixplug.functional.neighbors import (
+    knn_accuracy,
+    knn_votes,
     map_at_r,
     nmi,
     precision_at_1,
@@ -59,14 +67,11 @@ from mixplug.functional.ood import (
     max_logit,
     max_softmax,
 )
-from mixplug.functional.pairwise import pair_share
-from mixplug.functional.positivity import positivity_threshold
-from mixplug.functional.representation import (
-    alignment,
-    intrusion_distance,
-    uniformity,
-    utilization,
-)
+from mixplug.functional.open_set import h_score, open_set_accuracy, spread_thresholds
+from mixplug.functional.pairwise import Additive, Form, LogSum, pair_share
+from mixplug.functional.positivity import acts_positive, expected_positive, positivity_threshold
+from mixplug.functional.propagation import label_map, propagate
+from mixplug.functional.representation import alignment, intrusion_distance, uniformity, utilization
 from mixplug.functional.similarity import mixed_similarity
 from mixplug.functional.targets import smooth, soft_cross_entropy, soft_targets
 from mixplug.functional.track import (
@@ -79,23 +84,39 @@ from mixplug.functional.track import (
     refine_prototypes,
     track,
 )
+from mixplug.functional.tracking_metrics import (
+    average_overlap,
+    class_balanced,
+    sequence_overlaps,
+    success_rate,
+)
 from mixplug.functional.transport import sinkhorn
+from mixplug.functional.vos import contour_accuracy, region_similarity
 from mixplug.renamed import renamed_names
 
 __all__ = [
+    "Additive",
+    "Form",
+    "LogSum",
+    "acts_positive",
     "align",
     "alignment",
     "apgd",
     "assignment",
+    "attention_box",
     "attention_map",
+    "average_overlap",
     "best_detection_accuracy",
     "box_iou",
     "boxes_by_threshold",
     "brier_score",
     "calibration_bins",
     "class_activation_map",
+    "class_balanced",
     "cls_attention",
     "component_boxes",
+    "contour_accuracy",
+    "corloc",
     "correspondences",
     "cross_entropy",
     "cross_view_loss",
@@ -105,14 +126,22 @@ __all__ = [
     "energy",
     "entropy",
     "expected_calibration_error",
+    "expected_positive",
     "false_positive_rate",
     "fgsm",
     "fit_temperature",
+    "h_score",
     "heat_of_map",
     "hull_cross_entropy",
+    "hull_label_cross_entropy",
     "intrusion_distance",
+    "jaccard",
+    "knn_accuracy",
     "knn_score",
+    "knn_votes",
+    "label_map",
     "local_loss",
+    "lost_box",
     "map_at_r",
     "map_overlaps",
     "masked_frames",
@@ -123,25 +152,32 @@ __all__ = [
     "mix",
     "mixed_similarity",
     "multimix",
+    "nearest",
     "negative_log_likelihood",
     "nmi",
     "object_masks",
     "object_plan",
     "object_prototypes",
+    "open_set_accuracy",
     "overconfidence_error",
     "pair_share",
     "patch_masks",
     "pgd",
     "positivity_threshold",
     "precision_at_1",
+    "propagate",
     "r_precision",
     "recall_at_k",
     "refine_prototypes",
+    "region_similarity",
+    "sequence_overlaps",
     "sinkhorn",
     "smooth",
     "soft_cross_entropy",
     "soft_targets",
+    "spread_thresholds",
     "squared_distances",
+    "success_rate",
     "teacher_probabilities",
     "top1_localization",
     "top_k_correct",

@@ -1,4 +1,4 @@
-"""Top-k accuracy of a classifier, example by example."""
+"""Top-k accuracy of a classifier, per example."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from mixplug.numbers import card_number
 
 
 def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Whether the class of each example is among those of the k largest logits.
+    """Whether the true class of each example is among the k classes with the largest logits.
 
     Args:
         logits: (N, K).
-        labels: (N,) class indices.
-        k: if k > K, every example is correct.
+        labels: class indices, (N,).
+        k: k >= 1. If k > K, every example is correct.
 
     Returns:
         (N,) bool.
 
     Raises:
-        ValueError: k < 1, or shapes do not fit.
+        ValueError: k < 1, or shapes do not match.
     """
     if k < 1 or logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(

@@ -10,52 +10,56 @@ from mixplug.functional.transport import sinkhorn
 
 
 def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
-    """Standard mixup: ``lam * x + (1 - lam) * y``, λ weighs ``x`` (3.1).
+    """Standard mixup (eq. 3.1): ``lam * x + (1 - lam) * y``. λ weighs ``x``.
 
     Args:
-        x: (B, ...) first operand.
-        y: same shape as ``x``.
-        lam: number in [0, 1], or tensor that is a scalar or (B,), one λ per example.
+        x: first operand, (B, ...).
+        y: second operand, same shape as ``x``.
+        lam: λ in [0, 1]: a number, a scalar tensor, or a tensor (B,) with one λ per example.
 
     Returns:
-        A new tensor of ``x``'s shape, in the dtype of the operands, not of λ.
+        A new tensor of the same shape, in the common dtype of ``x`` and ``y``, whatever the dtype
+        of λ.
 
     Raises:
-        ValueError: shapes differ, λ is no scalar or (B,), or outside [0, 1] (the values of a tensor
-            on an accelerator are not read: that would wait for it).
+        ValueError: the shapes differ; λ is neither a scalar nor (B,); or λ is outside [0, 1]. The
+            values of a λ on an accelerator are not checked, because that would synchronize.
     """
     if x.shape != y.shape:
-        raise ValueError(f"mix needs two tensors of one shape, got {x.shape} and {y.shape}.")
+        raise ValueError(f"mix needs two tensors of the same shape, got {x.shape} and {y.shape}.")
     if not isinstance(lam, Tensor):
         if not 0 <= lam <= 1:
             raise ValueError(f"mix needs lam in [0, 1], got {lam}.")
         return lam * x + (1 - lam) * y
     if lam.dim() > 0 and lam.shape != x.shape[:1]:
-        raise ValueError(f"mix needs lam scalar or of shape {tuple(x.shape[:1])}, got {lam.shape}.")
+        raise ValueError(
+            f"mix needs a scalar lam or one of shape {tuple(x.shape[:1])}, got {lam.shape}."
+        )
     if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):
         raise ValueError(f"mix needs lam in [0, 1], got {lam.min():g} to {lam.max():g}.")
     dtype = torch.promote_types(x.dtype, y.dtype)
     exact = torch.promote_types(dtype, torch.float32)
     lam = lam.to(x.device, exact, non_blocking=True)
     lam = lam.view(-1, *[1] * (x.dim() - 1)) if lam.dim() else lam
-    return torch.lerp(y.to(exact), x.to(exact), lam).to(dtype)  # one pass where a sum takes three
+    # lerp makes one pass over memory, a weighted sum three
+    return torch.lerp(y.to(exact), x.to(exact), lam).to(dtype)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Cost ``m_ij = |a_i - b_j|^2``, summed over channels, not normalized (3.7).
+    """Cost matrix (eq. 3.7): ``m_ij = |a_i - b_j|^2``, summed over channels and not normalized.
 
     Args:
-        a: (B, C, N) columns of N positions.
-        b: (B, C, M).
+        a: features at N positions, (B, C, N).
+        b: features at M positions, (B, C, M).
 
     Returns:
-        (B, N, M) in float32, or float64 if given. No (B, N, M, C) tensor is built.
+        (B, N, M), float32 (float64 for float64 input). No tensor of size (B, N, M, C) is built.
     """
     dtype = exact_dtype(a)
     with torch.autocast(a.device.type, enabled=False):
         a, b = a.to(dtype), b.to(dtype)
-        # The expansion of the square cancels badly far from the origin; distances do not move
-        # with it, so both sets are centered at the mean of the first.
+        # Far from the origin, the expanded square loses digits by cancellation. A common shift
+        # changes no distance, so both sets are centered at the mean of the first.
         center = a.mean(-1, keepdim=True)
         a, b = a - center, b - center
         norms = a.square().sum(1)[:, :, None] + b.square().sum(1)[:, None, :]
@@ -70,31 +74,34 @@ def align(
     normalize_cost: bool = False,
     tol: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Each of two feature maps re-made from the other's features, at the places that match.
+    r"""Align two feature maps by optimal transport (eqs. 3.7 to 3.11).
 
-        R = N P*,   A~ = A' R^T,   A~' = A R                                      (3.7)-(3.11)
+        R = N P*,   A~ = A' R^T,   A~' = A R
 
-    with P* the entropic plan between the N = H W positions of A and of A'. Column i of A~ is a
-    convex combination of columns of A' that correspond to column i of A: ``a_aligned`` has the
-    geometry of ``a`` and the appearance of ``b``, and goes with ``a`` in :func:`mix`.
+    P* is the entropic transport plan between the N = H W positions of A and those of A'. Column i
+    of A~ is a convex combination of the columns of A' that correspond to column i of A. So
+    ``a_aligned`` has the geometry of ``a`` and the appearance of ``b``; mix it with ``a``, and
+    ``b_aligned`` with ``b`` (see :func:`mix`).
 
-    The plan carries no gradient (Algorithm 1, line 23); the features do, through R.
+    The plan is detached (Algorithm 1, line 23): gradients flow through the features only.
 
     Args:
         a: A, (B, C, H, W).
         b: A', same shape.
         eps: entropy weight, in the units of the squared distance between features.
-        iters: Sinkhorn iterations; 0 only normalizes rows for ``a_aligned``, columns for
-            ``b_aligned`` (Table 3.9), so that both remain convex combinations.
-        normalize_cost: divide each cost matrix by its maximum, which makes ``eps`` relative.
-            Not in the thesis.
-        tol: early stop, see :func:`sinkhorn`.
+        iters: number of Sinkhorn iterations. With 0, a softmax over rows replaces the plan of
+            ``a_aligned``, and a softmax over columns that of ``b_aligned`` (Table 3.9), so both
+            remain convex combinations.
+        normalize_cost: whether to divide each cost matrix by its maximum, which makes ``eps``
+            relative. Not in the thesis.
+        tol: tolerance of an early stop, see :func:`sinkhorn`.
 
     Returns:
-        ``a_aligned`` A~ and ``b_aligned`` A~', both (B, C, H, W) in the dtype of their source.
+        ``a_aligned`` A~, in the dtype of ``b``, and ``b_aligned`` A~', in the dtype of ``a``, both
+        (B, C, H, W).
 
     Raises:
-        ValueError: the maps are not of one 4-D shape, eps <= 0 or iters < 0.
+        ValueError: the maps are not 4-D, their shapes differ, eps <= 0, or iters < 0.
     """
     rows, columns = assignment(a, b, eps, iters, normalize_cost, tol)
     columns_a, columns_b = a.flatten(2), b.flatten(2)
@@ -110,17 +117,19 @@ def assignment(
     normalize_cost: bool = False,
     tol: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""R = N P*, whose r_ij is the probability that column i of A corresponds to column j of A'.
+    r"""Assignment matrix R = N P* between the positions of two feature maps (§3.3.2).
 
-    Arguments and errors as for :func:`align`, which has the equations.
+    P* is the transport plan (eq. 3.9). The entry r_ij is the probability that column i of A
+    corresponds to column j of A'. Arguments and errors: see :func:`align`.
 
     Returns:
-        R (B, N, N) twice, whose rows (for A~) and whose columns (for A~') sum to 1; the same one
-        unless ``iters`` is 0. float32, or float64 if given, without gradient.
+        Two matrices (B, N, N): one for A~, whose rows sum to 1, and one for A~', whose columns
+        sum to 1. They are the same tensor unless ``iters`` is 0. float32 (float64 for float64
+        input), detached.
     """
     if a.dim() != 4 or a.shape != b.shape:
         raise ValueError(
-            f"align needs two (B, C, H, W) maps of one shape, got {a.shape}, {b.shape}."
+            f"align needs two maps (B, C, H, W) of the same shape, got {a.shape} and {b.shape}."
         )
     cost = squared_distances(a.flatten(2), b.flatten(2))
     if normalize_cost:
@@ -132,19 +141,20 @@ def assignment(
 
 
 def correspondences(assignment: Tensor, top: int = 2, least: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Where each position goes: those that have most of its mass, and how much of it.
+    """Strongest correspondences of each position, and their weights.
 
     Args:
-        assignment: R (..., N, M), rows that sum to 1, of :func:`assignment`.
-        top: how many positions at most, 1 to M.
-        least: share of the row's largest entry below which a position counts for nothing, [0, 1].
+        assignment: R of :func:`assignment`, (..., N, M), rows that sum to 1.
+        top: number of correspondences per position, 1 to M.
+        least: threshold in [0, 1], as a fraction of the largest entry of the row. Weaker
+            correspondences get weight 0.
 
     Returns:
-        Positions (..., N, top) int64, from the strongest, and their entries r_ij (..., N, top),
-        0 where they count for nothing.
+        Columns j of the ``top`` largest entries of each row, (..., N, top) int64, largest first;
+        and the entries r_ij, (..., N, top), or 0 below the threshold.
 
     Raises:
-        ValueError: ``top`` or ``least`` out of range, or less than two dimensions.
+        ValueError: ``top`` or ``least`` is out of range, or R has less than two dimensions.
     """
     if assignment.dim() < 2 or not 1 <= top <= assignment.shape[-1]:
         raise ValueError(
@@ -158,6 +168,6 @@ def correspondences(assignment: Tensor, top: int = 2, least: float = 0.5) -> tup
 
 
 def _gather(columns: Tensor, assignment: Tensor) -> Tensor:
-    """(B, C, N) times (B, N, M), in the plan's precision, returned in the columns' own dtype."""
+    """(B, C, N) times (B, N, M): computed in the dtype of the plan, returned in that of columns."""
     with torch.autocast(columns.device.type, enabled=False):
         return (columns.to(assignment.dtype) @ assignment).to(columns.dtype)

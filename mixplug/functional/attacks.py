@@ -1,15 +1,16 @@
-"""White-box attacks: images near to given ones that a classifier gets wrong.
+"""White-box adversarial attacks: FGSM, PGD and APGD.
 
-Letters: B images, C channels, H W pixels, K classes. Images are in pixel space, [0, 1]: the model
-normalizes by itself. ε and steps are in the same unit, so 8/255 is eight of 256 gray levels.
+Letters: B images, C channels, H W pixels, K classes. Images are in pixel space, [0, 1]; the model
+does its own normalization. ε and step sizes are in the same unit: 8/255 is 8 of 255 gray levels.
 
-All attacks are untargeted, in the L∞ ball, and climb the cross-entropy of the true class. Its
-gradient is taken in another form: with m the log-sum-exp of the other logits less the true one,
+All attacks are untargeted, stay in the L∞ ball of radius ε, and increase the cross-entropy of the
+true class. FGSM and PGD use only the sign of its gradient, so they replace it by the gradient of a
+margin m, the log-sum-exp of the other logits minus the true logit. For every image,
 
-    cross-entropy = log(1 + e^m),   gradient = e^m / (1 + e^m) * gradient of m
+    cross-entropy = log(1 + e^m),   gradient = e^m / (1 + e^m) * gradient of m,
 
-for every image, and only signs are used. So the gradient of m has the same sign; unlike that of the
-cross-entropy it does not round to 0 where a network is sure, which would pass for robustness.
+so both gradients have the same sign. For a confident network, however, the gradient of the
+cross-entropy rounds to 0, and the network would look robust; the gradient of m does not.
 """
 
 from __future__ import annotations
@@ -27,25 +28,27 @@ Model = Callable[[Tensor], Tensor]
 
 
 def fgsm(model: Model, x: Tensor, y: Tensor, eps: float = 8 / 255) -> Tensor:
-    r"""Fast gradient sign method [0]: one step of length ε in every pixel.
+    r"""Fast gradient sign method (FGSM) [0]: one step of length ε in every pixel.
 
         x' = clip(x + ε sign(∇_x L(model(x), y)), 0, 1)
 
-    Pixels whose gradient is 0 stay. Neither parameters nor ``x`` get a gradient. The model runs in
-    the mode and under the autocast in which it is; with BatchNorm or dropout call ``eval`` first.
+    Pixels with a gradient of 0 do not change. Parameters and ``x`` accumulate no gradient. The mode
+    of the model and autocast are not changed: call ``model.eval()`` first if the model has
+    BatchNorm or dropout.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] to logits (B, K), K >= 2.
-        x: (B, C, H, W), float32 or float64; may come from ``no_grad`` or ``inference_mode``.
+        model: maps images (B, C, H, W) in [0, 1] to logits (B, K), K >= 2.
+        x: images, (B, C, H, W), float32 or float64. Tensors made under ``no_grad`` or
+            ``inference_mode`` are allowed.
         y: true classes, (B,) integers.
         eps: ε >= 0.
 
     Returns:
-        x', like ``x``.
+        Attacked images x', same shape and dtype as ``x``.
 
     Raises:
-        ValueError: ``x`` is not in [0, 1] or not float32 or float64, labels or logits that do not
-            fit, ε < 0, or no gradient reaches the images.
+        ValueError: ``x`` is outside [0, 1] or neither float32 nor float64; labels or logits have
+            the wrong shape; a label is not in [0, K); ε < 0; or the images receive no gradient.
 
     - [0]: Explaining and Harnessing Adversarial Examples, 2015, https://arxiv.org/abs/1412.6572
     """
@@ -64,27 +67,27 @@ def pgd(
     random_start: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Projected gradient descent [0]: steps of equal length, each cut back to the ball.
+    r"""Projected gradient descent (PGD) [0]: steps of equal length, each projected onto the ball.
 
         x_0 = x,   x_{t+1} = clip(x_t + s sign(∇ L(model(x_t), y)), max(x - ε, 0), min(x + ε, 1))
 
-    What is said of parameters, modes and precision at :func:`fgsm` holds here.
+    Gradients, model mode and autocast are treated as in :func:`fgsm`.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] to logits (B, K), K >= 2.
-        x: (B, C, H, W), float32 or float64.
+        model: maps images (B, C, H, W) in [0, 1] to logits (B, K), K >= 2.
+        x: images, (B, C, H, W), float32 or float64.
         y: true classes, (B,) integers.
         eps: ε >= 0.
-        step: s >= 0.
-        iters: number of steps, all of them taken.
-        random_start: whether x_0 is uniform in the ball, cut back to [0, 1].
-        generator: source of that start, on any device.
+        step: step size s >= 0.
+        iters: number of steps; there is no early stop.
+        random_start: whether x_0 is drawn uniformly from the ball and clipped to [0, 1].
+        generator: random generator of that start, on any device.
 
     Returns:
-        The last iterate, like ``x``.
+        The last iterate, same shape and dtype as ``x``.
 
     Raises:
-        ValueError: see :func:`fgsm`; also s < 0, iters < 1, or a random start without generator.
+        ValueError: as in :func:`fgsm`; also s < 0, iters < 1, or a random start without generator.
 
     - [0]: Towards Deep Learning Models Resistant to Adversarial Attacks, 2018,
       https://arxiv.org/abs/1706.06083
@@ -93,7 +96,10 @@ def pgd(
     if not step >= 0 or iters < 1:
         raise ValueError(f"pgd needs step >= 0 and iters >= 1, got {step} and {iters}.")
     if random_start and generator is None:
-        raise ValueError("pgd with random_start=True needs a generator: nothing is drawn globally.")
+        raise ValueError(
+            "pgd with random_start=True needs a torch.Generator, got None. The global generator is "
+            "never used."
+        )
     with torch.inference_mode(False), torch.enable_grad():
         start = x.clone()
         if random_start and generator is not None:
@@ -105,25 +111,26 @@ def pgd(
 def apgd(
     model: Model, x: Tensor, y: Tensor, eps: float = 4 / 255, iters: int = 10, seed: int = 0
 ) -> Tensor:
-    """Auto-PGD on the cross-entropy [0], torchattacks' implementation of it.
+    """Auto-PGD (APGD) on the cross-entropy [0], as implemented by torchattacks.
 
-    A random start, momentum, and a step that is halved where it stops to help. Images that are not
-    fooled stay as they are, and so do those that the model gets wrong anyway. Global generators are
-    left as they were. The loss is torchattacks' own, a plain cross-entropy.
+    APGD starts at random, uses momentum, and halves the step size when progress stops. It returns
+    an image unchanged if the attack fails or if the model misclassifies the clean image. The state
+    of the global random generators is restored. The loss is the plain cross-entropy of
+    torchattacks.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] to logits (B, K), K >= 2.
-        x: (B, C, H, W), float32 or float64.
+        model: maps images (B, C, H, W) in [0, 1] to logits (B, K), K >= 2.
+        x: images, (B, C, H, W), float32 or float64.
         y: true classes, (B,) integers.
         eps: ε >= 0.
         iters: number of steps.
-        seed: of the start.
+        seed: random seed of the start.
 
     Returns:
-        The attacked images, like ``x``.
+        Attacked images, same shape and dtype as ``x``.
 
     Raises:
-        ValueError: see :func:`fgsm`; also iters < 1.
+        ValueError: as in :func:`fgsm`; also iters < 1.
         ImportError: torchattacks is not installed.
 
     - [0]: Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
@@ -132,26 +139,27 @@ def apgd(
     top = _check("apgd", x, y, eps)
     if iters < 1:
         raise ValueError(f"apgd needs iters >= 1, got {iters}.")
-    theirs = optional("torchattacks", "attacks", "The attack APGD")
-    drawn_on = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(drawn_on), torch.inference_mode(False), torch.enable_grad():
+    torchattacks = optional("torchattacks", "attacks", "The attack APGD")
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
         x, y = x.clone(), y.clone().long()
-        _gradient(model, x[:1], y[:1], top)  # torchattacks would not say what is wrong
-        attack = theirs.APGD(_Unowned(model, x), eps=eps, steps=iters, seed=seed, loss="ce")
-        found: Tensor = attack(x, y)
-        return found.detach()
+        _gradient(model, x[:1], y[:1], top)  # raises our errors: torchattacks' explain nothing
+        wrapped = _ModelForTorchattacks(model, x)
+        attack = torchattacks.APGD(wrapped, eps=eps, steps=iters, seed=seed, loss="ce")
+        attacked: Tensor = attack(x, y)
+        return attacked.detach()
 
 
-class _Unowned(nn.Module):
-    """A model as torchattacks wants it: a module with a device, whose mode it may change."""
+class _ModelForTorchattacks(nn.Module):
+    """Wrap a model as torchattacks expects it: a module on a device, whose mode may be changed."""
 
     def __init__(self, model: Model, x: Tensor) -> None:
         super().__init__()
-        self.call = (model,)  # not a submodule, so that it keeps its mode
-        self.place = nn.Parameter(x.new_zeros(()), requires_grad=False)
+        self.model = (model,)  # in a tuple it is no submodule, so its mode does not change
+        self.device_marker = nn.Parameter(x.new_zeros(()), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.call[0](x)
+        return self.model[0](x)
 
 
 def _climb(
@@ -164,60 +172,61 @@ def _climb(
     step: float,
     iters: int,
 ) -> Tensor:
-    """Steps from ``start`` within the ball around ``x``; ``top`` is the highest label."""
-    x, at = x.detach(), start.detach()
+    """Sign-gradient steps from ``start`` in the ball around ``x``; ``top`` is the largest label."""
+    x, attacked = x.detach(), start.detach()
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     for _ in range(iters):
-        at = (at + step * _gradient(model, at, y, top).sign()).clamp(low, high)
-    return at
+        sign = _gradient(model, attacked, y, top).sign()
+        attacked = (attacked + step * sign).clamp(low, high)
+    return attacked
 
 
-def _gradient(model: Model, at: Tensor, y: Tensor, top: int) -> Tensor:
-    """∇ m at some images, with the sign of the gradient of their cross-entropies."""
-    at = at.detach().requires_grad_()
-    logits = model(at)
+def _gradient(model: Model, images: Tensor, y: Tensor, top: int) -> Tensor:
+    """∇ m at the images. It has the sign of the gradient of the cross-entropy."""
+    images = images.detach().requires_grad_()
+    logits = model(images)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != len(y):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"An attack needs a model with logits ({len(y)}, K), got {got}.")
+        raise ValueError(f"An attack needs a model that returns logits ({len(y)}, K), got {got}.")
     if logits.shape[1] <= max(top, 1):
         raise ValueError(
             f"An attack needs a model with K >= 2 classes and labels in [0, K), got "
-            f"K={logits.shape[1]} and a label of {top}."
+            f"K={logits.shape[1]} and label {top}."
         )
     gradient = None
     if logits.requires_grad:
-        with torch.autocast(at.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False):
             exact, true = logits.to(exact_dtype(logits)), y.long()[:, None]
             others = exact.scatter(1, true, float("-inf")).logsumexp(1)
             margins = others - exact.gather(1, true)[:, 0]
-        # of the images alone: parameters keep the gradients that they have
-        (gradient,) = torch.autograd.grad(margins.sum(), at, allow_unused=True)
+        # with respect to the images only: the gradients of the parameters do not change
+        (gradient,) = torch.autograd.grad(margins.sum(), images, allow_unused=True)
     if gradient is None:
         raise ValueError(
-            "An attack needs the gradient of the images, but none reaches them: the model is "
-            "quantized, exported without gradients, or detaches its input."
+            "An attack needs the gradient with respect to the images, but the model gives none: it "
+            "is quantized, exported without gradients, or detaches its input."
         )
     return gradient
 
 
-def _check(who: str, x: Tensor, y: Tensor, eps: float) -> int:
-    """The highest label: it is compared with the classes at each step, without a sync."""
+def _check(caller: str, x: Tensor, y: Tensor, eps: float) -> int:
+    """Check the inputs and return the largest label, so that later checks need no device sync."""
     if x.dtype not in (torch.float32, torch.float64) or x.dim() != 4:
         raise ValueError(
-            f"{who} needs images (B, C, H, W) in float32 or float64, got {tuple(x.shape)} in "
+            f"{caller} needs images (B, C, H, W) in float32 or float64, got {tuple(x.shape)} in "
             f"{x.dtype}."
         )
     if y.shape != x.shape[:1] or y.is_floating_point():
         raise ValueError(
-            f"{who} needs integer labels ({len(x)},), got {tuple(y.shape)} in {y.dtype}."
+            f"{caller} needs integer labels ({len(x)},), got {tuple(y.shape)} in {y.dtype}."
         )
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise ValueError(
-            f"{who} needs images in [0, 1], before normalization, got values from "
+            f"{caller} needs images in [0, 1], before normalization, got values from "
             f"{float(x.min()):g} to {float(x.max()):g}."
         )
     if not eps >= 0:
-        raise ValueError(f"{who} needs eps >= 0, got {eps}.")
+        raise ValueError(f"{caller} needs eps >= 0, got {eps}.")
     if len(y) and int(y.min()) < 0:
-        raise ValueError(f"{who} needs labels in [0, K), got {int(y.min())}.")
+        raise ValueError(f"{caller} needs labels in [0, K), got {int(y.min())}.")
     return int(y.max()) if len(y) else 0

@@ -1,7 +1,7 @@
-"""Boxes as sequences of tokens, which a decoder reads out one after the other (6.5.3) [0].
+"""Boxes as sequences of tokens, which a decoder predicts one by one (§6.5.3) [0].
 
-A box of a square crop is (x, y, w, h) in shares of its side, and four tokens in [0, bins) stand for
-center x, center y, width and height. Letters: B boxes.
+A box in a square crop is (left, top, width, height), in fractions of the side of the crop. Four
+tokens in [0, bins) encode its center x, center y, width and height. Letters: B boxes.
 
 - [0]: SeqTrack: Sequence to Sequence Learning for Visual Object Tracking, 2023,
   https://arxiv.org/abs/2304.14394
@@ -16,13 +16,13 @@ COORDINATES = 4
 
 
 def clip_boxes(boxes: Tensor) -> Tensor:
-    """The parts of boxes that lie in the unit square.
+    """Clip boxes to the unit square.
 
     Args:
-        boxes: (..., 4), left, top, width and height.
+        boxes: left, top, width and height, (..., 4).
 
     Returns:
-        (..., 4); a box outside has width or height 0.
+        Clipped boxes, (..., 4). A box outside of the square gets width or height 0.
     """
     low = boxes[..., :2].clamp(0, 1)
     high = (boxes[..., :2] + boxes[..., 2:]).clamp(0, 1)
@@ -30,38 +30,39 @@ def clip_boxes(boxes: Tensor) -> Tensor:
 
 
 def to_center(boxes: Tensor) -> Tensor:
-    """(left, top, w, h) to (center x, center y, w, h), both (..., 4)."""
+    """Convert boxes (..., 4) from (left, top, w, h) to (center x, center y, w, h)."""
     return torch.cat([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], -1)
 
 
 def to_corner(boxes: Tensor) -> Tensor:
-    """(center x, center y, w, h) to (left, top, w, h), both (..., 4)."""
+    """Convert boxes (..., 4) from (center x, center y, w, h) to (left, top, w, h)."""
     return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], -1)
 
 
 def quantize(shares: Tensor, bins: int) -> Tensor:
-    """The nearest of ``bins`` evenly spaced values, ``round(share * (bins - 1))``.
+    """Round values to the nearest of ``bins`` evenly spaced ones: ``round(value * (bins - 1))``.
 
-    SeqTrack's code takes the next lower one instead, which is half a bin off on average.
+    The code of SeqTrack rounds down instead, which is wrong by half a bin on average.
 
     Args:
-        shares: of any shape, in [0, 1]; what is outside counts as its nearest end.
-        bins: their number, 2 or more.
+        shares: values in [0, 1], of any shape. Values outside are clamped.
+        bins: number of bins, at least 2.
 
     Returns:
-        int64 in [0, bins).
+        Tokens in [0, bins), int64, of the same shape.
 
     Raises:
-        ValueError: fewer bins.
+        ValueError: fewer than 2 bins.
     """
     _require_bins(bins)
     return (shares.clamp(0, 1) * (bins - 1)).round().long()
 
 
 def dequantize(tokens: Tensor, bins: int) -> Tensor:
-    """The values of tokens, ``token / (bins - 1)`` in [0, 1], float32.
+    """Values that tokens encode: ``token / (bins - 1)`` in [0, 1], float32.
 
-    They are within half a bin, ``1 / (2 (bins - 1))``, of what was quantized.
+    A value that was quantized differs from its token's value by at most half a bin,
+    ``1 / (2 (bins - 1))``.
 
     Raises:
         ValueError: fewer than 2 bins.
@@ -71,39 +72,42 @@ def dequantize(tokens: Tensor, bins: int) -> Tensor:
 
 
 def box_tokens(boxes: Tensor, bins: int) -> Tensor:
-    """Tokens of what is in the unit square of boxes.
+    """Tokens of boxes, which are first clipped to the unit square.
 
     Args:
-        boxes: (B, 4), left, top, width and height.
-        bins: see :func:`quantize`.
+        boxes: left, top, width and height, (B, 4).
+        bins: number of bins, at least 2.
 
     Returns:
-        (B, 4) int64.
+        Tokens of center x, center y, width and height, (B, 4) int64.
+
+    Raises:
+        ValueError: fewer than 2 bins.
     """
     return quantize(to_center(clip_boxes(boxes)), bins)
 
 
 def token_boxes(tokens: Tensor, bins: int) -> Tensor:
-    """Boxes of tokens (B, 4): left, top, width and height, (B, 4) float32."""
+    """Boxes (left, top, width, height), (B, 4) float32, that tokens (B, 4) encode."""
     return to_corner(dequantize(tokens, bins))
 
 
 def start_token(bins: int) -> int:
-    """What a sequence begins with."""
+    """Token that begins each sequence."""
     return bins + 1
 
 
 def end_token(bins: int) -> int:
-    """What a sequence ends with."""
+    """Token that ends each sequence."""
     return bins
 
 
 def teacher_forcing(tokens: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """What a decoder is given of a sequence, and what it should say at each place.
+    """Inputs and targets of a decoder that is trained with teacher forcing.
 
     Args:
-        tokens: (B, 4), the coordinates.
-        bins: their number.
+        tokens: tokens of the coordinates, (B, 4).
+        bins: number of bins.
 
     Returns:
         Inputs (start, t1, t2, t3, t4) and targets (t1, t2, t3, t4, end), (B, 5) each.
@@ -116,7 +120,8 @@ def teacher_forcing(tokens: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 def center_window(bins: int, device: torch.device | None = None) -> Tensor:
     """Hann window over the bins, ``sin^2(pi i / (bins - 1))``, (bins,) float32.
 
-    Likelihoods of a center are multiplied by it: an object is sought where it was.
+    The likelihoods of the box center are multiplied by the window. It favors positions near the
+    middle of the crop, where the object was in the previous frame.
     """
     _require_bins(bins)
     return torch.hann_window(bins, periodic=False, device=device)
@@ -124,4 +129,4 @@ def center_window(bins: int, device: torch.device | None = None) -> Tensor:
 
 def _require_bins(bins: int) -> None:
     if bins < 2:
-        raise ValueError(f"Coordinates need bins >= 2, got {bins}.")
+        raise ValueError(f"Box coordinates need bins >= 2, got {bins}.")

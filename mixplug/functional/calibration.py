@@ -1,4 +1,4 @@
-"""Calibration: how far confidence is from accuracy, and a temperature that brings them together."""
+"""Calibration: errors between confidence and accuracy, and temperature scaling."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mixplug.functional.precision import exact_dtype
 from mixplug.numbers import card_number
 from mixplug.optional import optional
 
-TEMPERATURES = (1e-3, 1e3)  # between which one is searched
-_BLOCK = 1 << 22  # logits in float64 at a time
+TEMPERATURES = (1e-3, 1e3)  # search range of fit_temperature
+_BLOCK = 1 << 22  # logits converted to float64 at a time
 
 
 def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest probability of each example, and whether it is that of its class.
+    """Confidence of each example (its largest probability), and whether its class is correct.
 
     Args:
         probabilities: (B, K), rows that sum to 1.
-        labels: (B,) class indices.
+        labels: class indices, (B,).
 
     Returns:
-        Two (B,) float64 tensors; the second one holds zeros and ones.
+        Two tensors (B,) float64; the second one holds zeros and ones.
 
     Raises:
-        ValueError: shapes do not fit, or no example.
+        ValueError: shapes do not match, or no examples.
     """
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
@@ -37,15 +37,16 @@ def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
-    """Sums per bin from which a reliability diagram is made; sums of batches add up.
+    """Sums per bin for a reliability diagram. Sums of disjoint sets of examples can be added.
 
     Args:
-        confidence: (B,) in [0, 1].
-        correct: (B,), 1 where the prediction is correct, else 0.
+        confidence: confidence of each example, in [0, 1], (B,).
+        correct: 1 if the prediction is correct, otherwise 0, (B,).
         bins: number of bins of equal width, see :func:`calibration_bins`.
 
     Returns:
-        (3, bins) float64: number of examples, of correct ones, and sum of confidences.
+        (3, bins) float64, per bin: the number of examples, the number of correct predictions, and
+        the sum of confidences.
 
     Raises:
         ValueError: bins < 1.
@@ -60,13 +61,13 @@ def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Ten
 
 
 def bins_of_sums(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The reliability diagram, see :func:`calibration_bins`, of :func:`calibration_sums`.
+    """Convert the result of :func:`calibration_sums` into that of :func:`calibration_bins`.
 
     Raises:
-        ValueError: no example.
+        ValueError: no examples.
     """
     if not sums[0].sum() > 0:
-        raise ValueError("calibration needs one example at least, got none.")
+        raise ValueError("calibration needs at least one example, got none.")
     count = sums[0].clamp(min=1)
     return sums[0] / sums[0].sum(), sums[1] / count, sums[2] / count
 
@@ -74,21 +75,22 @@ def bins_of_sums(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def calibration_bins(
     probabilities: Tensor, labels: Tensor, bins: int = 15
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Reliability diagram: share, accuracy and confidence of equal-width bins of confidence.
+    """Reliability diagram: share, accuracy and confidence per equal-width bin of confidence.
 
-    A bin is (i/bins, (i+1)/bins]; a confidence of 0 belongs to the first.
+    The confidence of an example is its largest probability. Bin i is (i/bins, (i+1)/bins]; the
+    first bin includes a confidence of 0.
 
     Args:
         probabilities: (B, K), rows that sum to 1.
-        labels: (B,) class indices.
+        labels: class indices, (B,).
         bins: number of bins.
 
     Returns:
-        Three (bins,) tensors: share of the examples (sums to 1), accuracy, and mean confidence,
-        all fractions; 0 in an empty bin.
+        Three tensors (bins,): share of all examples (sums to 1), accuracy, and mean confidence.
+        All are fractions, and 0 for an empty bin.
 
     Raises:
-        ValueError: shapes do not fit, no example, or bins < 1.
+        ValueError: shapes do not match, no examples, or bins < 1.
     """
     return bins_of_sums(calibration_sums(*confidences(probabilities, labels), bins))
 
@@ -103,7 +105,7 @@ def calibration_bins(
     digits=2,
 )
 def ece_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
-    """:func:`expected_calibration_error` of a reliability diagram."""
+    """:func:`expected_calibration_error` from the result of :func:`calibration_bins`."""
     return (share * (accuracy - confidence).abs()).sum()
 
 
@@ -117,14 +119,17 @@ def ece_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
     digits=2,
 )
 def oe_of_bins(share: Tensor, accuracy: Tensor, confidence: Tensor) -> Tensor:
-    """:func:`overconfidence_error` of a reliability diagram."""
+    """:func:`overconfidence_error` from the result of :func:`calibration_bins`."""
     return (share * confidence * (confidence - accuracy).clamp(min=0)).sum()
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    r"""ECE [0]: ``sum_i share_i |accuracy_i - confidence_i|`` over bins, a fraction.
+    r"""Expected calibration error (ECE) [0] over bins.
 
-    Lower is better; the thesis prints percent (Table 3.6). Arguments: :func:`calibration_bins`.
+        sum_i share_i |accuracy_i - confidence_i|
+
+    A fraction; lower is better. The thesis reports percent (Table 3.6). Arguments and errors: see
+    :func:`calibration_bins`.
 
     - [0]: On Calibration of Modern Neural Networks, 2017, https://arxiv.org/abs/1706.04599
     """
@@ -132,10 +137,12 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def overconfidence_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    r"""OE [0]: ``sum_i share_i confidence_i max(confidence_i - accuracy_i, 0)``; a fraction.
+    r"""Overconfidence error (OE) [0] over bins.
 
-    Only bins that are surer than right count, the surer the more. Arguments as in
-    :func:`calibration_bins`.
+        sum_i share_i confidence_i max(confidence_i - accuracy_i, 0)
+
+    A fraction; lower is better. Only bins whose confidence exceeds their accuracy contribute, in
+    proportion to their confidence. Arguments and errors: see :func:`calibration_bins`.
 
     - [0]: On Mixup Training, 2019, https://arxiv.org/abs/1905.11001
     """
@@ -143,18 +150,17 @@ def overconfidence_error(probabilities: Tensor, labels: Tensor, bins: int = 15) 
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Mean over examples of ``-log softmax(z)_y``, in nats: cross-entropy without smoothing.
+    r"""Negative log-likelihood (NLL): mean over examples of ``-log softmax(z)_y``, in nats.
 
     Args:
         logits: z, (B, K).
         labels: y, (B,) int64 in [0, K).
 
     Returns:
-        Scalar in float32, or float64 if given.
+        Scalar, float32 (float64 for float64 input).
 
     Raises:
-        ValueError: shapes do not fit, no example, a class outside [0, K), or logits that are not
-            finite.
+        ValueError: shapes do not match, no examples, a label outside [0, K), or non-finite logits.
     """
     return log_loss(logits, labels).mean()
 
@@ -169,9 +175,9 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     digits=3,
 )
 def log_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """``-log softmax(z)_y`` of each example, (B,); :func:`negative_log_likelihood` is its mean.
+    """``-log softmax(z)_y`` of each example, (B,). Its mean is :func:`negative_log_likelihood`.
 
-    Arguments and errors: :func:`negative_log_likelihood`.
+    Arguments and errors: see :func:`negative_log_likelihood`.
     """
     _check("negative_log_likelihood", logits, labels)
     return F.cross_entropy(logits.to(exact_dtype(logits)), labels, reduction="none")
@@ -196,11 +202,11 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
         labels: y, (B,) int64 in [0, K).
 
     Returns:
-        (B,) in float32, or float64 if given.
+        (B,), float32 (float64 for float64 input).
 
     Raises:
-        ValueError: shapes do not fit, no example, a class outside [0, K), or probabilities that are
-            not finite.
+        ValueError: shapes do not match, no examples, a label outside [0, K), or non-finite
+            probabilities.
 
     - [0]: Verification of Forecasts Expressed in Terms of Probability, 1950.
     """
@@ -210,29 +216,31 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Temperature scaling [0]: the T > 0 of the smallest NLL of ``softmax(z / T)``.
+    r"""Temperature scaling [0]: the T > 0 that minimizes the NLL of ``softmax(z / T)``.
 
-    The NLL is convex in β = 1 / T, so its slope in β grows,
+    The NLL is convex in β = 1 / T. Its derivative in β,
 
         mean_i ( sum_c p_ic(β) z_ic - z_iy ),   p(β) = softmax(β z),
 
-    and T is where it is 0: no local minimum, no start, no step size. T(c z) = c T(z). The order of
-    classes never changes, nor does accuracy.
+    is therefore increasing, and T is found as its root. So the search has no local minima, no
+    initial value and no step size. Scaling the logits scales the temperature: T(c z) = c T(z).
+    The temperature changes neither the order of the classes nor accuracy.
 
-    T is searched from 1e-3 to 1e3, and is one of these where the NLL still falls: 1e-3 if all
-    examples are right, so that no confidence is enough; 1e3 if they are wrong so often that a guess
-    is better. If all logits of every example are equal, T says nothing, and is 1. The NLL at T is
-    never above that at 1, on these examples: fit T on others than it is judged on.
+    T is searched in [1e-3, 1e3]. If the minimum is outside, the nearer end is returned: 1e-3 if
+    every example is classified correctly, since the NLL then decreases with ever higher
+    confidence; 1e3 if errors are so frequent that uniform probabilities are better. If the logits
+    of each example are all equal, T has no effect, and 1 is returned. On these examples, the NLL
+    at T is never above the NLL at 1, so evaluate T on other examples than those it is fitted to.
 
     Args:
-        logits: z, (B, K), of examples that the network was not trained on.
+        logits: z, (B, K), of examples outside of the training set.
         labels: y, (B,) int64 in [0, K).
 
     Returns:
-        T, a scalar in float32, or float64 if given, on the device of the logits; no gradient.
+        T, a detached scalar, float32 (float64 for float64 input), on the device of the logits.
 
     Raises:
-        ValueError: as :func:`negative_log_likelihood`.
+        ValueError: as in :func:`negative_log_likelihood`.
         ImportError: scipy is not installed.
 
     - [0]: as in :func:`expected_calibration_error`.
@@ -242,37 +250,37 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
     low, high = TEMPERATURES
     with torch.no_grad():
         if bool((logits == logits[:, :1]).all()):
-            found = 1.0
-        elif _slope(logits, labels, 1 / low) <= 0:  # 0 where every exponential has underflowed
-            found = low
+            temperature = 1.0
+        elif _slope(logits, labels, 1 / low) <= 0:  # it is 0 if every exponential underflows
+            temperature = low
         elif _slope(logits, labels, 1 / high) >= 0:
-            found = high
+            temperature = high
         else:
-            found = 1 / optimize.brentq(
+            temperature = 1 / optimize.brentq(
                 lambda beta: _slope(logits, labels, beta), 1 / high, 1 / low, xtol=1e-12
             )
-    return logits.new_tensor(found, dtype=exact_dtype(logits))
+    return logits.new_tensor(temperature, dtype=exact_dtype(logits))
 
 
 def _slope(logits: Tensor, labels: Tensor, beta: float) -> float:
-    """Derivative of the NLL in β, in float64, a part of the examples at a time."""
+    """Derivative of the NLL in β, in float64, computed over blocks of examples."""
     rows = max(1, _BLOCK // logits.shape[1])
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
     for z, y in zip(logits.split(rows), labels.split(rows), strict=True):
         z = z.double()
-        above = z - z.gather(1, y[:, None])  # what all classes share cancels
-        total += ((beta * above).softmax(1) * above).sum()
+        relative = z - z.gather(1, y[:, None])  # a constant shift of all logits cancels
+        total += ((beta * relative).softmax(1) * relative).sum()
     return float(total) / len(logits)
 
 
-def _check(who: str, logits: Tensor, labels: Tensor, what: str = "logits") -> None:
+def _check(caller: str, logits: Tensor, labels: Tensor, name: str = "logits") -> None:
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not logits.numel():
         raise ValueError(
-            f"{who} needs {what} (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} and "
-            f"{tuple(labels.shape)}."
+            f"{caller} needs {name} (B, K) and labels (B,) with B >= 1, got {tuple(logits.shape)} "
+            f"and {tuple(labels.shape)}."
         )
     low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < logits.shape[1]:
-        raise ValueError(f"{who} needs classes in [0, {logits.shape[1]}), got {low} to {high}.")
+        raise ValueError(f"{caller} needs labels in [0, {logits.shape[1]}), got {low} to {high}.")
     if not logits.isfinite().all():
-        raise ValueError(f"{who} needs finite {what}, but there are NaN or infinite values.")
+        raise ValueError(f"{caller} needs finite {name}, got NaN or infinite values.")

@@ -1,4 +1,4 @@
-"""Square crops around a box: where they are, what they show, and boxes in and out of them."""
+"""Square crops around a box, and coordinates of boxes inside of a crop."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEAST = 10.0  # pixels of a box that stay in the image
+_MIN_SIDE = 10.0  # pixels of a box that remain in the image
 
 
 @dataclass(frozen=True)
 class Square:
-    """Whole pixels of an image, or beside it: [left, left + side) by [top, top + side)."""
+    """A square of pixels, [left, left + side) by [top, top + side); it may leave the image."""
 
     left: int
     top: int
@@ -22,14 +22,14 @@ class Square:
 
 
 def square_around(box: Sequence[float], factor: float) -> Square:
-    """The square with the center of a box and ``factor^2`` times its area.
+    """Square with the same center as a box and ``factor^2`` times its area, in whole pixels.
 
     Args:
         box: left, top, width and height, in pixels.
-        factor: of the side, over the geometric mean of width and height.
+        factor: side of the square divided by the geometric mean of width and height.
 
     Raises:
-        ValueError: a box without area, or numbers that are not finite.
+        ValueError: the box has no area, or its numbers are not finite.
     """
     left, top, width, height = (float(number) for number in box)
     if not (width > 0 and height > 0 and math.isfinite(left + top + width + height)):
@@ -44,12 +44,12 @@ def square_around(box: Sequence[float], factor: float) -> Square:
 
 
 def cut(image: Tensor, square: Square, size: int) -> Tensor:
-    """What a square shows, bilinearly resized; black beside the image.
+    """Crop a square from an image and resize it bilinearly. Pixels outside of the image are black.
 
     Args:
         image: (3, H, W) uint8.
-        square: of its pixels.
-        size: side of the result.
+        square: the square to crop, in pixels of the image.
+        size: side of the result, in pixels.
 
     Returns:
         (3, size, size) uint8.
@@ -73,33 +73,39 @@ def cut(image: Tensor, square: Square, size: int) -> Tensor:
 
 
 def into_square(boxes: Tensor, square: Square) -> Tensor:
-    """Boxes (..., 4) in pixels of an image, in shares of a square's side."""
+    """Convert boxes (left, top, width, height), (..., 4), from pixels to fractions of a square."""
     return (boxes - _origin(boxes, square)) / square.side
 
 
 def out_of_square(boxes: Tensor, square: Square) -> Tensor:
-    """Boxes (..., 4) in shares of a square's side, in pixels of the image."""
+    """Convert boxes (left, top, width, height), (..., 4), from fractions of a square to pixels."""
     return boxes * square.side + _origin(boxes, square)
 
 
 def keep_inside(box: Sequence[float], height: int, width: int) -> list[float]:
-    """A box with at least 10 pixels (or all there are) of its width and height in the image.
+    """Clip a box to an image so that its width and height are at least 10 pixels.
+
+    In an image narrower or lower than 10 pixels, the minimum is the side of the image.
 
     Args:
         box: left, top, width and height, in pixels.
-        height: of the image.
-        width: of the image.
+        height: height of the image.
+        width: width of the image.
+
+    Returns:
+        Left, top, width and height of the clipped box.
     """
-    left, top, wide, high = box
-    x, w = _keep(left, left + wide, width)
-    y, h = _keep(top, top + high, height)
+    left, top, box_width, box_height = box
+    x, w = _clip_side(left, left + box_width, width)
+    y, h = _clip_side(top, top + box_height, height)
     return [x, y, w, h]
 
 
-def _keep(low: float, high: float, size: int) -> tuple[float, float]:
-    least = min(_LEAST, float(size))
-    start = min(max(low, 0.0), size - least)
-    return start, max(min(high, float(size)) - start, least)
+def _clip_side(low: float, high: float, size: int) -> tuple[float, float]:
+    """Start and length of one side of a box, clipped to [0, size]."""
+    minimum = min(_MIN_SIDE, float(size))
+    start = min(max(low, 0.0), size - minimum)
+    return start, max(min(high, float(size)) - start, minimum)
 
 
 def _origin(boxes: Tensor, square: Square) -> Tensor:

@@ -1,4 +1,4 @@
-"""Dense MultiMix: attention, and convex combinations of the batch at every position."""
+"""Dense MultiMix (§5.3.3): attention, and convex combinations of the batch at every position."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ def attention_map(
     weight: Tensor | None = None,
     target: Tensor | None = None,
 ) -> Tensor:
-    r"""How sure each position is of the example's target: ``a = h(z^T u)`` (5.9).
+    r"""Attention map (eq. 5.9): ``a = h(z^T u)``, the confidence that a position shows the target.
 
     Args:
-        z: (B, D, N) features of N positions.
-        query: u: 'gap' is the mean of z over positions; 'cam' is W y, the classifier's own vector
-            of the target.
-        normalize: h: 'l1' is ReLU, then division by the sum, a row of zeros where nothing is
-            positive; 'softmax'; 'uniform' is 1/N and no attention at all.
-        weight: W as the classifier holds it, (K, D); for 'cam'.
-        target: (B, K) rows over classes; for 'cam'.
+        z: features at N positions, (B, D, N).
+        query: u. 'gap' is the mean of z over positions. 'cam' is W^T y, the classifier weights of
+            the target.
+        normalize: h. 'l1' is ReLU followed by ℓ1 normalization; a row without positive scores is
+            all 0. 'softmax' is the softmax over positions. 'uniform' is 1/N, that is, no attention.
+        weight: weight W of the linear classifier, (K, D); required for 'cam'.
+        target: target rows y, (B, K); required for 'cam'.
 
     Returns:
-        (B, N), float32 or float64 if given, without gradient. Each row sums to 1 or to 0.
+        (B, N), detached, float32 (float64 for float64 input). Each row sums to 1 or to 0.
 
     Raises:
-        ValueError: an unknown query or normalization, z not 3-D, or 'cam' without its arguments.
+        ValueError: ``query`` or ``normalize`` is unknown, z is not 3-D, or 'cam' has no ``weight``
+            or ``target``.
     """
     if query not in QUERIES or normalize not in NORMALIZE:
         raise ValueError(
@@ -62,16 +63,16 @@ def attention_map(
 
 
 def dense_weights(weights: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Hull weights scaled by attention, on the simplex again (5.10)-(5.11).
+    r"""Hull weights scaled by attention and normalized to the simplex again (eqs. 5.10 and 5.11).
 
         M^j = diag(a^j) Λ^j,   s^j = 1^T M^j,   M̂^j = M^j diag(s^j)^-1
 
     Args:
-        weights: Λ, (M, B, N).
+        weights: Λ, (M, B, N), on the simplex over B at each position.
         attention: a, (B, N), >= 0.
 
     Returns:
-        M̂ (M, B, N) and s (M, N). Where no example has attention, M̂ = Λ and s = 0.
+        M̂ (M, B, N) and s (M, N). At positions where no example has attention, M̂ = Λ and s = 0.
     """
     scaled = weights * attention.to(weights.dtype)
     s = scaled.sum(1)
@@ -82,20 +83,22 @@ def dense_weights(weights: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
 def dense_multimix(
     z: Tensor, y: Tensor, weights: Tensor, attention: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Convex combinations of the batch at every position: ``Z^j M̂^j``, ``Y M̂^j`` (5.10)-(5.14).
+    r"""Dense MultiMix: convex combinations of the batch at every position j (eqs. 5.10 to 5.13).
+
+        Z~^j = Z^j M̂^j,   Y~^j = Y M̂^j
 
     Args:
-        z: (B, D, N).
-        y: (B, K) target rows, one per example, inherited by all its positions.
+        z: features at N positions, (B, D, N).
+        y: target rows, (B, K). All positions of an example have the same target.
         weights: Λ, (M, B, N), on the simplex over B at each position.
-        attention: a, (B, N).
+        attention: a, (B, N), >= 0.
 
     Returns:
-        ``z_mixed`` (M, D, N), ``y_mixed`` (M, K, N), and ``s`` (M, N), what each term weighs in
-        the loss (5.14).
+        Mixed features ``z_mixed`` (M, D, N), mixed targets ``y_mixed`` (M, K, N), and ``s``
+        (M, N), the weight of each loss term (eq. 5.14).
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
     """
     b, _, n = z.shape
     if y.shape[0] != b or weights.shape[1:] != (b, n) or attention.shape != (b, n):
@@ -105,6 +108,6 @@ def dense_multimix(
         )
     m_hat, s = dense_weights(weights, attention)
     z_mixed = torch.einsum("bdn,mbn->mdn", z, m_hat.to(z.dtype))
-    with torch.autocast(y.device.type, enabled=False):  # targets are half of a loss
+    with torch.autocast(y.device.type, enabled=False):  # targets, as losses, in full precision
         y_mixed = torch.einsum("bk,mbn->mkn", y, m_hat.to(y.dtype))
     return z_mixed, y_mixed, s

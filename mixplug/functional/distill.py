@@ -1,7 +1,7 @@
-"""Losses between a teacher and a student, and what is watched of them (section 6.4).
+"""Losses between a teacher and a student, and what is monitored of them (section 6.4).
 
 Letters: V large views, S versions of each that the student sees, m small views, B frames, K head
-outputs. Everything is float32, or float64 if given, whatever autocast says.
+outputs. Everything is computed in float32, or in float64 for float64 inputs, also under autocast.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from mixplug.renamed import renamed_keys
 
 @renamed_keys(centre="center")
 def teacher_probabilities(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
-    """Centered and sharpened, ``softmax((x - c) / τ)``: the targets of (6.8) and (6.9).
+    """The teacher's centered and sharpened outputs, ``softmax((x - c) / τ)``, in (6.8) and (6.9).
 
     Args:
         logits: (..., K) of the teacher's head.
         center: c, (K,), the running mean of these logits.
-        temperature: τ > 0, below the student's.
+        temperature: τ > 0, usually below the student's.
 
     Raises:
         ValueError: τ <= 0.
@@ -35,21 +35,22 @@ def cross_entropy(target: Tensor, logits: Tensor, temperature: float = 0.1) -> T
     """``-<p, log softmax(x / τ)>`` per row, which is ``(Σp) logsumexp(x / τ) - <p, x / τ>``.
 
     Args:
-        target: p, (..., K), no gradient; a sum of several targets gives the sum of their terms.
+        target: p, (..., K), without gradient. The loss is linear in it: a sum of targets gives the
+            sum of their losses.
         logits: x, (..., K); leading dimensions broadcast.
         temperature: τ > 0.
 
     Returns:
-        (...), without K.
+        (...), without the dimension K.
 
     Raises:
-        ValueError: τ <= 0, or K differs.
+        ValueError: τ <= 0, or targets and logits differ in K.
     """
     _require_temperature(temperature, "cross_entropy")
     if target.shape[-1] != logits.shape[-1]:
         raise ValueError(
-            f"cross_entropy needs targets and logits of one K, got {tuple(target.shape)} and "
-            f"{tuple(logits.shape)}."
+            f"cross_entropy needs targets and logits with the same K, got {tuple(target.shape)} "
+            f"and {tuple(logits.shape)}."
         )
     dtype = exact_dtype(logits)
     with torch.autocast(logits.device.type, enabled=False):
@@ -59,18 +60,18 @@ def cross_entropy(target: Tensor, logits: Tensor, temperature: float = 0.1) -> T
 
 
 def cross_view_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) -> Tensor:
-    r"""What the student sees of a view against the teacher's other view, (6.8) with its minus.
+    r"""The student's versions of a view against the teacher's other view, (6.8) with a minus.
 
         \sum_{u \ne v} \sum_i  -<p^u, log softmax(x^{v,i} / τ)>,   averaged over frames
 
     Args:
         teacher: p, (2, B, K), probabilities of both large views.
-        student: x, (2, B, S, K), logits of S versions of each: k masked ones for (6.8), the view
-            itself, S = 1, for DINO.
+        student: x, (2, B, S, K), logits of S versions of each view: k masked ones in (6.8), the
+            view itself in DINO, S = 1.
         temperature: the student's τ > 0.
 
     Returns:
-        Scalar, a sum of 2 S terms.
+        A scalar, the sum of 2 S terms.
 
     Raises:
         ValueError: shapes do not fit, or τ <= 0.
@@ -85,17 +86,17 @@ def cross_view_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) 
 
 
 def local_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) -> Tensor:
-    r"""Small views against both of the teacher's, (6.9) with its minus.
+    r"""The student's small views against all of the teacher's views, (6.9) with a minus.
 
         \sum_v \sum_i  -<p^v, log softmax(x^i / τ)>,   averaged over frames
 
     Args:
         teacher: p, (V, B, K), probabilities of the large views.
-        student: x, (m, B, K), logits of the small ones, all of which count.
+        student: x, (m, B, K), logits of the small views.
         temperature: the student's τ > 0.
 
     Returns:
-        Scalar, a sum of V m terms.
+        A scalar, the sum of V m terms.
 
     Raises:
         ValueError: shapes do not fit, or τ <= 0.
@@ -109,7 +110,7 @@ def local_loss(teacher: Tensor, student: Tensor, temperature: float = 0.1) -> Te
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """``H(p) = -<p, log p>`` per row: 0 where one output has all, ln K where all have the same.
+    """``H(p) = -<p, log p>`` per row: 0 if one output has probability 1, ln K if all are equal.
 
     Args:
         probabilities: p, (..., K).

@@ -1,4 +1,4 @@
-"""Convex combinations of a whole batch, and their cross-entropy without building them."""
+"""MultiMix (§5.3.2): convex combinations of a whole batch, and their cross-entropy in one sweep."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
 
-_CHUNK = 1 << 19  # logits in flight: 2 MiB of float32, which stay in a core's cache
-_CHUNK_DEVICE = 1 << 26  # on an accelerator, where launches cost more than memory: 256 MiB
+_CHUNK = 1 << 19  # mixed logits held at a time: 2 MiB of float32, which fit into the CPU cache
+_CHUNK_DEVICE = 1 << 26  # 256 MiB on an accelerator, where launches cost more than memory
 
 
 def multimix(z: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Points of the batch's convex hull and their targets: ``Λ Z`` and ``Λ Y`` (5.6)-(5.7).
+    """MultiMix (eqs. 5.6 and 5.7): embeddings ``Λ Z`` and targets ``Λ Y`` of M mixed examples.
 
     Args:
-        z: Z, (B, D) embeddings.
-        y: Y, (B, K) target rows.
-        weights: Λ, (M, B), rows on the simplex, row k holds λ_k. The thesis has it transposed.
+        z: embeddings Z, (B, D).
+        y: target rows Y, (B, K).
+        weights: Λ, (M, B). Row k is λ_k, on the simplex. (The thesis writes examples as columns,
+            so its Λ is transposed.)
 
     Returns:
         ``z_mixed`` (M, D) and ``y_mixed`` (M, K).
 
     Raises:
-        ValueError: the three do not agree on B, or are not matrices.
+        ValueError: an argument is not a matrix, or the values of B differ.
     """
     if z.dim() != 2 or y.dim() != 2 or weights.dim() != 2:
         raise ValueError(
@@ -34,9 +35,10 @@ def multimix(z: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         )
     if not z.shape[0] == y.shape[0] == weights.shape[1]:
         raise ValueError(
-            f"multimix needs one B: z has {z.shape[0]}, y {y.shape[0]}, weights {weights.shape[1]}."
+            f"multimix needs the same B in all arguments, got {z.shape[0]} in z, {y.shape[0]} in "
+            f"y and {weights.shape[1]} in weights."
         )
-    with torch.autocast(y.device.type, enabled=False):  # targets are half of a loss
+    with torch.autocast(y.device.type, enabled=False):  # targets, as losses, in full precision
         y_mixed = weights.to(y.dtype) @ y
     return weights.to(z.dtype) @ z, y_mixed
 
@@ -44,26 +46,28 @@ def multimix(z: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def hull_cross_entropy(
     logits: Tensor, target: Tensor, weights: Tensor, coefficient: Tensor | None = None
 ) -> Tensor:
-    r"""Cross-entropy of hull points from the logits of the clean examples (5.8), (5.14).
+    r"""Cross-entropy of mixed examples, from the logits of the clean examples (eqs. 5.8 and 5.14).
 
         sum_k c_k ( m_k logsumexp(λ_k L) - λ_k G λ_k^T ),   G = L Y^T,   m_k = sum of λ_k Y
 
-    For a linear classifier the logits of a mixed embedding are the mixed logits, Λ L. The product
-    <λ_k Y, λ_k L> is a quadratic form of the B x B matrix G, so mixed targets are never made, and
-    mixed logits are made a few at a time: the loss and its gradient, a (B, K) matrix, are found in
-    one sweep. Memory beyond the arguments is bounded by a constant and (..., B, K).
+    With a linear classifier, the logits of the mixed embeddings Λ Z are the mixed logits Λ L. The
+    term <λ_k Y, λ_k L> is a quadratic form of the B x B matrix G, so the mixed targets are never
+    built. The mixed logits are built in blocks, and one sweep over the blocks gives both the loss
+    and its gradient. Apart from the arguments, this takes a constant amount of memory and one
+    tensor (..., B, K).
 
     Args:
-        logits: L, (..., B, K), of the clean examples.
-        target: Y, (B, K), shared by the leading dimensions, no gradient.
-        weights: Λ, (..., M, B), no gradient.
-        coefficient: c, (..., M), what each term weighs in the sum; None is their mean.
+        logits: logits L of the clean examples, (..., B, K).
+        target: target rows Y, (B, K), the same for all leading dimensions. Receives no gradient.
+        weights: Λ, (..., M, B), rows on the simplex. Receives no gradient.
+        coefficient: weight c of each term in the sum, (..., M). None gives the mean of the terms.
 
     Returns:
-        Scalar in float32, or float64 if given; differentiable once, in ``logits``.
+        Scalar, float32 (float64 for float64 logits). It is differentiable in ``logits``, once.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
+        RuntimeError: second derivatives are requested in the backward pass.
     """
     batch, classes = logits.shape[-2:]
     if target.shape != (batch, classes) or weights.shape[-1] != batch:
@@ -73,15 +77,15 @@ def hull_cross_entropy(
         )
     if weights.shape[:-2] != logits.shape[:-2]:
         raise ValueError(
-            f"logits {tuple(logits.shape)} and weights {tuple(weights.shape)} need the same "
-            f"leading dimensions."
+            f"hull_cross_entropy needs the same leading dimensions in logits and weights, got "
+            f"{tuple(logits.shape)} and {tuple(weights.shape)}."
         )
     dtype = exact_dtype(logits)
     if coefficient is None:
         coefficient = weights.new_full(weights.shape[:-1], 1 / weights[..., 0].numel())
     elif coefficient.shape != weights.shape[:-1]:
         raise ValueError(
-            f"coefficient needs the shape {tuple(weights.shape[:-1])}, got "
+            f"hull_cross_entropy needs coefficient of shape {tuple(weights.shape[:-1])}, got "
             f"{tuple(coefficient.shape)}."
         )
     with torch.autocast(logits.device.type, enabled=False):
@@ -94,15 +98,15 @@ def hull_cross_entropy(
     return loss
 
 
-def once(ctx: Any, grad: Tensor, who: str, advice: str) -> Tensor:
-    """The gradient that a forward pass has saved, times that of its loss.
+def first_derivative(ctx: Any, grad: Tensor, caller: str, advice: str) -> Tensor:
+    """Backward pass: the gradient that the forward pass saved, times the gradient of the loss.
 
     Raises:
-        RuntimeError: second derivatives are asked for; it says what to do in place of ``who``.
+        RuntimeError: second derivatives are requested. The message gives the ``advice``.
     """
-    if torch.is_grad_enabled():  # create_graph=True: what follows would come out as zero
+    if torch.is_grad_enabled():  # create_graph=True: second derivatives would silently be zero
         raise RuntimeError(
-            f"{who} is differentiable once. For second derivatives {advice}, and use "
+            f"{caller} can be differentiated only once. For second derivatives {advice} and use "
             f"soft_cross_entropy."
         )
     (gradient,) = ctx.saved_tensors
@@ -110,28 +114,29 @@ def once(ctx: Any, grad: Tensor, who: str, advice: str) -> Tensor:
 
 
 class _HullCrossEntropy(torch.autograd.Function):
-    """Loss and gradient of one sweep; the gradient is a (P, B, K) tensor, P leading items."""
+    """Loss and gradient in one sweep; the gradient is (P, B, K) for P leading items."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, weights: Tensor, c: Tensor) -> Tensor:
         c_mass = c * (weights @ target.sum(-1))  # (P, M): coefficient of logsumexp
-        # sum_k c_k λ_k G λ_k^T = <S, G> with S = Λ^T diag(c) Λ, so G itself is not needed either
+        # sum_k c_k λ_k G λ_k^T = <S, G> with S = Λ^T diag(c) Λ, so G is not built either
         pull = (weights.mT @ (c[..., None] * weights)) @ target  # S Y, (P, B, K)
         loss = -(pull * logits).sum()
         gradient = pull.neg_()
         chunk = _CHUNK if logits.device.type == "cpu" else _CHUNK_DEVICE
         rows = max(1, min(weights.shape[1], chunk // logits.shape[-1]))
         items = max(1, chunk // (rows * logits.shape[-1]))
-        for some in range(0, len(logits), items):
-            own, out = logits[some : some + items], gradient[some : some + items]
+        for first in range(0, len(logits), items):
+            block = slice(first, first + items)
+            clean, out = logits[block], gradient[block]
             for start in range(0, weights.shape[1], rows):
-                lam = weights[some : some + items, start : start + rows]
-                mass = c_mass[some : some + items, start : start + rows]
-                mixed = lam @ own  # (items, rows, K)
+                lam = weights[block, start : start + rows]
+                mass = c_mass[block, start : start + rows]
+                mixed = lam @ clean  # (items, rows, K)
                 top = mixed.amax(-1, keepdim=True)
                 total = mixed.sub_(top).exp_().sum(-1)
                 loss += (mass * (total.log() + top[..., 0])).sum()
-                # softmax is mixed / total; dividing the narrower of the two factors is cheaper
+                # softmax is mixed / total; it is cheaper to divide lam, which is narrower
                 out.baddbmm_((lam * (mass / total)[..., None]).mT, mixed)
         ctx.save_for_backward(gradient)
         return loss
@@ -139,4 +144,4 @@ class _HullCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         advice = "mix logits and targets with multimix"
-        return once(ctx, grad, "hull_cross_entropy", advice), None, None, None
+        return first_derivative(ctx, grad, "hull_cross_entropy", advice), None, None, None

@@ -1,4 +1,4 @@
-"""Cross-entropy of hull points at many positions, where each example has a label at each."""
+"""Cross-entropy of mixed examples with dense labels: each example has a class at each position."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.functional.hull import once
+from mixplug.functional.hull import first_derivative
 from mixplug.functional.precision import exact_dtype
 
-_CHUNK = 1 << 17  # mixed logits in flight: 512 KiB of float32, which stay in a core's cache
+_CHUNK = 1 << 17  # mixed logits held at a time: 512 KiB of float32, which fit into the CPU cache
 _CHUNK_DEVICE = 1 << 24  # on an accelerator, where launches cost more than memory
 
 
 def hull_label_cross_entropy(
     logits: Tensor, labels: Tensor, weights: Tensor, coefficient: Tensor | None = None
 ) -> Tensor:
-    r"""Cross-entropy of hull points with dense labels (5.14): y_ij is the class of i at position j.
+    r"""Cross-entropy of mixed examples with dense labels (eq. 5.14).
 
         sum_kj c_kj ( m_kj logsumexp(λ_kj L_j) - λ_kj G_j λ_kj^T ),   G_j[h, i] = L_j[h, y_ij]
 
-    As :func:`mixplug.functional.hull_cross_entropy`, with m_kj the sum of λ_kj. One-hot rows are
-    never made; mixed logits are made for a block of positions at a time, and the loss and its
-    gradient are found in one sweep. Memory beyond the arguments is bounded by a constant and the
-    gradient, which is as large as the logits.
+    Here y_ij is the class of example i at position j, and m_kj is the sum of λ_kj. The function
+    extends :func:`mixplug.functional.hull_cross_entropy` to dense labels. One-hot targets are
+    never built. The mixed logits are built for a block of positions at a time, and one sweep over
+    the blocks gives both the loss and its gradient. Apart from the arguments, this takes a constant
+    amount of memory and the gradient, which is as large as the logits.
 
     Args:
-        logits: L, (B, K, N), of the clean examples at N positions.
-        labels: y, (B, N) class indices in [0, K); where a label is unknown give any class, and no
-            weight to the example.
-        weights: Λ or M̂, (M, B, N), no gradient.
-        coefficient: c, (M, N), what each term weighs in the sum; None is their mean.
+        logits: logits L of the clean examples at N positions, (B, K, N).
+        labels: class indices y in [0, K), (B, N). For an unknown label, give any class, and weight
+            0 to the example at this position.
+        weights: Λ or M̂, (M, B, N), on the simplex over B. Receives no gradient.
+        coefficient: weight c of each term in the sum, (M, N). None gives the mean of the terms.
 
     Returns:
-        Scalar in float32, or float64 if given; differentiable once, in ``logits``.
+        Scalar, float32 (float64 for float64 logits). It is differentiable in ``logits``, once.
 
     Raises:
-        ValueError: shapes do not fit, or labels that are no integers.
+        ValueError: shapes do not match, or labels are not integers.
+        RuntimeError: second derivatives are requested in the backward pass.
     """
     shape = (logits.shape[0], logits.shape[-1])
     if logits.dim() != 3 or labels.shape != shape or weights.shape[1:] != shape:
@@ -46,12 +48,14 @@ def hull_label_cross_entropy(
             f"got {tuple(logits.shape)}, {tuple(labels.shape)}, {tuple(weights.shape)}."
         )
     if labels.is_floating_point():
-        raise ValueError(f"Labels must be class indices, got {labels.dtype}.")
+        raise ValueError(
+            f"hull_label_cross_entropy needs integer class indices as labels, got {labels.dtype}."
+        )
     if coefficient is None:
         coefficient = weights.new_full((len(weights), shape[1]), 1 / weights[:, 0].numel())
     elif coefficient.shape != (len(weights), shape[1]):
         raise ValueError(
-            f"coefficient needs the shape {(len(weights), shape[1])}, got "
+            f"hull_label_cross_entropy needs coefficient of shape {(len(weights), shape[1])}, got "
             f"{tuple(coefficient.shape)}."
         )
     dtype = exact_dtype(logits)
@@ -66,7 +70,7 @@ def hull_label_cross_entropy(
 
 
 class _HullLabels(torch.autograd.Function):
-    """Loss and gradient of one sweep over blocks of positions."""
+    """Loss and gradient in one sweep over blocks of positions."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, c: Tensor) -> Tensor:
@@ -75,13 +79,13 @@ class _HullLabels(torch.autograd.Function):
         chunk = _CHUNK if logits.device.type == "cpu" else _CHUNK_DEVICE
         size = max(1, chunk // logits.shape[1])
         for start in range(0, logits.shape[-1], size):
-            own = slice(start, start + size)
+            block = slice(start, start + size)
             loss += _sweep(
-                logits[..., own],
-                labels[:, own],
-                weights[..., own].contiguous(),
-                c[:, own],
-                gradient[..., own],
+                logits[..., block],
+                labels[:, block],
+                weights[..., block].contiguous(),
+                c[:, block],
+                gradient[..., block],
             )
         ctx.save_for_backward(gradient)
         return loss
@@ -89,14 +93,14 @@ class _HullLabels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         advice = "mix logits and one-hot targets"
-        return once(ctx, grad, "hull_label_cross_entropy", advice), None, None, None
+        return first_derivative(ctx, grad, "hull_label_cross_entropy", advice), None, None, None
 
 
 def _sweep(logits: Tensor, labels: Tensor, weights: Tensor, c: Tensor, out: Tensor) -> Tensor:
     """Loss of a block of positions; its gradient is added to ``out`` (B, K, N).
 
-    Positions come last and are many, examples few: so examples are looped over, and every step
-    works on whole rows of positions.
+    There are many positions and few examples. So the loops run over examples, and every step works
+    on whole rows of positions, which are the last dimension.
     """
     batch = range(len(logits))
     loss = logits.new_zeros(())

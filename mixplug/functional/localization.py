@@ -1,10 +1,10 @@
-"""Where a classifier looks, as a map and as a box: weakly supervised localization (3.4.5).
+"""Weakly supervised object localization: class activation maps, boxes and scores (§3.4.5).
 
 Letters: B images, C channels, h w grid of a map, H W pixels, K classes, T thresholds, n boxes.
-Boxes are (left, top, right, bottom), of which right and bottom are the first that are outside, so
-an area is (right - left) (bottom - top), as in :mod:`mixplug.functional.discovery`. The code of [1]
-counts right and bottom as inside, of boxes that end a pixel later: its areas are a row and a column
-larger.
+Boxes are (left, top, right, bottom). Right and bottom are exclusive, so the area is
+(right - left) (bottom - top), as in :mod:`mixplug.functional.discovery`. The code of [1] treats
+right and bottom as inclusive, for boxes that end one pixel later, so its boxes are larger by one
+row and one column.
 
 - [1]: Evaluating Weakly Supervised Object Localization Methods Right, 2020,
   https://arxiv.org/abs/2001.07437
@@ -22,27 +22,27 @@ from torch import Tensor
 from mixplug.functional.precision import exact_dtype
 from mixplug.optional import optional
 
-_WHY = "Weakly supervised localization"
-OVERLAPS = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
+_FEATURE = "Weakly supervised localization"
+OVERLAPS = (0.3, 0.5, 0.7)  # IoU thresholds of MaxBoxAccV2
 
 
 def class_activation_map(maps: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    r"""What each position adds to the logit of a class: CAM [0].
+    r"""Class activation map (CAM) [0]: the contribution of each position to the logit of a class.
 
         S_k(x, y) = \sum_c w_{kc} A_c(x, y)
 
-    Where the classifier follows average pooling, the mean of S_k and the bias are the logit.
+    If a linear classifier follows average pooling, the logit is the mean of S_k plus the bias.
 
     Args:
-        maps: A, the map before pooling, (B, C, h, w).
-        weight: w of the linear classifier, (K, C).
-        classes: k of each image, (B,) int64.
+        maps: feature maps A before pooling, (B, C, h, w).
+        weight: weight w of the linear classifier, (K, C).
+        classes: class k of each image, (B,) int64.
 
     Returns:
-        (B, h, w) float32, or float64 if the maps are.
+        (B, h, w), float32 (float64 for float64 maps).
 
     Raises:
-        ValueError: shapes do not fit, or a class that there is not.
+        ValueError: shapes do not match, or a class is outside [0, K).
 
     - [0]: Learning Deep Features for Discriminative Localization, 2016,
       https://arxiv.org/abs/1512.04150
@@ -50,7 +50,7 @@ def class_activation_map(maps: Tensor, weight: Tensor, classes: Tensor) -> Tenso
     fits = maps.dim() == 4 and weight.dim() == 2 and maps.shape[1] == weight.shape[1]
     if not fits or classes.shape != maps.shape[:1]:
         raise ValueError(
-            f"class_activation_map needs maps (B, C, h, w), a weight (K, C) and classes (B,), got "
+            f"class_activation_map needs maps (B, C, h, w), weight (K, C) and classes (B,), got "
             f"{tuple(maps.shape)}, {tuple(weight.shape)} and {tuple(classes.shape)}."
         )
     if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < len(weight):
@@ -64,27 +64,27 @@ def class_activation_map(maps: Tensor, weight: Tensor, classes: Tensor) -> Tenso
 
 
 def heat_of_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    r"""Maps as large as images, each from 0 to 1.
+    r"""Heat maps: maps enlarged to the size of the images, each scaled to [0, 1].
 
-        (S - min S) / (max S - min S),   after bicubic interpolation of S, in this order as in [1]
+        (S - min S) / (max S - min S),   computed after bicubic interpolation of S, as in [1]
 
     Args:
-        maps: S, (B, h, w).
-        size: (H, W).
+        maps: maps S, (B, h, w).
+        size: size (H, W) of the result, in pixels.
 
     Returns:
-        (B, H, W) float32, or float64 if the maps are; 0 everywhere of a map that is constant.
+        (B, H, W), float32 (float64 for float64 maps). A constant map gives 0 everywhere.
 
     Raises:
-        ValueError: another shape, or a value that is not finite.
+        ValueError: wrong shape, or a value is not finite.
     """
     if maps.dim() != 3 or not maps.numel():
         raise ValueError(f"heat_of_map needs maps (B, h, w), got {tuple(maps.shape)}.")
     if not maps.isfinite().all():
-        raise ValueError("heat_of_map needs finite maps, got NaN or infinity.")
+        raise ValueError("heat_of_map needs finite maps, got NaN or infinite values.")
     with torch.autocast(maps.device.type, enabled=False):
         large = maps.to(exact_dtype(maps))[:, None]
-        constant = large.amax((1, 2, 3)) == large.amin((1, 2, 3))  # before rounding in resizing
+        constant = large.amax((1, 2, 3)) == large.amin((1, 2, 3))  # interpolation adds rounding
         large = F.interpolate(large, size, mode="bicubic", align_corners=False)[:, 0]
         low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
         span = torch.where(constant[:, None, None], torch.inf, high - low)
@@ -92,11 +92,12 @@ def heat_of_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def component_boxes(mask: Tensor) -> Tensor:
-    """The boxes around all connected components of a mask, the largest component first.
+    """Bounding boxes of all connected components of a mask, the largest component first.
 
-    Pixels are connected that share a side or a corner, as in OpenCV's contours, with which [1]
-    finds components. Size is the number of pixels, where [1] takes the area within the contour;
-    holes in a component are no components. Of components of one size the first counts.
+    Pixels that share a side or a corner are connected. This agrees with the contours of OpenCV,
+    which [1] uses to find components. The size of a component is its number of pixels; [1] uses
+    the area inside of the contour instead. Holes form no components. Components of the same size
+    keep their order.
 
     Args:
         mask: (H, W) bool.
@@ -105,137 +106,139 @@ def component_boxes(mask: Tensor) -> Tensor:
         (n, 4) int64; n = 0 for an empty mask.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: wrong shape or dtype.
         ImportError: scipy is not installed.
     """
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(
-            f"component_boxes needs a mask (H, W) of bool, got {tuple(mask.shape)} of {mask.dtype}."
+            f"component_boxes needs a bool mask (H, W), got {tuple(mask.shape)} of {mask.dtype}."
         )
     return torch.from_numpy(_boxes(mask.cpu().numpy())).to(mask.device)
 
 
 def boxes_by_threshold(heat: Tensor, thresholds: Sequence[float]) -> list[Tensor]:
-    """Of each threshold t the :func:`component_boxes` of the mask ``heat > t``.
+    """:func:`component_boxes` of the mask ``heat > t``, for every threshold t.
 
     Args:
-        heat: (H, W), see :func:`heat_of_map`.
-        thresholds: T of them, in the units of the map.
+        heat: heat map, (H, W), see :func:`heat_of_map`.
+        thresholds: T thresholds, in the units of the heat map.
 
     Returns:
-        T times (n, 4) int64 on the CPU, the box of the largest component first.
+        T tensors (n, 4) int64 on the CPU, the box of the largest component first.
 
     Raises:
-        ValueError: another shape, or no threshold.
+        ValueError: wrong shape, or no threshold.
         ImportError: scipy is not installed.
     """
     if heat.dim() != 2 or not len(thresholds):
         raise ValueError(
-            f"boxes_by_threshold needs a map (H, W) and thresholds, got {tuple(heat.shape)} and "
-            f"{len(thresholds)} thresholds."
+            f"boxes_by_threshold needs a map (H, W) and at least one threshold, got "
+            f"{tuple(heat.shape)} and {len(thresholds)} thresholds."
         )
     values = heat.detach().cpu()
     return [component_boxes(values > t) for t in thresholds]
 
 
 def box_iou(boxes: Tensor, truths: Tensor) -> Tensor:
-    """Intersection over union of all pairs of boxes.
+    """Intersection over union (IoU) of all pairs of boxes.
 
     Args:
-        boxes: (n, 4).
-        truths: (m, 4).
+        boxes: predicted boxes, (n, 4).
+        truths: true boxes, (m, 4).
 
     Returns:
-        (n, m) in [0, 1], float64 if the true boxes are, else float32.
+        (n, m) in [0, 1], float32 (float64 for float64 ``truths``).
 
     Raises:
-        ValueError: other shapes, or a box whose right or bottom is not beyond its left or top.
+        ValueError: wrong shapes, or a box without area (right <= left or bottom <= top).
         ImportError: torchvision is not installed.
     """
-    for name, given in (("boxes", boxes), ("truths", truths)):
-        if given.dim() != 2 or given.shape[1] != 4:
-            raise ValueError(f"box_iou needs {name} (n, 4), got {tuple(given.shape)}.")
-        flat = given[(given[:, 2:] <= given[:, :2]).any(1)]
-        if len(flat):
+    for name, argument in (("boxes", boxes), ("truths", truths)):
+        if argument.dim() != 2 or argument.shape[1] != 4:
+            raise ValueError(f"box_iou needs {name} (n, 4), got {tuple(argument.shape)}.")
+        empty = argument[(argument[:, 2:] <= argument[:, :2]).any(1)]
+        if len(empty):
             raise ValueError(
-                f"box_iou needs {name} (left, top, right, bottom) with an area, got "
-                f"{flat[0].tolist()}."
+                f"box_iou needs {name} (left, top, right, bottom) with an area > 0, got "
+                f"{empty[0].tolist()}."
             )
-    ops = optional("torchvision.ops", "timm", _WHY)
+    ops = optional("torchvision.ops", "timm", _FEATURE)
     dtype = exact_dtype(truths)
-    found: Tensor = ops.box_iou(boxes.to(dtype), truths.to(dtype))
-    return found
+    iou: Tensor = ops.box_iou(boxes.to(dtype), truths.to(dtype))
+    return iou
 
 
 def map_overlaps(
     heat: Tensor, truths: Tensor, thresholds: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """How well the boxes of a map fit a true box, of all thresholds.
+    """IoU between the boxes of a heat map and the true boxes, at every threshold.
 
     Args:
-        heat: (H, W), see :func:`heat_of_map`.
-        truths: true boxes in the pixels of the map, (m, 4), m >= 1; of several the best counts.
-        thresholds: T of them.
+        heat: heat map, (H, W), see :func:`heat_of_map`.
+        truths: true boxes, in pixels of the heat map, (m, 4), m >= 1. Each box of the heat map is
+            compared with the true box that it fits best.
+        thresholds: T thresholds, in the units of the heat map.
 
     Returns:
-        Intersections over union of the largest component's box, and of the best one of all
-        components, (T,) each on the CPU; 0 where nothing exceeds the threshold. float64 if the
-        true boxes are, else float32.
+        Two tensors (T,) on the CPU: the IoU of the box of the largest component, and the largest
+        IoU over the boxes of all components. Both are 0 where no pixel exceeds the threshold.
+        float32 (float64 for float64 ``truths``).
 
     Raises:
-        ValueError: no true box; see :func:`boxes_by_threshold` and :func:`box_iou`.
+        ValueError: no true box; see also :func:`boxes_by_threshold` and :func:`box_iou`.
+        ImportError: scipy or torchvision is not installed.
     """
     if not len(truths):
-        raise ValueError("map_overlaps needs a true box at least, got none.")
-    found = boxes_by_threshold(heat, thresholds)
-    counts = torch.tensor([len(boxes) for boxes in found])
-    overlap = box_iou(torch.cat(found), truths.cpu()).amax(1)  # of every box of every threshold
-    of = torch.arange(len(found)).repeat_interleave(counts)
-    none = overlap.new_zeros(len(found))
-    best = none.scatter_reduce(0, of, overlap, "amax")
-    largest = none.clone()
-    some = counts > 0
-    largest[some] = overlap[(counts.cumsum(0) - counts)[some]]
+        raise ValueError("map_overlaps needs at least one true box, got none.")
+    boxes = boxes_by_threshold(heat, thresholds)
+    counts = torch.tensor([len(part) for part in boxes])
+    overlap = box_iou(torch.cat(boxes), truths.cpu()).amax(1)  # of every box of every threshold
+    threshold_index = torch.arange(len(boxes)).repeat_interleave(counts)
+    zeros = overlap.new_zeros(len(boxes))
+    best = zeros.scatter_reduce(0, threshold_index, overlap, "amax")
+    largest = zeros.clone()
+    has_box = counts > 0
+    largest[has_box] = overlap[(counts.cumsum(0) - counts)[has_box]]
     return largest, best
 
 
 def top1_localization(right: Tensor, iou: Tensor, least: float = 0.5) -> Tensor:
-    """Top-1 localization: share of images that are classified and localized right (3.4.5).
+    """Top-1 localization (§3.4.5): share of images with a correct class and a correct box.
 
     Args:
-        right: whether the class is, (B,) bool.
-        iou: of the box at a fixed threshold, (B,).
-        least: intersection over union that counts as right.
+        right: whether the predicted class is correct, (B,) bool.
+        iou: IoU of the box at a fixed threshold of the heat map, (B,).
+        least: smallest IoU of a correct box.
 
     Returns:
         Scalar, a fraction, float64.
 
     Raises:
-        ValueError: shapes or types do not fit, or no image.
+        ValueError: shapes or dtypes do not match, or no image.
     """
     if right.shape != iou.shape or right.dim() != 1 or right.dtype != torch.bool or not len(iou):
         raise ValueError(
-            f"top1_localization needs right (B,) of bool and iou (B,) with B >= 1, got "
+            f"top1_localization needs a bool right (B,) and iou (B,) with B >= 1, got "
             f"{tuple(right.shape)} of {right.dtype} and {tuple(iou.shape)}."
         )
     return (right & (iou >= least)).double().mean()
 
 
 def max_box_accuracy(iou: Tensor, least: float = 0.5) -> tuple[Tensor, Tensor]:
-    r"""MaxBoxAcc [1]: share of images with a fitting box, at the threshold that is best for all.
+    r"""MaxBoxAcc [1]: share of images with a correct box, at the best common threshold.
 
         max_t 1/B \sum_b [IoU_b(t) >= least]
 
     Args:
-        iou: of each image at each threshold, (B, T).
-        least: intersection over union that counts as right.
+        iou: IoU of each image at each threshold, (B, T).
+        least: smallest IoU of a correct box.
 
     Returns:
-        The accuracy, a fraction, float64; and the number of its threshold, the lowest if several
-        are as good. Scalars.
+        Two scalars: the accuracy, a fraction, float64; and the index of its threshold (the first
+        of several best ones).
 
     Raises:
-        ValueError: another shape, or no image or threshold.
+        ValueError: wrong shape, no image, or no threshold.
     """
     if iou.dim() != 2 or not iou.numel():
         raise ValueError(
@@ -247,42 +250,42 @@ def max_box_accuracy(iou: Tensor, least: float = 0.5) -> tuple[Tensor, Tensor]:
 
 
 def max_box_accuracy_v2(iou: Tensor, leasts: Sequence[float] = OVERLAPS) -> Tensor:
-    r"""MaxBoxAccV2 [1]: the mean of MaxBoxAcc over demands on the overlap.
+    r"""MaxBoxAccV2 [1]: mean of MaxBoxAcc over several IoU thresholds δ of a correct box.
 
-        1/3 \sum_{d in {0.3, 0.5, 0.7}} max_t 1/B \sum_b [IoU_b(t) >= d]
+        1/3 \sum_{δ in {0.3, 0.5, 0.7}} max_t 1/B \sum_b [IoU_b(t) >= δ]
 
-    Each demand has a threshold t of its own. The overlap is that of the best box of all components,
-    see :func:`map_overlaps`; MaxBoxAcc takes that of the largest component.
+    The best threshold t of the heat map is chosen for each δ separately. MaxBoxAccV2 takes the IoU
+    of the best box of all components, MaxBoxAcc that of the largest component (see
+    :func:`map_overlaps`).
 
     Args:
-        iou: (B, T).
-        leasts: the demands d.
+        iou: IoU of each image at each threshold t, (B, T).
+        leasts: the values of δ.
 
     Returns:
         Scalar, a fraction, float64.
 
     Raises:
-        ValueError: no demand; see :func:`max_box_accuracy`.
+        ValueError: no δ; see also :func:`max_box_accuracy`.
     """
     if not len(leasts):
-        raise ValueError("max_box_accuracy_v2 needs an overlap that counts as right, got none.")
+        raise ValueError("max_box_accuracy_v2 needs at least one IoU threshold, got none.")
     return torch.stack([max_box_accuracy(iou, least)[0] for least in leasts]).mean()
 
 
 def _boxes(mask: Any) -> Any:
-    """Boxes (n, 4) int64 of the components of a numpy mask, the largest first."""
+    """Boxes (n, 4) int64 of the components of a NumPy mask, the largest component first."""
     import numpy as np
 
-    ndimage = optional("scipy.ndimage", "card", _WHY)
+    ndimage = optional("scipy.ndimage", "card", _FEATURE)
     rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
     if not len(rows):
         return np.zeros((0, 4), np.int64)
-    top, left = rows[0], columns[0]  # a high threshold leaves little to look through
-    inside = mask[top : rows[-1] + 1, left : columns[-1] + 1]
-    labels, _ = ndimage.label(inside, np.ones((3, 3)))
+    top, left = rows[0], columns[0]  # cropping saves time, as high thresholds leave few pixels
+    cropped = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    labels, _ = ndimage.label(cropped, np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
-    places = ndimage.find_objects(labels)
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], np.int64)
+    slices = ndimage.find_objects(labels)
+    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], np.int64)
     shift = np.array([left, top, left, top], np.int64)
-    found = boxes[np.argsort(-sizes, kind="stable")] + shift
-    return found
+    return boxes[np.argsort(-sizes, kind="stable")] + shift

@@ -1,8 +1,8 @@
-"""Retrieval scores as functions of the labels of neighbors.
+"""Retrieval scores and k-NN classification, computed from the labels of nearest neighbors.
 
-Letters: Q queries, B examples, k neighbors, R items that are relevant to a query.
-Neighbor labels are (Q, k) int64, nearest first, without the query itself; -1 where there is none.
-All scores are fractions, means over queries.
+Letters: Q queries, B examples, k neighbors per query, K classes, R items relevant to a query (of
+the same class). Neighbor labels are (Q, k) int64, nearest first, without the query itself; -1 marks
+a missing neighbor. All retrieval scores are fractions and means over queries.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from mixplug.optional import optional
 def recall_at_k(
     neighbor_labels: Tensor, query_labels: Tensor, ks: Iterable[int]
 ) -> dict[int, float]:
-    r"""Recall@K as deep metric learning defines it [0]: is *any* of the K nearest of the class?
+    r"""Recall@K as defined in deep metric learning [0].
 
         R@K = 1/Q sum_q [ exists i <= K: label of neighbor i of q = label of q ]
 
-    It is not the share of relevant items that are found, which is what others call recall. A query
-    without any relevant item counts, as 0.
+    Recall@K is the share of queries with *at least one* neighbor of the same class among the K
+    nearest. It is not the share of relevant items that are retrieved, as recall means elsewhere. A
+    query without relevant items counts as 0.
 
     Args:
-        neighbor_labels: (Q, k) int64, nearest first, query excluded, -1 where there is none.
+        neighbor_labels: (Q, k) int64, nearest first, query excluded, -1 for a missing neighbor.
         query_labels: (Q,) int64, not negative.
-        ks: the values of K.
+        ks: values of K, each at most k.
 
     Returns:
-        A fraction per K, in the order given.
+        Recall@K, a fraction, for each K, in the order of ``ks``.
 
     Raises:
-        ValueError: shapes do not fit, no query, K < 1, or K > k: the gallery smaller than K.
+        ValueError: shapes do not match, no query, a negative label, K < 1, or K > k.
 
     - [0]: Product Quantization for Nearest Neighbor Search, 2011; Deep Metric Learning via Lifted
       Structured Feature Embedding, 2016, https://arxiv.org/abs/1511.06452
@@ -44,33 +45,37 @@ def recall_at_k(
     ks = list(ks)
     if not ks or min(ks) < 1:
         raise ValueError(f"recall_at_k needs at least one K, all of them >= 1, got {ks}.")
-    _enough("recall_at_k", max(ks), hits)
-    found = torch.stack([hits[:, :k].any(1) for k in ks])  # one transfer for all K
-    return dict(zip(ks, found.double().mean(1).tolist(), strict=True))
+    _require_neighbors("recall_at_k", max(ks), hits)
+    recalled = torch.stack([hits[:, :k].any(1) for k in ks])  # one transfer for all K
+    return dict(zip(ks, recalled.double().mean(1).tolist(), strict=True))
 
 
 def precision_at_1(neighbor_labels: Tensor, query_labels: Tensor) -> float:
-    """Share of queries whose nearest neighbor is of their class; equal to Recall@1.
+    """Precision@1: share of queries whose nearest neighbor has the same class. Equals Recall@1.
 
-    Arguments and errors are those of :func:`recall_at_k`.
+    Arguments and errors: see :func:`recall_at_k`.
     """
     return recall_at_k(neighbor_labels, query_labels, [1])[1]
 
 
 def r_precision(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor) -> float:
-    r"""R-Precision [0]: the share of a query's first R neighbors that are of its class.
+    r"""R-Precision [0]: share of the first R neighbors that have the class of the query.
 
         1/Q sum_q 1/R_q sum_{i <= R_q} [ label of neighbor i = label of q ]
 
-    Queries with R = 0 have no value and are left out of the mean.
+    Queries with R = 0 are excluded from the mean.
 
     Args:
-        neighbor_labels: (Q, k) int64, nearest first, query excluded, -1 where there is none.
+        neighbor_labels: (Q, k) int64, nearest first, query excluded, -1 for a missing neighbor.
         query_labels: (Q,) int64, not negative.
-        relevant: R, (Q,) int64, gallery items of the query's class, query excluded.
+        relevant: R, (Q,) int64, the number of gallery items of the class of the query, query
+            excluded; each at most k.
+
+    Returns:
+        A fraction.
 
     Raises:
-        ValueError: shapes do not fit, no query with R > 0, or R > k: the gallery smaller than K.
+        ValueError: shapes do not match, a negative label, no query with R > 0, or R > k.
 
     - [0]: A Metric Learning Reality Check, 2020, https://arxiv.org/abs/2003.08505
     """
@@ -79,12 +84,12 @@ def r_precision(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor)
 
 
 def map_at_r(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor) -> float:
-    r"""MAP@R [0]: precision at each hit among the first R neighbors, over R.
+    r"""Mean average precision at R (MAP@R) [0].
 
         1/Q sum_q 1/R_q sum_{i <= R_q} P_q(i) [ label of neighbor i = label of q ]
 
-    where P_q(i) is the share of hits in the first i. Queries with R = 0 are left out of the mean.
-    Arguments, errors and [0] are those of :func:`r_precision`.
+    P_q(i) is the share of the first i neighbors that have the class of the query. Queries with
+    R = 0 are excluded from the mean. Arguments, result, errors and [0]: see :func:`r_precision`.
     """
     hits, relevant = _first_r("map_at_r", neighbor_labels, query_labels, relevant)
     rank = torch.arange(1, hits.shape[1] + 1, dtype=torch.float64, device=hits.device)
@@ -93,14 +98,17 @@ def map_at_r(neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor) ->
 
 
 def nmi(labels: Tensor, clusters: Tensor) -> float:
-    """Normalized mutual information of classes and clusters: 2 I(Y; C) / (H(Y) + H(C)), in [0, 1].
+    """Normalized mutual information (NMI) of classes and clusters: 2 I(Y; C) / (H(Y) + H(C)).
 
     Args:
-        labels: (B,) classes.
-        clusters: (B,) clusters, such as those of k-means with as many clusters as classes.
+        labels: classes Y, (B,).
+        clusters: cluster indices C, (B,), usually of k-means with one cluster per class.
+
+    Returns:
+        A number in [0, 1].
 
     Raises:
-        ValueError: shapes do not fit, or no example.
+        ValueError: shapes do not match, or no examples.
         ImportError: scikit-learn is not installed.
     """
     if labels.dim() != 1 or labels.shape != clusters.shape or not len(labels):
@@ -112,71 +120,74 @@ def nmi(labels: Tensor, clusters: Tensor) -> float:
     return float(cluster.normalized_mutual_info_score(labels.cpu().numpy(), clusters.cpu().numpy()))
 
 
-def _hits(who: str, neighbor_labels: Tensor, query_labels: Tensor) -> Tensor:
-    """(Q, k) bool: is this neighbor of the query's class?"""
+def _hits(caller: str, neighbor_labels: Tensor, query_labels: Tensor) -> Tensor:
+    """Whether each neighbor has the class of the query, (Q, k) bool."""
     if (
         neighbor_labels.dim() != 2
         or query_labels.shape != neighbor_labels.shape[:1]
         or not len(query_labels)
     ):
         raise ValueError(
-            f"{who} needs neighbor_labels (Q, k) and query_labels (Q,) with Q >= 1, got "
+            f"{caller} needs neighbor_labels (Q, k) and query_labels (Q,) with Q >= 1, got "
             f"{tuple(neighbor_labels.shape)} and {tuple(query_labels.shape)}."
         )
     if (query_labels < 0).any():
         raise ValueError(
-            f"{who} needs query labels >= 0, got {int(query_labels.min())}: -1 marks a missing "
-            f"neighbor."
+            f"{caller} needs query labels >= 0, got {int(query_labels.min())}. Negative labels are "
+            f"reserved for missing neighbors."
         )
     return neighbor_labels == query_labels[:, None]
 
 
 def _first_r(
-    who: str, neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor
+    caller: str, neighbor_labels: Tensor, query_labels: Tensor, relevant: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Hits among the first R, (Q', max R) bool, and R of the Q' queries where it is not 0."""
+    """Hits among the first R neighbors, (Q', max R) bool, and R, for the Q' queries with R > 0."""
     if relevant.shape != query_labels.shape:
         raise ValueError(
-            f"{who} needs relevant and query_labels of one shape, got {tuple(relevant.shape)} and "
-            f"{tuple(query_labels.shape)}."
+            f"{caller} needs relevant and query_labels of the same shape, got "
+            f"{tuple(relevant.shape)} and {tuple(query_labels.shape)}."
         )
-    hits = _hits(who, neighbor_labels, query_labels)
-    some = relevant > 0
-    if not some.any():
-        raise ValueError(f"{who} has no query left: none has a relevant item in the gallery.")
-    hits, relevant = hits[some], relevant[some]
-    most = int(relevant.max())
-    _enough(who, most, hits)
-    rank = torch.arange(most, device=hits.device)
-    return hits[:, :most] & (rank < relevant[:, None]), relevant
-
-
-def _enough(who: str, k: int, hits: Tensor) -> None:
-    if k > hits.shape[1]:
+    hits = _hits(caller, neighbor_labels, query_labels)
+    has_relevant = relevant > 0
+    if not has_relevant.any():
         raise ValueError(
-            f"{who} needs {k} neighbors per query, got {hits.shape[1]}: gallery smaller than K."
+            f"{caller} needs at least one query with a relevant item in the gallery, got none."
         )
+    hits, relevant = hits[has_relevant], relevant[has_relevant]
+    largest = int(relevant.max())
+    _require_neighbors(caller, largest, hits)
+    rank = torch.arange(largest, device=hits.device)
+    return hits[:, :largest] & (rank < relevant[:, None]), relevant
+
+
+def _require_neighbors(caller: str, k: int, hits: Tensor) -> None:
+    if k > hits.shape[1]:
+        raise ValueError(f"{caller} needs {k} neighbors per query, got only {hits.shape[1]}.")
 
 
 def knn_votes(
     similarities: Tensor, neighbor_labels: Tensor, classes: int, temperature: float | None = 0.07
 ) -> Tensor:
-    r"""Votes of the k nearest neighbors, :math:`\sum_i [y_i = c]\, e^{s_i / \tau}`, as in [0].
+    r"""Votes of the k nearest neighbors for each class c, as in k-NN classification [0].
 
-    They are divided by the largest of a query's weights, which changes no order and overflows
-    nowhere.
+    .. math::
+        \sum_i [y_i = c]\, e^{s_i / \tau}
+
+    The votes of a query are divided by its largest weight :math:`e^{s_i/\tau}`. This prevents
+    overflow and does not change their order.
 
     Args:
-        similarities: s of the neighbors, cosine as a rule, (Q, k).
-        neighbor_labels: y, (Q, k) int64 in [0, K).
+        similarities: similarities s of the neighbors, usually cosine, (Q, k).
+        neighbor_labels: classes y of the neighbors, (Q, k) int64 in [0, K).
         classes: K.
         temperature: τ > 0; None gives each neighbor one vote.
 
     Returns:
-        (Q, K).
+        (Q, K), float32 (float64 for float64 similarities).
 
     Raises:
-        ValueError: shapes do not fit, a class outside [0, K), or a temperature that is not > 0.
+        ValueError: shapes do not match, a label is outside [0, K), or the temperature is <= 0.
 
     - [0]: Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018,
       https://arxiv.org/abs/1805.01978
@@ -191,7 +202,7 @@ def knn_votes(
         and not 0 <= int(neighbor_labels.min()) <= int(neighbor_labels.max()) < classes
     ):
         raise ValueError(
-            f"knn_votes needs classes in [0, {classes}), got {int(neighbor_labels.min())} to "
+            f"knn_votes needs labels in [0, {classes}), got {int(neighbor_labels.min())} to "
             f"{int(neighbor_labels.max())}."
         )
     if temperature is not None and not temperature > 0:
@@ -205,14 +216,19 @@ def knn_votes(
 
 
 def knn_accuracy(votes: Tensor, labels: Tensor) -> float:
-    """Share of queries whose class has the most votes; of classes that tie, the lowest counts.
+    """Accuracy of the k-NN classifier: share of queries whose class has the most votes.
+
+    Ties go to the smallest class index.
 
     Args:
-        votes: (Q, K).
-        labels: (Q,) int64.
+        votes: (Q, K), see :func:`knn_votes`.
+        labels: classes of the queries, (Q,) int64.
+
+    Returns:
+        A fraction.
 
     Raises:
-        ValueError: shapes do not fit, or no query.
+        ValueError: shapes do not match, or no query.
     """
     if votes.dim() != 2 or labels.shape != votes.shape[:1] or not len(labels):
         raise ValueError(

@@ -1,7 +1,8 @@
-r"""Open-set recognition: classes that were trained on, and one name for all others (5.4.5).
+r"""Open-set recognition: classification into the training classes or 'unknown' (§5.4.5).
 
-Letters: N examples, T thresholds. An example is called unknown if its confidence, the largest
-probability, is below a threshold, else by the class of that probability.
+Letters: N examples, T thresholds. The confidence of an example is its largest class probability.
+The prediction is 'unknown' if the confidence is below the threshold, and otherwise the class with
+the largest probability.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ def open_set_accuracy(
 
     Args:
         confidence: c, (N,).
-        correct: whether the class of the largest probability is the right one, (N,) bool; what
-            stands there for unknown examples is not looked at.
-        unknown: whether an example is of a class that was not trained on, (N,) bool.
+        correct: whether the class with the largest probability is the true class, (N,) bool.
+            Ignored for unknown examples.
+        unknown: whether the true class of the example is not a training class, (N,) bool.
         thresholds: t, (T,).
 
     Returns:
-        (T,) each, fractions, float64; NaN where there is no such example.
+        Accuracies of known and of unknown examples, (T,) each, fractions, float64. An accuracy is
+        NaN if there are no such examples.
 
     Raises:
-        ValueError: shapes do not fit, or masks that are not bool.
+        ValueError: shapes do not match, or a mask is not bool.
     """
     if confidence.dim() != 1 or not confidence.shape == correct.shape == unknown.shape:
         raise ValueError(
@@ -40,7 +42,7 @@ def open_set_accuracy(
         )
     if correct.dtype != torch.bool or unknown.dtype != torch.bool:
         raise ValueError(
-            f"open_set_accuracy needs correct and unknown of bool, got {correct.dtype} and "
+            f"open_set_accuracy needs bool tensors correct and unknown, got {correct.dtype} and "
             f"{unknown.dtype}."
         )
     if thresholds.dim() != 1:
@@ -51,11 +53,14 @@ def open_set_accuracy(
 
 
 def h_score(known: Tensor, unknown: Tensor) -> Tensor:
-    r"""Harmonic mean of two accuracies, :math:`2 a_k a_u / (a_k + a_u)` [0]; 0 where both are 0.
+    r"""H-score [0]: harmonic mean :math:`2 a_k a_u / (a_k + a_u)` of two accuracies.
 
     Args:
-        known: accuracy of known examples, any shape.
-        unknown: accuracy of unknown examples, the same shape.
+        known: accuracy :math:`a_k` of known examples, any shape.
+        unknown: accuracy :math:`a_u` of unknown examples, same shape.
+
+    Returns:
+        Same shape; 0 where both accuracies are 0.
 
     - [0]: On the Effectiveness of Image Rotation for Open Set Domain Adaptation, 2020,
       https://arxiv.org/abs/2007.12360
@@ -65,20 +70,20 @@ def h_score(known: Tensor, unknown: Tensor) -> Tensor:
 
 
 def spread_thresholds(confidence: Tensor, count: int = 10) -> Tensor:
-    r"""Thresholds :math:`c_\min + (c_\max - c_\min)\, i / (T - 1)`, among which [0] takes the best.
+    r"""Evenly spaced thresholds :math:`t_i = c_\min + (c_\max - c_\min)\, i / (T - 1)`.
 
-    The first rejects nothing. The best of them on the examples that are tested is a bound and no
-    measurement: nobody knows it before.
+    The first threshold rejects no example. [0] reports the accuracy at the best of the thresholds.
+    This is an upper bound, since the best threshold on the test examples is not known in advance.
 
     Args:
-        confidence: (N,), N > 0.
+        confidence: c, (N,), N > 0.
         count: T > 1.
 
     Returns:
         (T,), increasing.
 
     Raises:
-        ValueError: no example, or count < 2.
+        ValueError: no examples, or count < 2.
 
     - [0]: Open Domain Generalization with Domain-Augmented Meta-Learning, 2021,
       https://arxiv.org/abs/2104.03620

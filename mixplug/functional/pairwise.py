@@ -1,4 +1,4 @@
-"""The generic pair loss, clean and mixed: (4.3), (4.7), (4.9), and Table 4.1 as eight rows."""
+"""The generic pair loss, clean and mixed (eqs. 4.3, 4.7 and 4.9), and the losses of Table 4.1."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.renamed import renamed_keys
 
 Term = Callable[[Tensor, Tensor], Tensor]
 
@@ -20,7 +21,7 @@ class Additive:
     Attributes:
         slope: c.
         margin: m.
-        hinge: whether only the positive part counts.
+        hinge: whether ρ is replaced by its positive part [ρ]₊.
     """
 
     slope: float
@@ -28,16 +29,16 @@ class Additive:
     hinge: bool = False
 
     def __call__(self, s: Tensor, weight: Tensor) -> Tensor:
-        """Similarities and weights (..., V) to the term (...)."""
+        """The term (...) of similarities s and weights w, both (..., V)."""
         rho = self.slope * (s - self.margin)
         return (weight * (rho.relu() if self.hinge else rho)).sum(-1)
 
 
 @dataclass(frozen=True)
 class LogSum:
-    r"""A term :math:`a \log(o + \sum_i w_i e^{c (s_i - m)})`, computed in the logarithm.
+    r"""A term :math:`a \log(o + \sum_i w_i e^{c (s_i - m)})`, computed in the log domain.
 
-    Where no element has weight it is 0 also for o = 0: the term is then omitted, not −∞.
+    If all weights are 0, the term is 0. For o = 0, this omits a term that would be −∞.
 
     Attributes:
         slope: c.
@@ -52,15 +53,15 @@ class LogSum:
     scale: float = 1.0
 
     def __call__(self, s: Tensor, weight: Tensor) -> Tensor:
-        """Similarities and weights (..., V) to the term (...)."""
-        there = weight > 0
-        lowest = torch.finfo(s.dtype).min  # finite, for rows without weight to have no NaN
-        log_weight = torch.where(there, weight, 1).log()
-        exponent = torch.where(there, self.exponent(s) + log_weight, lowest)
+        """The term (...) of similarities s and weights w, both (..., V)."""
+        has_weight = weight > 0
+        lowest = torch.finfo(s.dtype).min  # finite, so that rows without weight give no NaN
+        log_weight = torch.where(has_weight, weight, 1).log()
+        exponent = torch.where(has_weight, self.exponent(s) + log_weight, lowest)
         total = torch.logsumexp(exponent, -1)
         if self.offset:
             total = torch.logaddexp(total, torch.zeros_like(total))
-        return self.scale * torch.where(there.any(-1), total, 0)
+        return self.scale * torch.where(has_weight.any(-1), total, 0)
 
     def exponent(self, s: Tensor) -> Tensor:
         """The exponent c (s − m), elementwise."""
@@ -71,8 +72,8 @@ class LogSum:
 class SelfPaced(LogSum):
     r"""A :class:`LogSum` whose slope is c·α(s), with :math:`\alpha(s) = [\pm(s - t)]_+` [0].
 
-    α is how far a similarity is from its optimum t, on the side where c pushes it down (sign of c),
-    and has no gradient.
+    α is the distance of a similarity from its optimum t. For c > 0 only similarities above t count,
+    for c < 0 only those below. α is detached.
 
     Attributes:
         optimum: t.
@@ -90,30 +91,41 @@ class SelfPaced(LogSum):
         return super().exponent(s) * pace
 
 
+@renamed_keys(apart="separate_means")
 @dataclass(frozen=True)
 class Form:
-    r"""A loss of one anchor, :math:`\tau(\text{positive} + \text{negative})`: a row of Table 4.1.
+    r"""The loss of one anchor, :math:`\tau(\text{positive} + \text{negative})` (Table 4.1).
 
     Attributes:
-        positive: σ⁺ of the sum of ρ⁺.
-        negative: σ⁻ of the sum of ρ⁻.
-        hinge: whether τ is the positive part; else it is the identity.
-        apart: average the terms apart, the positive one over anchors that have positives and the
-            negative one over all, as Proxy Anchor was published; else (4.10), over all anchors.
-        soft: whether τ is log(1 + eˣ), the hinge's smooth kin.
+        positive: the positive term, σ⁺ of the sum of ρ⁺.
+        negative: the negative term, σ⁻ of the sum of ρ⁻.
+        hinge: whether τ is the positive part. Otherwise τ is the identity.
+        separate_means: whether to average the positive term over the anchors that have positives,
+            and the negative term over all anchors, as in the publication of Proxy Anchor.
+            Otherwise the sum of both is averaged over all anchors (eq. 4.10).
+        soft: whether τ is the softplus log(1 + eˣ).
+
+    Raises:
+        ValueError: more than one of ``hinge``, ``separate_means`` and ``soft`` is set.
     """
 
     positive: Term
     negative: Term
     hinge: bool = False
-    apart: bool = False
+    separate_means: bool = False
     soft: bool = False
 
     def __post_init__(self) -> None:
-        if (self.hinge or self.soft) and self.apart:
-            raise ValueError("Terms that are averaged apart have no sum for τ to act on.")
+        if (self.hinge or self.soft) and self.separate_means:
+            raise ValueError(
+                "A Form with separate_means=True has no sum of terms that τ could act on: use "
+                "hinge=False and soft=False."
+            )
         if self.hinge and self.soft:
-            raise ValueError("τ is the positive part or log(1 + eˣ), not both.")
+            raise ValueError(
+                "A Form needs hinge=True (τ is the positive part) or soft=True (τ is the "
+                "softplus), got both."
+            )
 
     def tau(self, x: Tensor) -> Tensor:
         """τ, elementwise."""
@@ -123,11 +135,11 @@ class Form:
 
     @property
     def cancels(self) -> bool:
-        """Whether terms over the same pairs with the same weights have opposite gradients."""
+        """Whether both terms have opposite gradients if they have the same pairs and weights."""
         p, n = self.positive, self.negative
         if not (isinstance(p, LogSum) and isinstance(n, LogSum)):
             return False
-        summed = not (self.hinge or self.soft or self.apart)
+        summed = not (self.hinge or self.soft or self.separate_means)
         return summed and p.offset == n.offset == 0 and (p.slope, p.scale) == (n.slope, -n.scale)
 
 
@@ -143,8 +155,8 @@ def _ratio(temperature: float) -> Form:
     return Form(LogSum(slope, 0.0, 0, -1.0), LogSum(slope, 0.0, 0))
 
 
-# Table 4.1. In what anchors and positives/negatives are (examples or proxies) rows differ too:
-# that is the business of mixplug.losses.
+# Table 4.1. Its rows also differ in what anchors and positives/negatives are, examples or proxies;
+# mixplug.losses defines that.
 TABLE: dict[str, Callable[..., Form]] = {
     "Contrastive": lambda margin: Form(Additive(-1.0), Additive(1.0, margin, hinge=True)),
     "LiftedStructure": lambda margin: Form(
@@ -161,12 +173,13 @@ TABLE: dict[str, Callable[..., Form]] = {
 
 @dataclass(frozen=True)
 class Share:
-    """What some anchors add to a loss, so that anchors can be taken in chunks.
+    """Partial sums of a loss over some anchors. Shares of disjoint sets of anchors can be added.
 
     Attributes:
-        total: sum over them of what is averaged over all anchors.
-        positive: sum over them of what is averaged over anchors with positives.
-        anchors, with_positives: how many there are, or the sum of their weights.
+        total: sum of the terms that are averaged over all anchors.
+        positive: sum of the terms that are averaged over the anchors with positives.
+        anchors: number of anchors, or the sum of their weights.
+        with_positives: number of anchors with positives, or the sum of their weights.
     """
 
     total: Tensor
@@ -183,9 +196,9 @@ class Share:
         )
 
     def mean(self) -> Tensor:
-        """The loss, averaged over anchors (4.10)."""
-        some = torch.where(self.with_positives > 0, self.with_positives, 1)
-        return self.total / self.anchors + self.positive / some
+        """The loss, averaged over anchors (eq. 4.10)."""
+        with_positives = torch.where(self.with_positives > 0, self.with_positives, 1)
+        return self.total / self.anchors + self.positive / with_positives
 
 
 def pair_share(
@@ -196,40 +209,43 @@ def pair_share(
     reduction: str = "sum",
     weight: Tensor | None = None,
 ) -> Share:
-    r"""The generic loss of anchors, (4.7) with binary labels and (4.9) with interpolated ones.
+    r"""Generic loss over anchors, with binary labels (eq. 4.7) or interpolated ones (eq. 4.9).
 
     .. math::
         \ell(a) = \tau\Big(\sigma^+\big(\sum_v y_{av}\,\rho^+(s_{av})\big)
                          + \sigma^-\big(\sum_v (1 - y_{av})\,\rho^-(s_{av})\big)\Big)
 
     Args:
-        s: similarities (A, V) of A anchors.
-        positive: weights y (A, V) of the positive term, 0 where there is no pair.
-        negative: weights 1 − y (A, V) of the negative term, 0 where there is no pair.
-        form: τ, σ, ρ.
-        reduction: 'sum' over an anchor's pairs as printed, or their weighted 'mean'.
-        weight: of anchors in the mean, (A,); None is 1 for each.
+        s: similarities of A anchors to V points, (A, V).
+        positive: weights y of the positive term, (A, V); 0 where there is no pair.
+        negative: weights 1 − y of the negative term, (A, V); 0 where there is no pair.
+        form: τ, σ and ρ.
+        reduction: 'sum' takes the sum over v, as in the equation; 'mean' the weighted mean.
+        weight: weights of the anchors in the mean over anchors, (A,). None is 1 for all.
+
+    Returns:
+        Sums of ℓ(a) over the anchors; their mean is ``share.mean()``.
     """
     with torch.autocast(s.device.type, enabled=False):
         s = s.to(exact_dtype(s))
         positive, negative = positive.to(s.dtype), negative.to(s.dtype)
-        some = positive.sum(-1) > 0
+        with_positives = positive.sum(-1) > 0
         anchors: int | Tensor = len(s)
         if reduction == "mean":
             positive, negative = _unit(positive), _unit(negative)
         pulled, pushed = form.positive(s, positive), form.negative(s, negative)
-        total = pushed if form.apart else form.tau(pulled + pushed)
-        if form.soft:  # log(1 + N/P) is 0 without negatives, and has no value without positives
-            total = torch.where(some & (negative.sum(-1) > 0), total, 0)
+        total = pushed if form.separate_means else form.tau(pulled + pushed)
+        if form.soft:  # log(1 + N/P) is 0 without negatives, and undefined without positives
+            total = torch.where(with_positives & (negative.sum(-1) > 0), total, 0)
         if weight is not None:
             weight = weight.to(s.dtype)
-            anchors, some = weight.sum(), weight * some
+            anchors, with_positives = weight.sum(), weight * with_positives
             total, pulled = weight * total, weight * pulled
-        alone = pulled.sum() if form.apart else total.new_zeros(())
-        return Share(total.sum(), alone, anchors, some.sum())
+        pulled_sum = pulled.sum() if form.separate_means else total.new_zeros(())
+        return Share(total.sum(), pulled_sum, anchors, with_positives.sum())
 
 
 def _unit(weight: Tensor) -> Tensor:
-    """Weights that sum to one, or none at all."""
+    """Weights scaled to sum 1; rows of zeros stay zero."""
     total = weight.sum(-1, keepdim=True)
     return weight / torch.where(total > 0, total, 1)

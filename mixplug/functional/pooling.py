@@ -1,6 +1,6 @@
-"""Global pooling of maps, and of mixed maps that are not held.
+"""Global pooling of feature maps, and of mixed maps without building them.
 
-Letters: B maps of C channels and H x W positions, V pairs of them that are mixed.
+Letters: B maps with C channels and H x W positions, V mixed pairs of maps.
 """
 
 from __future__ import annotations
@@ -13,27 +13,30 @@ from torch import Tensor
 
 from mixplug.functional.aligned import mix
 
-_IN_CACHE = 1 << 18  # elements of mixed maps at a time: 1 MiB of float32
+_IN_CACHE = 1 << 18  # elements of mixed maps held at a time: 1 MiB of float32
 
 
 def average(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C)."""
-    return maps.flatten(2).sum(-1) / maps[0, 0].numel()  # its gradient divides (B, C), not the map
+    """Global average pooling: (B, C, H, W) to (B, C)."""
+    # Dividing after the sum makes the gradient divide a (B, C) tensor instead of the map.
+    return maps.flatten(2).sum(-1) / maps[0, 0].numel()
 
 
 def maximum(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C); faster than adaptive pooling to one position."""
+    """Global max pooling: (B, C, H, W) to (B, C). Faster than adaptive pooling to 1 x 1."""
     return maps.flatten(2).max(-1).values
 
 
 def mixed_average(maps: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
-    r"""Average of :math:`\lambda A_i + (1 - \lambda) A_j`: the mixture of the averages.
+    r"""Average over positions of the mixed maps :math:`\lambda A_i + (1 - \lambda) A_j`.
+
+    It equals the mixture of the averages of :math:`A_i` and :math:`A_j`.
 
     Args:
-        maps: A (B, C, H, W).
-        first: i, (V,).
-        second: j, (V,).
-        lam: λ (V,), the weight of the first.
+        maps: A, (B, C, H, W).
+        first: indices i, (V,).
+        second: indices j, (V,).
+        lam: λ, (V,), the weight of the first map.
 
     Returns:
         (V, C).
@@ -43,17 +46,17 @@ def mixed_average(maps: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> T
 
 
 def mixed_maximum(maps: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
-    r"""Maximum over positions of :math:`\lambda A_i + (1 - \lambda) A_j`, exactly.
+    r"""Maximum over positions of the mixed maps :math:`\lambda A_i + (1 - \lambda) A_j`, exactly.
 
-    Where the maximum lies is found some pairs at a time and without a graph; the two values that
-    lie there are then picked out of the maps and mixed. So no mixed map is held, and the gradient,
-    which goes to those two positions alone, costs V x C and not V x C x H x W.
+    The position of the maximum is found without gradient, for some pairs at a time. The values of
+    both maps at this position are then gathered and mixed. So no mixed map is stored, and the
+    gradient, which reaches only these values, costs V x C instead of V x C x H x W.
 
     Args:
-        maps: A (B, C, H, W).
-        first: i, (V,).
-        second: j, (V,).
-        lam: λ (V,), the weight of the first.
+        maps: A, (B, C, H, W).
+        first: indices i, (V,).
+        second: indices j, (V,).
+        lam: λ, (V,), the weight of the first map.
 
     Returns:
         (V, C).
@@ -62,21 +65,22 @@ def mixed_maximum(maps: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> T
     count = max(1, _IN_CACHE // (channels * positions))
     columns = maps.detach().flatten(2)
     chunks = zip(first.split(count), second.split(count), lam.split(count), strict=True)
-    place = torch.cat([mix(columns[i], columns[j], some).argmax(-1) for i, j, some in chunks])
-    place += positions * torch.arange(channels, device=maps.device)
+    offset = torch.cat([mix(columns[i], columns[j], part).argmax(-1) for i, j, part in chunks])
+    offset += positions * torch.arange(channels, device=maps.device)
     flat, size = maps.flatten(), channels * positions
     return mix(
-        flat.take(place + size * first[:, None]), flat.take(place + size * second[:, None]), lam
+        flat.take(offset + size * first[:, None]), flat.take(offset + size * second[:, None]), lam
     )
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A way of pooling.
+    """A global pooling operation.
 
     Attributes:
-        plain: maps (B, C, H, W) to (B, C).
-        mixed: maps, first, second and λ (V,) to (V, C), equal to ``plain`` of the mixed maps.
+        plain: pooling of maps, (B, C, H, W) to (B, C).
+        mixed: pooling of mixed maps: takes maps (B, C, H, W), ``first``, ``second`` and ``lam``
+            (V,), and returns (V, C), the same as ``plain`` of the mixed maps.
     """
 
     plain: Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""In which precision transport, distances and losses run, whatever autocast says."""
+"""Precision in which transport, distances and losses are computed, also under autocast."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def exact_dtype(t: Tensor) -> torch.dtype:
-    """float64 if ``t`` is, else float32."""
+    """float64 for a float64 tensor, and float32 for any other."""
     return torch.float64 if t.dtype == torch.float64 else torch.float32

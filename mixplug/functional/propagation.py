@@ -1,7 +1,7 @@
-"""Labels of past frames carried to a new one by the similarity of features (section 6.5.3).
+"""Label propagation: labels of past frames, transferred to a new frame by feature similarity.
 
-Letters: F frames that are known, N positions in a grid, D width, K classes, of which class 0 is the
-background.
+It evaluates video object segmentation (§6.5.3). Letters: F labeled frames (the context), N
+positions in a grid, D width, K classes; class 0 is the background.
 """
 
 from __future__ import annotations
@@ -24,42 +24,44 @@ def propagate(
     grid: tuple[int, int],
     block: int = 256,
 ) -> Tensor:
-    r"""Labels of a frame, of the positions in other frames that are most like its own, as in [0].
+    r"""Labels of a frame, averaged over the most similar positions of the context frames [0].
 
         y_n = \sum_{(f,m) \in T_n} softmax_{(f,m) \in T_n}(q_n \cdot c_{fm} / \tau)\, y_{fm}
 
-    T_n are the ``topk`` most similar of the positions m of all frames f whose row and column both
-    differ from those of n by ``radius`` at most. Exactly ``topk`` are taken where several are
-    alike; [0] takes all that equal the last one.
+    T_n holds the ``topk`` most similar positions m of all frames f, among those whose row and
+    column differ from the row and column of n by at most ``radius``. If several positions are
+    equally similar, T_n still holds exactly ``topk`` of them, while [0] takes all that tie with
+    the last one.
 
-    Similarities are made for ``block`` positions n at a time, so none of them is of more than
-    F * N * block.
+    Similarities are computed for ``block`` positions n at a time, so at most F * N * block of them
+    are in memory.
 
     Args:
-        query: q, (N, D), of length 1 as a rule.
-        context: c, (F, N, D).
-        labels: y of the context, (F, N, K), in any floating dtype.
-        topk: size of T_n; where fewer positions are near enough, T_n is all of them.
+        query: features q of the new frame, usually of norm 1, (N, D).
+        context: features c of the context frames, (F, N, D).
+        labels: labels y of the context frames, (F, N, K), of any floating dtype.
+        topk: size of T_n. If fewer positions are within the radius, T_n holds all of them.
         temperature: τ > 0.
-        radius: >= 0, in positions; None restricts nothing.
+        radius: radius >= 0, in positions; None sets no limit.
         grid: (rows, columns) of the N positions.
-        block: positions n at a time. It changes time and memory, not the result.
+        block: number of positions n computed at a time. It changes time and memory, but not the
+            result.
 
     Returns:
-        (N, K), float64 if ``query`` is, else float32.
+        Labels, (N, K), float32 (float64 for float64 ``query``).
 
     Raises:
-        ValueError: shapes do not fit, or a number is out of its range.
+        ValueError: shapes do not match, or a number is out of range.
 
     - [0]: Emerging Properties in Self-Supervised Vision Transformers, 2021,
       https://arxiv.org/abs/2104.14294
     """
-    _require_fit(query, context, labels, grid)
+    _require_shapes(query, context, labels, grid)
     _require_numbers(topk, temperature, radius, block)
     with torch.autocast(query.device.type, enabled=False):
         dtype = exact_dtype(query)
         query = query.to(dtype) / temperature
-        # Frames within positions: what is near a block of queries then lies side by side.
+        # Positions before frames, so that all features near a block of queries are contiguous.
         context, labels = (t.to(dtype).transpose(0, 1).contiguous() for t in (context, labels))
         parts = [
             _propagated(start, part, context, labels, topk, radius, grid[1])
@@ -71,30 +73,32 @@ def propagate(
 def label_map(
     labels: Tensor, grid: tuple[int, int], size: tuple[int, int], stretch: bool = True
 ) -> Tensor:
-    """Which class every pixel is of: labels made as large as the frame, and the largest of them.
+    """Class of every pixel: labels are interpolated to the frame size, and the largest one wins.
 
     Args:
-        labels: (N, K), such as those of :func:`propagate`.
+        labels: labels of the positions, (N, K), as :func:`propagate` returns them.
         grid: (rows, columns) of the N positions.
-        size: (H, W) in pixels, to which labels are interpolated, linearly in both directions.
-        stretch: whether each class that is anywhere is brought to [0, 1] over the frame before
-            classes are compared, as DINO does: a small object then stands against its background.
+        size: (H, W) of the frame in pixels; the interpolation is bilinear.
+        stretch: whether to scale the labels of each class to [0, 1] over the frame before classes
+            are compared, as DINO does. This favors small objects over the background. Classes with
+            the same label everywhere are not scaled.
 
     Returns:
-        (H, W) int64 in [0, K); of classes that tie, the lowest.
+        (H, W) int64 in [0, K). Ties go to the smallest class index.
 
     Raises:
-        ValueError: N is not the grid's.
+        ValueError: the shape of ``labels`` does not match the grid.
     """
     if labels.dim() != 2 or len(labels) != grid[0] * grid[1]:
         raise ValueError(
-            f"label_map needs (N, K) of a grid {grid[0]} x {grid[1]}, got {tuple(labels.shape)}."
+            f"label_map needs labels (N, K) of a grid {grid[0]} x {grid[1]}, got "
+            f"{tuple(labels.shape)}."
         )
     maps = labels.T.unflatten(1, grid)[None]
     maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)[0]  # (K, H, W)
     if stretch:
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        # A class of one value alone is that of no object, or of the whole frame: it stays.
+        # A class with a constant label is absent or fills the frame, so it is not scaled.
         maps = torch.where(high > low, (maps - low) / (high - low), maps)
     return maps.argmax(0)
 
@@ -108,10 +112,20 @@ def _propagated(
     radius: int | None,
     columns: int,
 ) -> Tensor:
-    """Labels of positions ``start`` and so on: query is theirs, (b, D), of the others (N, F, .)."""
+    """Labels (b, K) of the b positions from ``start`` on.
+
+    Args:
+        start: first position.
+        query: features of these positions, (b, D).
+        context: features of the context, (N, F, D).
+        labels: labels of the context, (N, F, K).
+        topk: see :func:`propagate`.
+        radius: see :func:`propagate`.
+        columns: number of columns of the grid.
+    """
     count, frames = context.shape[:2]
     reach = slice(0, count)
-    if radius is not None:  # rows of the grid that are too far from all of them are not looked at
+    if radius is not None:  # skip grid rows that are too far from all of the b positions
         first = max(0, (start // columns - radius) * columns)
         last = ((start + len(query) - 1) // columns + radius + 1) * columns
         reach = slice(first, min(count, last))
@@ -119,15 +133,15 @@ def _propagated(
     if radius is not None:
         n = torch.arange(start, start + len(query), device=query.device)[:, None]
         m = torch.arange(reach.start, reach.stop, device=query.device)
-        rows, along = n // columns - m // columns, n % columns - m % columns
-        far = (rows.abs() > radius) | (along.abs() > radius)  # (b, M)
+        row_offset, column_offset = n // columns - m // columns, n % columns - m % columns
+        far = (row_offset.abs() > radius) | (column_offset.abs() > radius)  # (b, M)
         similarity.view(len(query), -1, frames).masked_fill_(far[:, :, None], -torch.inf)
     top, ids = similarity.topk(min(topk, similarity.shape[1]), sorted=False)
     return torch.einsum("nt,ntk->nk", top.softmax(1), labels[reach].flatten(0, 1)[ids])
 
 
-def _require_fit(query: Tensor, context: Tensor, labels: Tensor, grid: tuple[int, int]) -> None:
-    fits = (
+def _require_shapes(query: Tensor, context: Tensor, labels: Tensor, grid: tuple[int, int]) -> None:
+    matching = (
         query.dim() == 2
         and context.dim() == labels.dim() == 3
         and context.shape[1:] == query.shape
@@ -135,11 +149,11 @@ def _require_fit(query: Tensor, context: Tensor, labels: Tensor, grid: tuple[int
         and len(query) == grid[0] * grid[1]
         and context.numel() > 0
     )
-    if not fits:
+    if not matching:
         raise ValueError(
             f"propagate needs query (N, D), context (F, N, D) and labels (F, N, K) with F >= 1 and "
-            f"N of a grid {grid[0]} x {grid[1]}, got {tuple(query.shape)}, {tuple(context.shape)} "
-            f"and {tuple(labels.shape)}."
+            f"N = {grid[0]} x {grid[1]}, got {tuple(query.shape)}, {tuple(context.shape)} and "
+            f"{tuple(labels.shape)}."
         )
 
 

@@ -1,7 +1,7 @@
-"""How embeddings lie in their space: alignment, uniformity, utilization, intrusion distance.
+"""Measures of the embedding space: alignment, uniformity, utilization, intrusion distance.
 
-Letters: B examples, D width, Q queries, N gallery items, M mixed examples. Nothing of
-size B x B is ever held.
+Letters: B examples, D width, Q queries, N gallery items, M mixed examples. No tensor of size B x B
+is ever built.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from mixplug.functional.exact_search import check_embeddings, check_pair, neares
 from mixplug.functional.precision import exact_dtype
 from mixplug.numbers import card_number
 
-_BLOCK = 2048  # examples; 16 MiB of float32 distances at a time
-_PAIRS = 1 << 22  # distances at a time where one side is a whole class
+_BLOCK = 2048  # examples per block, that is, 16 MiB of float32 distances at a time
+_PAIRS = 1 << 22  # distances at a time if one side is a whole class
 
 
 @card_number(
@@ -28,25 +28,26 @@ _PAIRS = 1 << 22  # distances at a time where one side is a whole class
     digits=3,
 )
 def alignment(embeddings: Tensor, labels: Tensor, alpha: float = 2) -> Tensor:
-    r"""Alignment [0]: the mean distance of positive pairs, to the power alpha; lower is better.
+    r"""Alignment [0]: mean distance of positive pairs, to the power alpha. Lower is better.
 
         mean over (i, j), i != j, y_i = y_j   of   ||e_i - e_j||^alpha
 
-    Every pair weighs the same, so a class of n examples weighs n (n - 1). For alpha = 2 the pairs
-    of a class with mean μ add up to ``2 n sum_i ||e_i - μ||^2``, and none of them is made.
+    Every pair has the same weight, so a class of n examples has weight n (n - 1). For alpha = 2,
+    the sum over the pairs of a class with mean μ is ``2 n sum_i ||e_i - μ||^2``, which is computed
+    without building any pair.
 
     Args:
-        embeddings: (B, D); [0] and the thesis (4.4.4) have them on the unit sphere, which is not
+        embeddings: e, (B, D). In [0] and in the thesis (§4.4.4) they have norm 1; this is not
             checked.
-        labels: (B,) int64 classes.
-        alpha: > 0.
+        labels: classes y, (B,) int64.
+        alpha: exponent > 0.
 
     Returns:
-        Scalar in float32, or float64 if given.
+        Scalar, float32 (float64 for float64 embeddings).
 
     Raises:
-        ValueError: shapes do not fit, a value is not finite, alpha <= 0, one example, or no two of
-            one class.
+        ValueError: shapes do not match, a value is not finite, alpha <= 0, less than two examples,
+            or no two examples have the same class.
 
     - [0]: Understanding Contrastive Representation Learning through Alignment and Uniformity on
       the Hypersphere, 2020, https://arxiv.org/abs/2005.10242
@@ -63,7 +64,8 @@ def alignment(embeddings: Tensor, labels: Tensor, alpha: float = 2) -> Tensor:
     pairs = int((count * (count - 1)).sum())
     if not pairs:
         raise ValueError(
-            f"alignment needs a positive pair, but the {len(labels)} labels are all different."
+            f"alignment needs at least two examples of the same class, but the {len(labels)} "
+            f"labels are all different."
         )
     with torch.autocast(embeddings.device.type, enabled=False):
         e = embeddings.to(exact_dtype(embeddings))
@@ -82,22 +84,23 @@ def alignment(embeddings: Tensor, labels: Tensor, alpha: float = 2) -> Tensor:
     digits=3,
 )
 def uniformity(embeddings: Tensor, t: float = 2) -> Tensor:
-    r"""Uniformity [0]: log of the mean Gaussian similarity of all pairs; lower is better.
+    r"""Uniformity [0]: log of the mean Gaussian similarity of all pairs. Lower is better.
 
         log mean over (i, j), i != j   of   exp(-t ||e_i - e_j||^2)
 
-    Classes do not matter. The sum runs in the log domain, so that examples far from each other do
-    not give log 0. At most 2048 x 2048 pairs are held at a time, each pair once.
+    Classes play no role. The mean is computed in the log domain, so distant examples do not give
+    log 0. At most 2048 x 2048 pairs are in memory at a time, and each pair is computed once.
 
     Args:
-        embeddings: (B, D), on the unit sphere in [0] and in the thesis (4.4.4).
-        t: > 0, in the units of 1 / distance^2.
+        embeddings: e, (B, D). In [0] and in the thesis (§4.4.4) they have norm 1; this is not
+            checked.
+        t: scale > 0, in the units of 1 / distance^2.
 
     Returns:
-        Scalar in float32, or float64 if given; 0 if all are one point.
+        Scalar, float32 (float64 for float64 embeddings). 0 if all embeddings are equal.
 
     Raises:
-        ValueError: a value is not finite, t <= 0, or less than two examples.
+        ValueError: wrong shape, a value is not finite, t <= 0, or less than two examples.
 
     - [0]: as in :func:`alignment`.
     """
@@ -106,7 +109,7 @@ def uniformity(embeddings: Tensor, t: float = 2) -> Tensor:
         raise ValueError(f"uniformity needs t > 0, got {t}.")
     with torch.autocast(embeddings.device.type, enabled=False):
         e = embeddings.to(exact_dtype(embeddings))
-        e = e - e.mean(0)  # distances stay, and cancel less digits
+        e = e - e.mean(0)  # keeps the distances, and loses fewer digits by cancellation
         parts = e.split(_BLOCK)
         terms = []
         for i, rows in enumerate(parts):
@@ -120,26 +123,26 @@ def uniformity(embeddings: Tensor, t: float = 2) -> Tensor:
 
 
 def utilization(queries: Tensor, gallery: Tensor) -> Tensor:
-    r"""Utilization u(Q, X) of a training set by queries (4.25); lower is better.
+    r"""Utilization u(Q, X) of a training set by queries (eq. 4.25). Lower is better.
 
         1/Q sum_q min_x ||f(q) - f(x)||^2
 
-    With mixup, the gallery is the augmented set: clean and mixed training examples together.
+    With mixup, the gallery contains both the clean and the mixed training examples.
 
     Args:
-        queries: f(Q), (Q, D), embeddings of the test set.
-        gallery: f(X), (N, D), embeddings of the training set.
+        queries: embeddings f(Q) of the test set, (Q, D).
+        gallery: embeddings f(X) of the training set, (N, D).
 
     Returns:
-        Scalar in float32, or float64 if the queries are; no gradient.
+        Scalar, float32 (float64 for float64 queries), differentiable.
 
     Raises:
-        ValueError: shapes do not fit, an empty set, or a value that is not finite.
+        ValueError: shapes do not match, an empty set, or a value is not finite.
     """
     check_pair("utilization", queries, gallery)
     _, ids = nearest(queries, gallery, 1, "l2")
-    # Known by its id, the distance is taken again as a difference: of a query that is in the
-    # gallery it is 0, not what the expanded square leaves.
+    # Recompute each distance from the difference: it is exactly 0 for a query that is in the
+    # gallery, while the expanded square of the search leaves a rounding error.
     dtype = exact_dtype(queries)
     parts = zip(queries.split(_BLOCK), ids[:, 0].split(_BLOCK), strict=True)
     squares = [(q.to(dtype) - gallery[i].to(dtype)).square().sum(1) for q, i in parts]
@@ -155,52 +158,55 @@ def utilization(queries: Tensor, gallery: Tensor) -> Tensor:
     digits=3,
 )
 def intrusion_distance(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
-    r"""Intrusion distance (5.4.7): how far mixtures stay from classes that are not in them.
+    r"""Intrusion distance (§5.4.7): distance of mixed embeddings to classes not mixed into them.
 
         mean over z~   of   min_z ||z~ - z||^2,   z clean, of a class without any weight in z~
 
-    Higher is better. Mixtures that leave no other class are left out of the mean. With MultiMix as
-    it trains, m = b, every class of the batch is in every mixture, and the measure is empty. To
-    have it, let ``clean`` hold examples of other classes too, with a weight of 0.
+    It measures manifold intrusion [0]; higher is better. A mixed embedding that contains all
+    classes is excluded from the mean. MultiMix in training has m = b, so every mixed embedding
+    contains every class of the batch, and the measure is undefined. To apply it, add clean
+    examples of other classes to ``clean``, with weight 0.
 
     Args:
-        mixed: z~, (M, D), whatever space they were mixed in.
-        weights: of the clean examples in each, (M, B), >= 0; only whether they are 0 matters.
-        clean: z, (B, D). [0] defines no length of embeddings; none is given to them here.
-        labels: classes of the clean ones, (B,).
+        mixed: mixed embeddings z~, (M, D), from mixing in any space.
+        weights: weight >= 0 of each clean example in each mixed one, (M, B). Only zero or nonzero
+            matters.
+        clean: clean embeddings z, (B, D). They are not normalized, as the thesis defines no norm.
+        labels: classes of the clean examples, (B,).
 
     Returns:
-        Scalar in float32, or float64 if given; squared units of the embeddings.
+        Scalar, in squared units of the embeddings, float32 (float64 for float64 ``mixed``).
 
     Raises:
-        ValueError: shapes do not fit, an empty set, a value that is not finite, a negative weight,
-            or no mixture that leaves another class.
+        ValueError: shapes do not match, an empty set, a value is not finite, a weight is negative,
+            or every mixed embedding contains all classes.
 
-    - [0]: thesis 5.4.7; the phenomenon: MixUp as Locally Linear Out-Of-Manifold Regularization,
-      2019, https://arxiv.org/abs/1809.02499
+    - [0]: MixUp as Locally Linear Out-Of-Manifold Regularization, 2019,
+      https://arxiv.org/abs/1809.02499
     """
     _check_mixed(mixed, weights, clean, labels)
     known, classes = labels.unique(return_inverse=True)
     dtype, block = exact_dtype(mixed), max(1, _PAIRS // len(clean))
     with torch.autocast(mixed.device.type, enabled=False):
         z = clean.to(dtype)
-        center = z.mean(0)  # distances stay, and cancel less digits
+        center = z.mean(0)  # keeps the distances, and loses fewer digits by cancellation
         total, count = z.new_zeros(()), z.new_zeros(())
         for part, weight in zip(mixed.split(block), weights.split(block), strict=True):
             rows = part.to(dtype)
-            inside = weight.new_zeros(len(weight), len(known), dtype=torch.int32)
-            inside.index_add_(1, classes, (weight > 0).int())
-            taken = (inside > 0)[:, classes]  # (rows, B): of a class in the mixture
+            class_counts = weight.new_zeros(len(weight), len(known), dtype=torch.int32)
+            class_counts.index_add_(1, classes, (weight > 0).int())
+            own_class = (class_counts > 0)[:, classes]  # (rows, B): the class has been mixed in
             with torch.no_grad():
-                squares = _squared(rows - center, z - center).masked_fill(taken, torch.inf)
+                squares = _squared(rows - center, z - center).masked_fill(own_class, torch.inf)
                 ids = squares.argmin(1)
-            there = ~taken.all(1)
+            has_other = ~own_class.all(1)
             distance = (rows - z[ids]).square().sum(1)
-            total, count = total + (distance * there).sum(), count + there.sum()
+            total, count = total + (distance * has_other).sum(), count + has_other.sum()
     if not count:
         raise ValueError(
-            f"intrusion_distance needs a clean class without weight in a mixture, but all "
-            f"{len(known)} classes have weight in all {len(mixed)} mixtures (as with m = b)."
+            f"intrusion_distance needs a mixed embedding in which some class has no weight, but "
+            f"all {len(known)} classes have weight in all {len(mixed)} mixed embeddings (as with "
+            f"m = b)."
         )
     return total / count
 
@@ -216,21 +222,24 @@ def _check_mixed(mixed: Tensor, weights: Tensor, clean: Tensor, labels: Tensor) 
             f"{tuple(labels.shape)}."
         )
     least = float(weights.min())
-    if not least >= 0:  # NaN is not
-        raise ValueError(f"intrusion_distance needs weights >= 0, got one of {least:.4g}.")
+    if not least >= 0:  # also true for NaN
+        raise ValueError(f"intrusion_distance needs weights >= 0, got {least:.4g}.")
 
 
 def _squares_of_pairs(e: Tensor, classes: Tensor, count: Tensor) -> Tensor:
-    """Sum over ordered pairs of a class of squared distances, by class means."""
+    """Sum of squared distances over ordered pairs within each class, from the class means."""
     mean = e.new_zeros(len(count), e.shape[1]).index_add(0, classes, e) / count[:, None]
     spread = (e - mean[classes]).square().sum(1)
     return (2 * count[classes] * spread).sum()
 
 
 def _powers_of_pairs(e: Tensor, classes: Tensor, count: Tensor, alpha: float) -> Tensor:
-    """Sum over ordered pairs of a class, examples sorted by class: a band along the diagonal."""
+    """Sum of distances to the power alpha over ordered pairs within each class.
+
+    The examples are sorted by class, so the pairs form a band along the diagonal.
+    """
     end = count.cumsum(0)
-    last = end[classes].tolist()  # where the class of an example ends
+    last = end[classes].tolist()  # end of the class of each example
     first = (end - count)[classes].tolist()
     total, start = e.new_zeros(()), 0
     while start < len(e):
@@ -239,12 +248,12 @@ def _powers_of_pairs(e: Tensor, classes: Tensor, count: Tensor, alpha: float) ->
             rows //= 2
         stop = start + rows
         low, high = first[start], last[stop - 1]
-        alike = classes[start:stop, None] == classes[low:high]
-        # a power of a difference of squares would magnify their rounding
+        same_class = classes[start:stop, None] == classes[low:high]
+        # a matrix product would lose digits by cancellation, which small powers magnify
         distance = torch.cdist(
             e[start:stop], e[low:high], compute_mode="donot_use_mm_for_euclid_dist"
         )
-        total = total + (distance.pow(alpha) * alike).sum()
+        total = total + (distance.pow(alpha) * same_class).sum()
         start = stop
     return total
 

@@ -1,4 +1,4 @@
-"""Soft targets and the cross-entropy that takes them."""
+"""Soft targets, label smoothing, and cross-entropy with soft targets."""
 
 from __future__ import annotations
 
@@ -10,41 +10,48 @@ from mixplug.functional.precision import exact_dtype
 
 
 def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Targets of any kind as rows over classes.
+    """Convert class indices or soft targets to rows over classes.
 
     Args:
-        y: class indices (...,), integer; or rows (..., K) of floats, soft or multi-label.
-        num_classes: K, the width of the classifier.
-        dtype: of the result.
+        y: integer class indices (...), or floating-point rows (..., K), soft or multi-label.
+        num_classes: K, the number of outputs of the classifier.
+        dtype: dtype of the result.
 
     Returns:
-        (..., K): one-hot rows for indices, else ``y`` itself in ``dtype``.
+        (..., K): one-hot rows for class indices, and ``y`` in ``dtype`` for rows.
 
     Raises:
-        ValueError: an index outside [0, K), or rows of another width. Indices are looked at on
-            the CPU only, elsewhere the look would wait for the device.
+        ValueError: an index is outside [0, K), or the rows do not have K columns. Indices on an
+            accelerator are not checked, because that would synchronize.
     """
     if y.dtype.is_floating_point:
         if y.dim() == 0 or y.shape[-1] != num_classes:
             raise ValueError(
-                f"Soft targets need one column per class: got shape {tuple(y.shape)} for "
-                f"{num_classes} classes. Class indices must be integers, got {y.dtype}."
+                f"Soft targets need one column for each of the {num_classes} classes, got shape "
+                f"{tuple(y.shape)} in {y.dtype}. Class indices need an integer dtype."
             )
         return y.to(dtype)
     y = y.long()
     if y.device.type == "cpu" and y.numel() and (int(y.min()) < 0 or int(y.max()) >= num_classes):
         wrong = int(y.max()) if int(y.max()) >= num_classes else int(y.min())
         raise ValueError(
-            f"Class index {wrong} is outside the classifier's {num_classes} classes, "
-            f"allowed are 0 to {num_classes - 1}."
+            f"Class indices must be in 0 to {num_classes - 1} for a classifier with {num_classes} "
+            f"classes, got {wrong}."
         )
     return F.one_hot(y, num_classes).to(dtype)
 
 
 def smooth(target: Tensor, smoothing: float) -> Tensor:
-    """Label smoothing of soft rows: ``(1 - s) y + s / K``, with s = ``smoothing``.
+    """Label smoothing: ``(1 - s) y + s / K``, where s is ``smoothing`` and y is ``target``.
 
-    It commutes with mixing, since weights that mix sum to 1.
+    Label smoothing and mixing commute, since mixing weights sum to 1.
+
+    Args:
+        target: target rows, (..., K).
+        smoothing: s in [0, 1).
+
+    Returns:
+        Smoothed rows, (..., K).
 
     Raises:
         ValueError: smoothing outside [0, 1).
@@ -55,24 +62,27 @@ def smooth(target: Tensor, smoothing: float) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    r"""Cross-entropy with soft targets: mean over terms, or the weighted mean (5.1), (5.14).
+    r"""Cross-entropy with soft targets: mean (eq. 5.1) or weighted mean (eq. 5.14) over terms.
 
         H(Y, P; s) = - sum_i s_i sum_k y_ik log p_ik / sum_i s_i
 
     Args:
-        logits: (..., K), any layout of the leading terms.
-        target: (..., K) rows over classes.
-        weight: s, (...) without classes, >= 0; None weighs all terms alike. If its sum is zero
-            the loss is zero, not NaN.
+        logits: logits of p, (..., K). There is one term i per element of the leading dimensions.
+        target: target rows y, same shape.
+        weight: weights s >= 0 of the terms, (...). None gives all terms the same weight. If the
+            weights sum to 0, the loss is 0, not NaN.
 
     Returns:
-        Scalar in float32, or float64 if given.
+        Scalar, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not match.
     """
     if logits.shape != target.shape:
-        raise ValueError(f"Logits {tuple(logits.shape)} and target {tuple(target.shape)} differ.")
+        raise ValueError(
+            f"soft_cross_entropy needs logits and target of the same shape, got "
+            f"{tuple(logits.shape)} and {tuple(target.shape)}."
+        )
     dtype = exact_dtype(logits)
     with torch.autocast(logits.device.type, enabled=False):
         terms = -(target.to(dtype) * F.log_softmax(logits.to(dtype), -1)).sum(-1)
@@ -80,7 +90,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
             return terms.mean()
         if weight.shape != terms.shape:
             raise ValueError(
-                f"weight needs the shape {tuple(terms.shape)} of the terms, got "
+                f"soft_cross_entropy needs weight of shape {tuple(terms.shape)}, got "
                 f"{tuple(weight.shape)}."
             )
         weight = weight.to(dtype)

@@ -1,8 +1,8 @@
-"""Objects from attention heads, and where they are in other frames (section 6.4).
+"""Discover objects with attention heads and track them in other frames (section 6.4).
 
 Letters: B frames, k objects, h heads, N patches in a grid, P prefix tokens of which the first is
-the class token, D width. Everything is computed in float32, or float64 if given, whatever autocast
-says; nothing here is learned, so callers run it without gradients.
+the class token, D width. Everything is computed in float32, or in float64 for float64 inputs, also
+under autocast. Nothing here is learned, so callers run it without gradients.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ MASKS = ("binary", "soft")
 
 
 def cls_attention(q: Tensor, k: Tensor, prefix: int = 1, scale: str = "head") -> Tensor:
-    r"""What the class token attends to, per head: the patches' part of the softmax (6.1).
+    r"""Attention of the class token to the patches, for every head (6.1).
 
-        A^i = softmax(Q^i (K^i)^T / s),   of which the row of the class token
+        A^i = softmax(Q^i (K^i)^T / s),   row of the class token, columns of the patches
 
-    The softmax is over all P + N tokens, so rows sum to at most 1. Only that row is computed.
+    The softmax is over all P + N tokens, so rows sum to at most 1. No other row is computed.
 
     Args:
         q: Q, (B, h, P + N, D / h).
         k: K, of the same shape.
         prefix: P >= 1, the class token first.
-        scale: s: 'head' is sqrt(D / h), which the network itself attends with; 'dim' is sqrt(D),
-            the letter of the thesis.
+        scale: s: 'head' is sqrt(D / h), as in the network's own attention; 'dim' is sqrt(D), as
+            printed in the thesis.
 
     Returns:
         (B, h, N).
@@ -59,7 +59,7 @@ def object_prototypes(attention: Tensor, queries: Tensor) -> Tensor:
 
     Args:
         attention: A, (B, k, N), of k heads.
-        queries: patch queries of all heads side by side, (B, N, D).
+        queries: queries of the patches, heads concatenated, (B, N, D).
 
     Returns:
         P, (B, k, D).
@@ -81,14 +81,14 @@ def object_plan(
         prototypes: P, (B, k, D).
         patches: Z, (B, N, D), the output embeddings of the patches.
         eps: ε > 0, weight of the entropy.
-        iters: of Sinkhorn-Knopp, all of them.
-        normalize: whether the rows of Z have length 1; without, the letter of (6.4).
-        plan: 'columns' sums to 1 over the objects of every patch, and to about N / k over the
-            patches of every object. 'joint' is the letter: a joint probability with rows of 1 / k
-            and columns of 1 / N.
+        iters: iterations of Sinkhorn-Knopp, without an early stop.
+        normalize: whether the rows of Z are scaled to length 1; False is (6.4) as printed.
+        plan: 'columns' sums to 1 over the objects for every patch, and to about N / k over the
+            patches for every object. 'joint' is the equation as printed: a joint probability whose
+            rows sum to 1 / k and columns to 1 / N.
 
     Returns:
-        M*, (B, k, N); columns are exact, rows up to convergence.
+        M*, (B, k, N). The sums of columns are exact, those of rows up to convergence.
 
     Raises:
         ValueError: shapes do not fit, an unknown plan; and see
@@ -119,19 +119,19 @@ def refine_prototypes(
 
 
 def track(prototypes: Tensor, keys: Tensor, scale: str | float = "dim") -> Tensor:
-    """Where objects are in a frame, ``T = softmax(P K^T / s)`` (6.3), or T' of P' (6.6).
+    """Attention of objects to the patches of a frame, ``T = softmax(P K^T / s)`` (6.3), or (6.6).
 
     Args:
-        prototypes: P or P', (..., k, D).
-        keys: patch keys of all heads side by side, (..., N, D); leading dimensions broadcast, so
-            the objects of one frame (B, 1, k, D) are tracked over T of them (B, T, N, D) at once.
-        scale: s: 'dim' is sqrt(D), as printed, for vectors that are D long; or a number > 0.
+        prototypes: P, which gives T (6.3), or P', which gives T' (6.6); (..., k, D).
+        keys: keys of the patches, heads concatenated, (..., N, D). Leading dimensions broadcast,
+            so objects of one frame (B, 1, k, D) are tracked over T frames (B, T, N, D) at once.
+        scale: s: 'dim' is sqrt(D), as printed; or a number > 0.
 
     Returns:
         (..., k, N); every row sums to 1.
 
     Raises:
-        ValueError: widths differ, or another scale.
+        ValueError: widths differ, or an unknown scale.
     """
     _require_fit(prototypes, keys, "track")
     if scale != "dim" and (isinstance(scale, str) or not scale > 0):
@@ -143,18 +143,18 @@ def track(prototypes: Tensor, keys: Tensor, scale: str | float = "dim") -> Tenso
 
 
 def patch_masks(attention: Tensor, kind: str = "binary") -> Tensor:
-    """What (6.7) multiplies the patches with.
+    """Masks of objects over patches, which (6.7) multiplies the frame with.
 
     Args:
         attention: T or T', (..., k, N).
-        kind: 'binary' is 1 where an object is attended to more than on average over the patches of
-            its own frame, else 0. 'soft' is the attention as it is, the letter of (6.7).
+        kind: 'binary' is 1 where the attention exceeds its mean over the patches of the frame, and
+            0 elsewhere. 'soft' is the attention itself, (6.7) as printed.
 
     Returns:
         (..., k, N) in the dtype of ``attention``.
 
     Raises:
-        ValueError: another kind.
+        ValueError: an unknown kind.
     """
     _require(kind, MASKS, "kind", "patch_masks")
     if kind == "soft":
@@ -165,9 +165,9 @@ def patch_masks(attention: Tensor, kind: str = "binary") -> Tensor:
 def object_masks(
     attention: Tensor, grid: tuple[int, int], size: tuple[int, int], kind: str = "binary"
 ) -> Tensor:
-    """Masks of objects in pixels: :func:`patch_masks`, each patch's value at all its pixels (6.7).
+    """Masks of objects over pixels: :func:`patch_masks`, upsampled to the frame (6.7).
 
-    Nearest neighbor for both kinds: a pixel is masked as the patch that the network sees it in.
+    Both kinds are upsampled by nearest neighbor, so that a pixel has the value of its patch.
 
     Args:
         attention: T or T', (B, k, N).
@@ -179,7 +179,7 @@ def object_masks(
         (B, k, H, W) in the dtype of ``attention``.
 
     Raises:
-        ValueError: N is not the grid's, or another kind.
+        ValueError: N does not fit the grid, or an unknown kind.
     """
     _require_grid(attention, grid, "object_masks")
     masks = patch_masks(attention, kind).unflatten(-1, grid)
@@ -187,7 +187,7 @@ def object_masks(
 
 
 def masked_frames(frames: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Frames as seen through every mask, ``X ⊙ T^i`` (6.7); no mask is made in pixels.
+    """Frames multiplied by every mask, ``X ⊙ T^i`` (6.7), without building masks in pixels.
 
     Args:
         frames: X, (B, C, H, W), with H and W multiples of the grid's.
@@ -198,7 +198,7 @@ def masked_frames(frames: Tensor, masks: Tensor, grid: tuple[int, int]) -> Tenso
         (B, k, C, H, W) in the dtype of ``frames``.
 
     Raises:
-        ValueError: N is not the grid's, or the frame is not a multiple of it.
+        ValueError: N does not fit the grid, or the frame is not a multiple of the grid.
     """
     _require_grid(masks, grid, "masked_frames")
     (rows, columns), (height, width) = grid, frames.shape[-2:]
@@ -219,7 +219,7 @@ def _plan(prototypes: Tensor, embeddings: Tensor, eps: float, iters: int, plan: 
 
 
 def _embeddings(patches: Tensor, normalize: bool) -> Tensor:
-    """Z in the precision of the plan."""
+    """Z in the precision in which the plan is computed."""
     exact = patches.to(exact_dtype(patches))
     return F.normalize(exact, dim=-1) if normalize else exact
 
@@ -238,7 +238,7 @@ def _require(value: str, allowed: tuple[str, ...], key: str, who: str) -> None:
 def _require_fit(prototypes: Tensor, vectors: Tensor, who: str) -> None:
     if min(prototypes.dim(), vectors.dim()) < 2 or prototypes.shape[-1] != vectors.shape[-1]:
         raise ValueError(
-            f"{who} needs objects (..., k, D) and patches (..., N, D) of one width, got "
+            f"{who} needs objects (..., k, D) and patches (..., N, D) of the same D, got "
             f"{tuple(prototypes.shape)} and {tuple(vectors.shape)}."
         )
 

@@ -1,7 +1,7 @@
-"""Scores of single-object tracking (Table 6.4b), as GOT-10k has them [0].
+"""Scores of single-object tracking (Table 6.4b), as defined by GOT-10k [0].
 
-A sequence counts from its second frame on, since the box of the first is given, and only where the
-object is there. Overlaps of a sequence are (T,), one per frame that counts; S sequences.
+The first frame of a sequence is not evaluated, since its box is given. Frames without the object
+are not evaluated either. Letters: T evaluated frames of a sequence, so its overlaps are (T,).
 
 - [0]: GOT-10k: A Large High-Diversity Benchmark for Generic Object Tracking in the Wild, 2018,
   https://arxiv.org/abs/1810.11981
@@ -14,24 +14,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mixplug.renamed import renamed_keys
+
 
 def box_overlaps(a: Tensor, b: Tensor, bound: tuple[float, float] | None = None) -> Tensor:
-    """Intersection over union of boxes, frame by frame.
+    """Intersection over union (IoU) of boxes, elementwise.
 
     Args:
-        a: (..., 4), left, top, width and height.
-        b: likewise.
-        bound: (width, height) of the image: parts outside of it do not count, in either.
+        a: left, top, width and height, (..., 4).
+        b: same format and shape.
+        bound: (width, height) of the image. If given, both boxes are clipped to the image.
 
     Returns:
-        (...) in [0, 1]; 0 where both are without area.
+        (...) in [0, 1]; 0 where neither box has an area.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or are not (..., 4).
     """
     if a.shape != b.shape or a.shape[-1:] != (4,):
         raise ValueError(
-            f"box_overlaps needs two times (..., 4), got {tuple(a.shape)} and {tuple(b.shape)}."
+            f"box_overlaps needs two tensors (..., 4) of the same shape, got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}."
         )
     (low_a, high_a), (low_b, high_b) = _corners(a, bound), _corners(b, bound)
     common = (torch.minimum(high_a, high_b) - torch.maximum(low_a, low_b)).clamp(min=0).prod(-1)
@@ -39,76 +42,83 @@ def box_overlaps(a: Tensor, b: Tensor, bound: tuple[float, float] | None = None)
     return torch.where(union > 0, common / union.where(union > 0, torch.ones_like(union)), 0)
 
 
+@renamed_keys(there="visible")
 def sequence_overlaps(
-    predicted: Tensor, truth: Tensor, there: Tensor, bound: tuple[float, float] | None = None
+    predicted: Tensor, truth: Tensor, visible: Tensor, bound: tuple[float, float] | None = None
 ) -> Tensor:
-    """Overlaps of the frames that count: all but the first, where the object is there.
+    """Overlaps of the evaluated frames: all frames with a visible object, except the first.
 
     Args:
-        predicted: (T, 4), with the given box first.
-        truth: (T, 4).
-        there: (T,) bool; GOT-10k's 'cover' above 0.
+        predicted: predicted boxes, one per frame, (frames, 4). The first is the given box.
+        truth: true boxes, (frames, 4).
+        visible: whether the object is visible, (frames,) bool; in GOT-10k, 'cover' > 0.
         bound: see :func:`box_overlaps`.
 
+    Returns:
+        (T,) in [0, 1].
+
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
-    if predicted.shape != truth.shape or there.shape != truth.shape[:1]:
+    if predicted.shape != truth.shape or visible.shape != truth.shape[:1]:
         raise ValueError(
-            f"sequence_overlaps needs boxes (T, 4) twice and there (T,), got "
-            f"{tuple(predicted.shape)}, {tuple(truth.shape)} and {tuple(there.shape)}."
+            f"sequence_overlaps needs predicted and true boxes (T, 4) and visible (T,), got "
+            f"{tuple(predicted.shape)}, {tuple(truth.shape)} and {tuple(visible.shape)}."
         )
-    return box_overlaps(predicted, truth, bound)[1:][there[1:]]
+    return box_overlaps(predicted, truth, bound)[1:][visible[1:]]
 
 
 def average_overlap(overlaps: Sequence[Tensor]) -> float:
-    """AO: the mean over the frames of all sequences at once, in [0, 1].
+    """Average overlap (AO): mean over the evaluated frames of all sequences, in [0, 1].
 
-    So the official toolkit has it; a long sequence weighs more than a short one.
+    As in the official toolkit, all frames have the same weight, so long sequences weigh more.
 
     Raises:
-        ValueError: no frame counts.
+        ValueError: no frame is evaluated.
     """
     return float(_all(overlaps).mean())
 
 
 def success_rate(overlaps: Sequence[Tensor], threshold: float) -> float:
-    """SR: the share of the frames of all sequences with an overlap above the threshold, in [0, 1].
+    """Success rate (SR): share of the evaluated frames of all sequences with overlap > threshold.
 
     Raises:
-        ValueError: no frame counts.
+        ValueError: no frame is evaluated.
     """
     return float((_all(overlaps) > threshold).double().mean())
 
 
 def class_balanced(values: Sequence[float], classes: Sequence[str]) -> float:
-    """Mean over classes of the mean over their sequences, ``1/C sum_c 1/|S_c| sum_{i in S_c} v_i``.
+    """Class-balanced mean: ``1/C sum_c 1/|S_c| sum_{i in S_c} v_i``, S_c the sequences of class c.
 
-    Of the average overlap of each sequence it is mAO, and of the success rate of each it is mSR.
+    It gives mAO from the average overlap of each sequence, and mSR from the success rate of each.
 
     Args:
-        values: one per sequence.
-        classes: of the object of each.
+        values: v, one per sequence.
+        classes: class of the object, one per sequence.
 
     Raises:
-        ValueError: no sequence, or not as many classes as values.
+        ValueError: no sequence, or different numbers of classes and values.
     """
     if len(values) != len(classes) or not values:
         raise ValueError(
-            f"class_balanced needs a class for each of at least one value, got {len(values)} "
+            f"class_balanced needs at least one value, and one class per value, got {len(values)} "
             f"values and {len(classes)} classes."
         )
-    of_class: dict[str, list[float]] = {}
+    by_class: dict[str, list[float]] = {}
     for value, name in zip(values, classes, strict=True):
-        of_class.setdefault(name, []).append(value)
-    means = [sum(some) / len(some) for some in of_class.values()]
+        by_class.setdefault(name, []).append(value)
+    means = [sum(group) / len(group) for group in by_class.values()]
     return sum(means) / len(means)
 
 
 def _all(overlaps: Sequence[Tensor]) -> Tensor:
     joined = torch.cat([part.double() for part in overlaps]) if overlaps else torch.empty(0)
     if not len(joined):
-        raise ValueError("No frame counts: there is none but the first, or no object in any.")
+        raise ValueError(
+            "Tracking scores need at least one evaluated frame, but no frame after the first "
+            "shows the object."
+        )
     return joined
 
 

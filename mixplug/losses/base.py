@@ -1,4 +1,4 @@
-"""What every metric loss is: checks of a batch, and a form of Table 4.1 over its pairs."""
+"""Base classes of metric losses: checks of a batch, and the generic pair loss (eq. 4.3)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REDUCTIONS = ("sum", "mean")
 class MetricLoss(nn.Module):
     """Base of metric losses: ``loss(embeddings, labels)``, a scalar.
 
-    The sum over an anchor's pairs, the mean over anchors (4.10); similarity is the inner product of
-    ℓ2-normalized embeddings.
+    A loss is a sum over the pairs of an anchor, averaged over anchors (eq. 4.10). The similarity of
+    two embeddings is the inner product of the ℓ2-normalized embeddings.
 
     Args:
-        normalize: whether embeddings (and proxies) are ℓ2-normalized first.
+        normalize: whether to ℓ2-normalize embeddings (and proxies) first.
     """
 
     def __init__(self, normalize: bool = True) -> None:
@@ -34,7 +34,7 @@ class MetricLoss(nn.Module):
 
     @property
     def name(self) -> str:
-        """Class name, for messages."""
+        """Name of the loss in messages: the class name."""
         return type(self).__name__
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -42,7 +42,10 @@ class MetricLoss(nn.Module):
 
         Args:
             embeddings: (B, D).
-            labels: (B,) integers.
+            labels: classes, (B,) integers.
+
+        Returns:
+            Scalar, float32 (float64 for float64 embeddings).
 
         Raises:
             ValueError: see :meth:`prepare`; or no anchor has a positive.
@@ -57,33 +60,40 @@ class MetricLoss(nn.Module):
         inputs: Source | None = None,
         generators: Generators | None = None,
     ) -> Tensor:
-        """What a host calls, which has more to offer than embeddings; losses that mix take it.
+        """The loss as a training framework calls it, with everything that a mixing loss may need.
+
+        Losses that mix use the additional arguments, all others ignore them.
 
         Args:
             embeddings: (B, D).
-            labels: (B,) integers.
-            features: maps (B, C, H, W) and the function from maps to embeddings.
-            inputs: examples (B, ...) and the function from examples to embeddings.
-            generators: of this step, see :func:`mixplug.sampling.generators`.
+            labels: classes, (B,) integers.
+            features: feature maps (B, C, H, W), and the function from maps to embeddings.
+            inputs: examples (B, ...), and the function from examples to embeddings.
+            generators: random generators of this step, see :func:`mixplug.sampling.generators`.
         """
         loss: Tensor = self(embeddings, labels)
         return loss
 
     @property
     def unmixed(self) -> MetricLoss:
-        """The loss without mixing, the baseline."""
+        """The baseline: the same loss without mixing."""
         return self
 
     def require(self, ok: bool, key: str, value: object, allowed: str) -> None:
-        """Raise ValueError, naming the loss, its key, the value and what is allowed."""
+        """Raise ValueError with the loss, the key, its value and the allowed values, unless ok."""
         if not ok:
             raise ValueError(f"{self.name} needs {key} {allowed}, got {value!r}.")
 
     def prepare(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch, checked; embeddings in float32 (float64 if given), ℓ2-normalized.
+        """Check a batch, and convert and normalize its embeddings.
+
+        Returns:
+            Embeddings in float32 (float64 for float64 input), ℓ2-normalized if ``normalize`` is
+            set; and labels on the device of the embeddings.
 
         Raises:
-            ValueError: shapes, labels that are not integers, a non-finite or a zero embedding.
+            ValueError: wrong shapes; labels are not integers; an embedding is not finite; or, with
+                ``normalize``, an embedding is zero.
         """
         if embeddings.dim() != 2 or labels.dim() != 1 or len(labels) != len(embeddings):
             raise ValueError(
@@ -98,32 +108,37 @@ class MetricLoss(nn.Module):
             bad = ~norms.isfinite() | ((norms == 0) & self.normalize)
             if bool(bad.any()):
                 raise ValueError(
-                    f"{self.name}: the embeddings of examples {bad.nonzero()[:5, 0].tolist()} have "
-                    f"the norms {norms[bad][:5].tolist()}; a zero vector has no direction, and "
-                    f"NaN or infinity no similarity."
+                    f"{self.name} needs finite embeddings, and nonzero ones to normalize them, but "
+                    f"the embeddings of examples {bad.nonzero()[:5, 0].tolist()} have the norms "
+                    f"{norms[bad][:5].tolist()}."
                 )
             if self.normalize:
                 embeddings = F.normalize(embeddings, dim=1)
         return embeddings, labels.to(embeddings.device)
 
-    def require_positives(self, some: Tensor | bool) -> None:
-        """Raise ValueError if no anchor has a positive."""
-        if not bool(some):
+    def require_positives(self, any_positive: Tensor | bool) -> None:
+        """Raise ValueError if no anchor has a positive.
+
+        Args:
+            any_positive: whether an anchor has a positive, or the number of such anchors.
+        """
+        if not bool(any_positive):
             raise ValueError(
-                f"{self.name}: no example of this batch has another one of its class, so there is "
-                f"no positive pair. Use mixplug.data.samplers.MPerClassSampler (in a config: "
+                f"{self.name} needs a positive pair, but no two examples of this batch have the "
+                f"same class. Use mixplug.data.samplers.MPerClassSampler (in a config: "
                 f"sampler=dict(type='mixplug.MPerClassSampler', batch_size=..., m=...)), or a "
                 f"larger batch."
             )
 
 
 class PairLoss(MetricLoss):
-    """A loss of form (4.3).
+    """A pair loss of the generic form (eq. 4.3).
 
     Args:
-        form: τ, σ and ρ.
-        reduction: 'sum' over an anchor's pairs as printed, or their weighted 'mean'.
-        normalize: as in :class:`MetricLoss`.
+        form: functions τ, σ and ρ of the loss.
+        reduction: 'sum' takes the sum over the pairs of an anchor, as in the equation; 'mean' the
+            weighted mean.
+        normalize: whether to ℓ2-normalize embeddings (and proxies) first.
     """
 
     mixes_points = True  # whether points are examples, so that a mixed example can be a point
@@ -135,15 +150,15 @@ class PairLoss(MetricLoss):
         self.reduction = reduction
 
     def relation(self, embeddings: Tensor, labels: Tensor) -> Relation:
-        """Who is anchor and who is point, of a prepared batch."""
+        """The anchors and points of a prepared batch."""
         return Relation.among(embeddings, labels)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """(4.3) over the batch, see :class:`MetricLoss`."""
+        """The loss of a batch (eq. 4.3), see :class:`MetricLoss`."""
         return self.clean(self.relation(*self.prepare(embeddings, labels)))
 
     def clean(self, relation: Relation) -> Tensor:
-        """(4.3) over a relation."""
+        """The loss (eq. 4.3) of the anchors of a relation, without mixing."""
         s = inner(relation.anchors, relation.points)
         share = self.share(s, relation.positive(), relation.negative())
         self.require_positives(share.with_positives)
@@ -152,7 +167,7 @@ class PairLoss(MetricLoss):
     def share(
         self, s: Tensor, positive: Tensor, negative: Tensor, weight: Tensor | None = None
     ) -> Share:
-        """(4.7) or (4.9) of anchors, see :func:`mixplug.functional.pair_share`."""
+        """Clean or mixed loss (eqs. 4.7, 4.9), see :func:`mixplug.functional.pair_share`."""
         return pair_share(s, positive, negative, self.form, self.reduction, weight)
 
 

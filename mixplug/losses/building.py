@@ -1,4 +1,4 @@
-"""Losses from configs, and losses of form (4.3) from those of another package."""
+"""Build metric losses from configs, and convert losses of other packages to pair losses."""
 
 from __future__ import annotations
 
@@ -15,58 +15,61 @@ _converters: list[Converter] = []
 
 
 def converts(convert: Converter) -> Converter:
-    """Say how losses of another package are taken for losses of form (4.3).
+    """Register a function that converts losses of another package to pair losses (eq. 4.3).
 
-    ``convert`` returns None for a loss that it does not know, and raises ValueError with the reason
-    for one that it knows and that is of another form.
+    ``convert`` returns None for a loss that it does not know. For a loss that it knows, but that
+    does not have the form of a pair loss, it raises ValueError with the reason.
     """
     _converters.append(convert)
     return convert
 
 
 def as_pair_loss(loss: nn.Module | Mapping[str, Any] | str, name: str) -> PairLoss:
-    """A loss of form (4.3): itself, what a config builds, or what another package's loss is.
+    """The pair loss (eq. 4.3) that a loss, a config or a name stands for.
 
     Args:
-        loss: a loss, its config or its name.
-        name: of what needs it, for messages.
+        loss: a loss, its config or its name. Losses of other packages are converted if possible.
+        name: name of the caller for the error message.
 
     Raises:
-        ValueError: a loss of another form.
+        ValueError: the loss is not a pair loss.
     """
     built = loss if isinstance(loss, nn.Module) else build(loss, kind="loss")
     if isinstance(built, PairLoss):
         return built
-    entries("loss")  # imports the modules that know other packages' losses
+    entries("loss")  # imports the modules that convert losses of other packages
     for convert in _converters:
-        found = convert(built)
-        if found is not None:
-            return found
+        converted = convert(built)
+        if converted is not None:
+            return converted
     raise ValueError(
-        f"{name} needs a loss of form (4.3), a sum over positives and a sum over negatives "
-        f"of an anchor, got {type(built).__name__}: neither triplets nor a loss that mixes already "
-        f"are such sums."
+        f"{name} needs a pair loss, with one sum over the positives and one over the negatives of "
+        f"each anchor (eq. 4.3), got {type(built).__name__}. Triplet losses and mixing losses do "
+        f"not have this form."
     )
 
 
 def build_loss(spec: Mapping[str, Any] | str, **known: object) -> MetricLoss:
-    """Build a loss, with what its host knows filled in where a config leaves it out.
+    """Build a metric loss and fill in required keys that its config omits.
 
     ::
 
         build_loss({"type": "Metrix", "loss": "ProxyAnchor"}, num_classes=100, dim=512)
 
     Args:
-        spec: config or name, with a loss inside (``loss=``) or without.
-        **known: values of keys that have no default.
+        spec: config or name; the config may contain another loss (``loss=``).
+        **known: values for required keys, used where the config does not set them.
 
     Raises:
         KeyError: an unknown name or key.
-        ValueError: a key that neither gives, or that the loss refuses; or another kind of thing.
+        ValueError: a required key is missing, a value is not allowed, or the result is not a
+            metric loss.
     """
     loss: MetricLoss = build(_filled(spec, known), kind="loss")
     if not isinstance(loss, MetricLoss):
-        raise ValueError(f"A metric loss is needed here, got {type(loss).__name__}.")
+        raise ValueError(
+            f"build_loss needs the config of a metric loss, got {type(loss).__name__}."
+        )
     return loss
 
 
@@ -77,7 +80,7 @@ def _filled(spec: Any, known: Mapping[str, object]) -> Any:
     try:
         target = resolve(full.get("type", ""), "loss")
     except KeyError:
-        return spec  # a name that only the loss around it knows; else build says that it is unknown
+        return spec  # only the enclosing loss may know this name; build raises for unknown names
     for key, default in keys_of(target).items():
         if default is REQUIRED and key in known:
             full.setdefault(key, known[key])

@@ -1,4 +1,4 @@
-"""i-Mix as a comparator of Metrix (Table 4.4): mixed anchors with mixed virtual labels."""
+"""i-Mix, a method that Metrix is compared with (Table 4.4): mixed anchors with mixed labels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mixplug.losses.mixing import (
     MixingLoss,
     embed_mixed,
     hardest_by_level,
-    linear,
-    local_draws,
+    linear_embeddings,
+    local_generator,
     source_at,
 )
 from mixplug.losses.mixing_pairs import mixing_pairs
@@ -26,37 +26,38 @@ from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
 
-@register("IMix", kind="loss", reference="4.4.3, Lee 2021", hosts=("timm", "mm", "torch"))
+@register("IMix", kind="loss", reference="Lee 2021; thesis 4.4.3", hosts=("timm", "mm", "torch"))
 class IMix(MixingLoss):
-    r"""Clean loss and that of mixed anchors, each against the clean examples of both its labels.
+    r"""i-Mix: the clean loss plus the loss of mixed anchors against clean examples (§4.4.3).
 
     .. math::
         \frac{c}{|X|} \sum_a \ell(a) + \frac{w}{|V|} \sum_{v \in V}
         \lambda\,\ell(v; P(a), N(a)) + (1 - \lambda)\,\ell(v; P(n), N(n))
 
-    V are mixtures v of an example a and an example n of another class, λ weighing a: the 'anc-neg'
-    pairs of section 4.4.3, one v and one λ ~ Beta(α, α) for two examples that are mixed. Positives
-    and negatives are clean. P(a) has not a, but N(a) has n, and N(n) has a: as in the original,
-    where the class of an example is the example itself.
+    Each mixed anchor v in V mixes an example a, with weight λ, and an example n of another class.
+    These are the 'anc-neg' pairs of §4.4.3, with one v and one λ ~ Beta(α, α) per unordered pair of
+    examples. Positives and negatives are clean. P(a) excludes a, but N(a) includes n, and N(n)
+    includes a. This agrees with the original, where every example is its own class.
 
-    From section 4.4.3, and unlike the original: pairs are of different classes (there a random
-    permutation, and λ or 1 − λ, whichever is larger), and their number is that of Metrix at the
-    same level. Not from it: the clean loss stays and w = 0.4, so that all else is as with Metrix
-    (4.10); the original is ``clean=0, w=1``. α = 1 as in the original.
+    Differences to the original that follow §4.4.3: pairs have different classes, while the original
+    pairs a batch with a random permutation and uses the larger of λ and 1 − λ; and the number of
+    pairs is that of Metrix at the same level. Differences of our own: the clean loss remains and
+    w = 0.4, so that the comparison with Metrix (eq. 4.10) is direct. ``clean=0, w=1`` gives the
+    loss of the original. α = 1 as in the original.
 
     Args:
-        loss: a loss of form (4.3) whose anchors are examples, its config or its name.
-        level: what is mixed: 'input', 'feature' or 'embed'.
-        alpha: α > 0.
+        loss: a pair loss (eq. 4.3) whose anchors are examples, its config or its name.
+        level: what to mix: 'input', 'feature' or 'embed'.
+        alpha: parameter α > 0 of λ ~ Beta(α, α).
         w: weight of the mixed loss, >= 0.
-        clean: c, weight of the clean loss, >= 0.
-        hardest: k, how many of the nearest negatives of an example are mixed with it; a number, or
-            a dict of numbers by level. None is 3 for 'input' and all for the others.
-        renormalize: whether mixed embeddings are ℓ2-normalized again, where the loss normalizes.
+        clean: weight c of the clean loss, >= 0.
+        hardest: number k of hardest negatives of an example to mix with it: a number, or a dict of
+            numbers by level. None is 3 for 'input', and all negatives for the other levels.
+        renormalize: whether to ℓ2-normalize mixed embeddings again, if the loss normalizes.
 
     Raises:
-        ValueError: a loss that is not of form (4.3), or whose anchors are proxies, or a setting
-            that is not allowed.
+        ValueError: the loss is not a pair loss, its anchors are proxies, or a setting is not
+            allowed.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class IMix(MixingLoss):
         super().__init__(loss, renormalize)
         if isinstance(self.loss, ProxiesAreAnchors):
             raise ValueError(
-                f"IMix mixes anchors, and those of {self.loss.name} are proxies, of no class that "
-                f"could be mixed with an example's. Use a loss whose anchors are examples."
+                f"IMix needs a loss whose anchors are examples, but the anchors of "
+                f"{self.loss.name} are proxies. IMix mixes anchors, and proxies cannot be mixed "
+                f"with examples."
             )
         self.require(level in LEVELS, "level", level, f"in {LEVELS}")
         self.require(alpha > 0, "alpha", alpha, "> 0")
@@ -99,32 +101,32 @@ class IMix(MixingLoss):
             return clean
         source = source_at(self.level, inputs, features, len(labels), self.name)
         first, second = self._pairs(normal, labels, self.level if source else "embed")
-        lam = sampling.beta(self.alpha, len(first), local_draws(generators, normal.device))
+        lam = sampling.beta(self.alpha, len(first), local_generator(generators, normal.device))
         return clean + self.w * self._mixed(relation, normal, first, second, lam, source)
 
     def mixed(self, embeddings: Tensor, labels: Tensor, lam: Tensor | float) -> Tensor:
-        """The mixed loss at level 'embed', averaged over mixed anchors; nothing is drawn.
+        """The mixed loss at level 'embed', averaged over mixed anchors, for given λ.
 
         Args:
             embeddings: (B, D).
-            labels: (B,) integers.
-            lam: λ in [0, 1], the weight of the first of a pair: a number, or (B, B) indexed [first,
-                second], of which what is above the diagonal counts.
+            labels: classes, (B,) integers.
+            lam: λ in [0, 1], the weight of the example with the lower index: a number, or a tensor
+                (B, B) indexed by [first, second]. Only entries above the diagonal are used.
 
         Raises:
-            ValueError: λ outside [0, 1], see :class:`MetricLoss`.
+            ValueError: λ is outside [0, 1], or see :class:`MetricLoss`.
         """
-        given = torch.as_tensor(lam)
-        self.require(bool(((given >= 0) & (given <= 1)).all()), "lam", lam, "in [0, 1]")
+        values = torch.as_tensor(lam)
+        self.require(bool(((values >= 0) & (values <= 1)).all()), "lam", lam, "in [0, 1]")
         normal, labels = self.loss.prepare(embeddings, labels)
         first, second = self._pairs(normal, labels, "embed")
-        weight = given.to(first.device)
-        weight = weight[first, second] if given.dim() else weight.expand(len(first))
+        weight = values.to(first.device)
+        weight = weight[first, second] if values.dim() else weight.expand(len(first))
         relation = self.loss.relation(normal, labels)
         return self._mixed(relation, normal, first, second, weight, None)
 
     def _pairs(self, embeddings: Tensor, labels: Tensor, level: str) -> tuple[Tensor, Tensor]:
-        """Indices (V,) of examples of different classes that are mixed, the lower first."""
+        """Indices (V,) of pairs of examples of different classes, the lower index first."""
         examples = Relation.among(embeddings, labels)
         return mixing_pairs(examples, "anc-neg", self.hardest.get(level)).distinct()[:2]
 
@@ -137,11 +139,11 @@ class IMix(MixingLoss):
         lam: Tensor,
         source: Source | None,
     ) -> Tensor:
-        """The loss of mixed anchors, averaged over them."""
+        """The mean loss of the mixed anchors."""
         if not len(first):
             return embeddings.sum() * 0
         lam = lam.to(embeddings)
-        raw = embeddings if source is None else linear(source, self.renormalize)
+        raw = embeddings if source is None else linear_embeddings(source, self.renormalize)
         if raw is not None:
             s = _to_mixed(raw, relation.points, first, second, lam, self.renormalize)
         elif source is not None:
@@ -159,7 +161,7 @@ def _to_mixed(
     lam: Tensor,
     renormalize: bool,
 ) -> Tensor:
-    """Similarities (V, P) of mixed embeddings to points, from inner products."""
+    """Similarities (V, P) of mixed embeddings to points, computed from inner products."""
     to_points, square = inner(embeddings, points), embeddings.square().sum(1)
     return mixed_similarity(
         to_points[first],

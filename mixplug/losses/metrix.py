@@ -1,4 +1,4 @@
-"""Metrix: a pair or proxy loss over clean and over mixed examples (chapter 4)."""
+"""Metrix: a pair or proxy loss over clean and mixed examples (chapter 4)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mixplug.catalog import register
 from mixplug.functional.aligned import mix
 from mixplug.functional.pairwise import Share
 from mixplug.losses.base import PairLoss, Source
-from mixplug.losses.closed_form import anchors_at_a_time, in_chunks, similarities
+from mixplug.losses.closed_form import anchors_per_chunk, similarities, sum_over_chunks
 from mixplug.losses.mixing import (
     LEVELS,
     MixingLoss,
-    draws,
     embed_mixed,
+    generators_or_global,
     hardest_by_level,
-    linear,
-    local_draws,
+    linear_embeddings,
+    local_generator,
     source_at,
 )
-from mixplug.losses.mixing_pairs import PAIRS, MixingPairs, mixing_pairs, thin
+from mixplug.losses.mixing_pairs import PAIRS, MixingPairs, draw_firsts, mixing_pairs
 from mixplug.losses.relation import Relation, inner
 from mixplug.sampling import Generators
 
@@ -35,42 +35,49 @@ DEFAULT_PAIRS = ("pos-neg", "anc-neg")
 
 @register("Metrix", kind="loss", reference="thesis 4.3", hosts=("timm", "mm", "torch"))
 class Metrix(MixingLoss):
-    r"""Clean and mixed loss, :math:`\frac{1}{|X|} \sum_a \ell(a) + w \tilde\ell(a)` (4.10).
+    r"""Metrix: the clean loss plus the weighted loss over mixed examples (eq. 4.10).
 
-    Every iteration draws one level and one kind of pairs, equal on all ranks, and a λ ~ Beta(α, α)
-    for every mixed embedding; λ weighs the first of a pair, which 'pos-neg' and 'anc-neg' name
-    first. What is mixed, and how often a mixed embedding is made:
+    .. math::
+        \frac{1}{|X|} \sum_a \ell(a) + w \tilde\ell(a)
 
-    - 'embed': embeddings, one for every anchor and pair, by closed forms on the Gram matrix;
-    - 'feature': maps before pooling, one for every pair of examples (all anchors share it); where
-      pooling is the average and all that follows linear, as 'embed', of the unnormalized ones;
-    - 'input': examples, of the k hardest negatives of every anchor with the anchor, or with one of
-      its positives, so that at most k·B more are embedded ('pos-pos': every pair of a class, (m-1)
-      B / 2 and each with itself; 'neg-neg': k² B at most), all at once: in chunks batch norm would
-      see each of them apart, and twice.
+    Every iteration draws one level and one kind of pairs, the same on all ranks, and one
+    λ ~ Beta(α, α) for every mixed embedding. λ weighs the first operand of a pair, which is named
+    first in 'pos-neg' and 'anc-neg'. The level determines what is mixed:
 
-    A proxy has neither features nor input. At these two levels 'anc-neg' is undefined with a proxy
-    loss, so that by default only 'pos-neg' is mixed; and a loss whose points are proxies (ProxyNCA)
-    takes mixed examples as anchors, with the label between a mixed example and a proxy interpolated
-    as in (4.8).
+    - 'embed' mixes embeddings. There is one mixed embedding per anchor and pair, computed in closed
+      form from the Gram matrix.
+    - 'feature' mixes feature maps before pooling. There is one mixed map per pair of examples,
+      shared by all anchors. If only average pooling and linear layers follow, the unnormalized
+      embeddings are mixed instead, as at level 'embed', with the same result.
+    - 'input' mixes examples: the k hardest negatives of each anchor with the anchor ('anc-neg') or
+      with one of its positives ('pos-neg'), so the network embeds at most k·B more examples. For m
+      examples per class, 'pos-pos' mixes all pairs within a class, (m - 1) B / 2, and each example
+      with itself; 'neg-neg' mixes at most k² B pairs. All mixed examples form one batch, because in
+      chunks batch normalization would compute statistics per chunk, and update them twice.
+
+    A proxy has neither features nor an input. At these two levels, a proxy loss therefore cannot
+    mix 'anc-neg' and by default mixes only 'pos-neg'. If the points of the loss are proxies (as in
+    ProxyNCA), mixed examples are anchors, and the label between a mixed example and a proxy is
+    interpolated as in eq. 4.8.
 
     Args:
-        loss: a loss of form (4.3), its config or its name.
-        level: 'input', 'feature', 'embed', or several to draw from.
-        pairs: 'pos-neg', 'anc-neg', 'pos-pos', 'neg-neg', or several to draw from; None is the
-            first two, as far as they are defined.
-        alpha: α > 0.
+        loss: a pair loss (eq. 4.3), its config or its name.
+        level: 'input', 'feature' or 'embed', or several levels to draw from.
+        pairs: 'pos-neg', 'anc-neg', 'pos-pos' or 'neg-neg', or several kinds to draw from. None is
+            'pos-neg' and 'anc-neg', if the loss allows both.
+        alpha: parameter α > 0 of λ ~ Beta(α, α).
         w: weight of the mixed loss, >= 0.
-        hardest: k, how many of the nearest negatives of an anchor are mixed; a number, or a dict of
-            numbers by level. None is 3 for 'input' and all for the others.
-        renormalize: whether mixed embeddings are ℓ2-normalized again, where the loss normalizes.
-        chunk: how many anchors ('embed') or mixed maps or examples are in memory at a time, the
-            others are computed again in the backward pass. None goes by their size: half as many
-            similarities as there are clean ones, 2²⁴ elements of mixed maps. At 'feature' the mixed
-            embeddings (½B², D) are all held, and similarities of as many elements.
+        hardest: number k of hardest negatives of an anchor to mix: a number, or a dict of numbers
+            by level. None is 3 for 'input', and all negatives for the other levels.
+        renormalize: whether to ℓ2-normalize mixed embeddings again, if the loss normalizes.
+        chunk: number of anchors ('embed'), mixed maps or mixed examples in memory at a time. With
+            several chunks, they are recomputed in the backward pass. None chooses the size: half as
+            many similarities as clean ones, 2²⁴ elements of mixed maps, and all examples at once.
+            At level 'feature', all mixed embeddings (½B², D) are in memory in any case, and
+            similarities of the same size.
 
     Raises:
-        ValueError: a loss that is not of form (4.3), or a setting that is not allowed.
+        ValueError: the loss is not a pair loss, or a setting is not allowed.
     """
 
     def __init__(
@@ -85,8 +92,8 @@ class Metrix(MixingLoss):
         chunk: int | None = None,
     ) -> None:
         super().__init__(loss, renormalize)
-        self.levels = _several(level)
-        self.pairs = None if pairs is None else _several(pairs)
+        self.levels = _as_tuple(level)
+        self.pairs = None if pairs is None else _as_tuple(pairs)
         self.require(_within(self.levels, LEVELS), "level", level, f"in {LEVELS}")
         self.require(
             self.pairs is None or _within(self.pairs, PAIRS), "pairs", pairs, f"in {tuple(PAIRS)}"
@@ -99,7 +106,7 @@ class Metrix(MixingLoss):
         self._pairs_at = {name: self._defined(name) for name in self.levels}
 
     def _defined(self, level: str) -> tuple[str, ...]:
-        """The kinds of pairs to draw from at a level."""
+        """Kinds of pairs to draw from at a level."""
         if not hasattr(self.loss, "proxies") or level == "embed":
             return self.pairs or DEFAULT_PAIRS
         examples = [k for k in PAIRS if "anchor" not in PAIRS[k]] if self.loss.mixes_points else []
@@ -107,9 +114,9 @@ class Metrix(MixingLoss):
         if self.pairs is not None and not _within(self.pairs, defined):
             raise ValueError(
                 f"Metrix with {self.loss.name} at level {level!r} can mix only "
-                f"{' or '.join(map(repr, defined))}, got pairs={self.pairs}: of other pairs one is "
-                f"a proxy, which has an embedding but no {level} to mix. Use level='embed', or "
-                f"leave pairs out."
+                f"{' or '.join(map(repr, defined))}, got pairs={self.pairs}: other pairs contain a "
+                f"proxy, which has an embedding but no {level} to mix. Use level='embed', or "
+                f"omit pairs."
             )
         return self.pairs or ("pos-neg",)
 
@@ -121,9 +128,9 @@ class Metrix(MixingLoss):
         inputs: Source | None = None,
         generators: Generators | None = None,
     ) -> Tensor:
-        """(4.10) over a batch, see :class:`MixingLoss`."""
+        """The loss of a batch (eq. 4.10), see :class:`MixingLoss`."""
         normal, labels = self.loss.prepare(embeddings, labels)
-        synced = draws(generators).synced
+        synced = generators_or_global(generators).synced
         level = sampling.branch(self.levels, synced, [1] * len(self.levels))
         kinds = self._pairs_at[level]
         kind = sampling.branch(kinds, synced, [1] * len(kinds))
@@ -133,22 +140,23 @@ class Metrix(MixingLoss):
         clean = self.loss.clean(relation)
         if not self.w:
             return clean
-        local = local_draws(generators, normal.device)
+        local = local_generator(generators, normal.device)
         return clean + self.w * self._mixed(relation, normal, labels, level, kind, source, local)
 
     def mixed(self, embeddings: Tensor, labels: Tensor, lam: Tensor | float, pairs: str) -> Tensor:
-        """The mixed loss (4.9) at level 'embed', averaged over anchors; nothing is drawn.
+        """The mixed loss (eq. 4.9) at level 'embed', averaged over anchors, for given λ.
 
         Args:
             embeddings: (B, D).
-            labels: (B,) integers.
-            lam: λ in [0, 1], the weight of the first of a pair: a number, or (B, B, B) indexed
-                [anchor, first, second]. With proxies (A, P, P) for A anchors and P points, and for
-                'anc-neg' (A, P + A, P), where P + a is the index of anchor a.
+            labels: classes, (B,) integers.
+            lam: λ in [0, 1], the weight of the first operand of a pair: a number, or a tensor
+                indexed by [anchor, first, second]. The tensor is (B, B, B). With proxies, it is
+                (A, P, P) for A anchors and P points, and (A, P + A, P) for 'anc-neg', where P + a
+                is the index of anchor a.
             pairs: 'pos-neg', 'anc-neg', 'pos-pos' or 'neg-neg'.
 
         Raises:
-            ValueError: λ outside [0, 1], unknown pairs, see :class:`MetricLoss`.
+            ValueError: λ is outside [0, 1], ``pairs`` is unknown, or see :class:`MetricLoss`.
         """
         self.require(pairs in PAIRS, "pairs", pairs, f"in {tuple(PAIRS)}")
         lowest, highest = (
@@ -159,20 +167,20 @@ class Metrix(MixingLoss):
         normal, labels = self.loss.prepare(embeddings, labels)
         self.loss.require_positives(len(labels) > 0)
         relation = self.loss.relation(normal, labels)
-        there = mixing_pairs(relation, pairs, self.hardest.get("embed"))
+        mixed = mixing_pairs(relation, pairs, self.hardest.get("embed"))
         if isinstance(lam, Tensor) and lam.dim():
-            lam = there.pick(lam).to(normal)
+            lam = mixed.pick(lam).to(normal)
         else:
-            lam = normal.new_tensor(float(lam)).expand(there.there.shape)
-            both_terms = there.first_label != there.second_label and 0 < lowest < 1
+            lam = normal.new_tensor(float(lam)).expand(mixed.mask.shape)
+            both_terms = mixed.first_label != mixed.second_label and 0 < lowest < 1
             if both_terms and self.loss.form.cancels:
                 warnings.warn(
-                    f"Metrix with {self.loss.name}: with one λ for all pairs the two terms of the "
-                    f"mixed loss have opposite gradients, so it teaches nothing. Draw a λ per "
-                    f"pair.",
+                    f"Metrix with {self.loss.name} got one λ for all pairs. The two terms of the "
+                    f"mixed loss then have opposite gradients, so its gradient is zero. Draw one λ "
+                    f"per pair.",
                     stacklevel=2,
                 )
-        return self._closed_form(relation, there, lam).mean()
+        return self._closed_form(relation, mixed, lam).mean()
 
     def _mixed(
         self,
@@ -184,41 +192,41 @@ class Metrix(MixingLoss):
         source: Source | None,
         local: torch.Generator,
     ) -> Tensor:
-        """The mixed loss at a level, with λ and, for 'input', positives drawn from ``local``."""
+        """The mixed loss at a level. ``local`` draws λ and, at level 'input', the positives."""
         hardest = self.hardest.get(level)
         if source is not None and not self.loss.mixes_points:
             pairs = mixing_pairs(Relation.among(embeddings, labels), "anc-neg", hardest)
             return self._mixed_anchors(labels, pairs, relation, source, local, self._chunk(level))
         pairs = mixing_pairs(relation, kind, hardest)
-        raw = None if source is None else linear(source, self.renormalize)
+        raw = None if source is None else linear_embeddings(source, self.renormalize)
         if raw is not None:
             relation, source = replace(relation, points=raw), None
         if source is None:
-            relation, pairs, idle = _with_pairs(relation, pairs)
-            drawn = sampling.beta(self.alpha, pairs.there.numel(), local)
-            lam = drawn.view(pairs.there.shape).to(relation.anchors)
+            relation, pairs, without_pairs = _anchors_with_pairs(relation, pairs)
+            drawn = sampling.beta(self.alpha, pairs.mask.numel(), local)
+            lam = drawn.view(pairs.mask.shape).to(relation.anchors)
             share = self._closed_form(relation, pairs, lam)
-            return replace(share, anchors=share.anchors + idle).mean()
+            return replace(share, anchors=share.anchors + without_pairs).mean()
         if level == "input" and kind == "pos-neg" and relation.itself:
-            pairs = thin(pairs, local)
+            pairs = draw_firsts(pairs, local)
         return self._by_examples(relation, pairs, source, local, self._chunk(level)).mean()
 
     def _chunk(self, level: str) -> int | None:
-        """How many mixtures to embed at a time; examples all at once, as batch norm wants them."""
+        """Number of mixtures to embed at a time. Examples form one batch for batch norm."""
         return sys.maxsize if self.chunk is None and level == "input" else self.chunk
 
     def _closed_form(self, relation: Relation, pairs: MixingPairs, lam: Tensor) -> Share:
-        """(4.9) from inner products of anchors and points, some anchors at a time."""
+        """The mixed loss (eq. 4.9) from inner products of anchors and points, in chunks."""
         s = similarities(relation, pairs, lam, self.renormalize)
 
         def share(anchors: slice) -> Share:
-            positive, negative = pairs.of(anchors).weights(lam[anchors])
+            positive, negative = pairs.select(anchors).weights(lam[anchors])
             return self.loss.share(s(anchors).flatten(1), positive.flatten(1), negative.flatten(1))
 
         if not len(relation.anchors):
-            return _nothing(relation)
-        size = self.chunk or anchors_at_a_time(relation, pairs.there[0].numel())
-        return in_chunks(share, len(relation.anchors), size)
+            return _zero_share(relation)
+        size = self.chunk or anchors_per_chunk(relation, pairs.mask[0].numel())
+        return sum_over_chunks(share, len(relation.anchors), size)
 
     def _by_examples(
         self,
@@ -228,22 +236,23 @@ class Metrix(MixingLoss):
         local: torch.Generator,
         chunk: int | None,
     ) -> Share:
-        """(4.9) with embeddings of mixed examples, one for every unordered pair of examples."""
-        first, second, place = pairs.distinct()
+        """The mixed loss (eq. 4.9) with one embedding per unordered pair of mixed examples."""
+        first, second, number = pairs.distinct()
         if not len(first):
-            return _nothing(relation)
+            return _zero_share(relation)
         lam = sampling.beta(self.alpha, len(first), local).to(relation.anchors.device)
         mixed = embed_mixed(source, first, second, lam, self.renormalize, chunk)
 
         def share(anchors: slice) -> Share:
-            some, at = pairs.of(anchors), place[anchors]
-            s = inner(relation.anchors[anchors], mixed).gather(1, at.flatten(1))
-            weight = torch.where(some.first <= some.second, lam[at], 1 - lam[at])
-            positive, negative = some.weights(weight)
+            chunk_pairs, index = pairs.select(anchors), number[anchors]
+            s = inner(relation.anchors[anchors], mixed).gather(1, index.flatten(1))
+            in_order = chunk_pairs.first <= chunk_pairs.second
+            weight = torch.where(in_order, lam[index], 1 - lam[index])
+            positive, negative = chunk_pairs.weights(weight)
             return self.loss.share(s, positive.flatten(1), negative.flatten(1))
 
-        # As many anchors as dimensions: their similarities are no larger than what was mixed.
-        return in_chunks(share, len(relation.anchors), mixed.shape[1])
+        # With D anchors per chunk, the similarities are no larger than the mixed embeddings.
+        return sum_over_chunks(share, len(relation.anchors), mixed.shape[1])
 
     def _mixed_anchors(
         self,
@@ -254,10 +263,10 @@ class Metrix(MixingLoss):
         local: torch.Generator,
         chunk: int | None,
     ) -> Tensor:
-        """(4.9) with mixed examples as anchors and proxies as points."""
+        """The mixed loss (eq. 4.9) with mixed examples as anchors and proxies as points."""
         first, second, _ = pairs.distinct()
         if not len(first):
-            return _nothing(relation).mean()
+            return _zero_share(relation).mean()
         lam = sampling.beta(self.alpha, len(first), local).to(labels.device)
         mixed = embed_mixed(source, first, second, lam, self.renormalize, chunk)
         same = relation.point_labels == labels[:, None]
@@ -265,25 +274,27 @@ class Metrix(MixingLoss):
         return self.loss.share(inner(mixed, relation.points), y, 1 - y).mean()
 
 
-def _with_pairs(relation: Relation, pairs: MixingPairs) -> tuple[Relation, MixingPairs, int]:
-    """Of proxies as anchors those that have pairs in this batch, and how many have none."""
+def _anchors_with_pairs(
+    relation: Relation, pairs: MixingPairs
+) -> tuple[Relation, MixingPairs, int]:
+    """Drop proxy anchors without pairs in this batch; also return their number."""
     if relation.itself:
         return relation, pairs, 0
-    some = pairs.there.flatten(1).any(1).nonzero()[:, 0]
-    anchors, labels = relation.anchors[some], relation.anchor_labels[some]
-    rest = replace(relation, anchors=anchors, anchor_labels=labels)
-    return rest, pairs.of(some), len(pairs.there) - len(some)
+    index = pairs.mask.flatten(1).any(1).nonzero()[:, 0]
+    anchors, labels = relation.anchors[index], relation.anchor_labels[index]
+    reduced = replace(relation, anchors=anchors, anchor_labels=labels)
+    return reduced, pairs.select(index), len(pairs.mask) - len(index)
 
 
-def _nothing(relation: Relation) -> Share:
-    """The share of anchors without pairs: zero, with gradients of zero."""
+def _zero_share(relation: Relation) -> Share:
+    """The share of anchors without any pair: zero, with zero gradients."""
     zero = relation.anchors.sum() * 0
     return Share(zero, zero, len(relation.anchors), torch.zeros((), device=zero.device))
 
 
-def _several(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+def _as_tuple(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _within(given: tuple[str, ...], allowed: object) -> bool:
-    return bool(given) and all(name in allowed for name in given)  # type: ignore[operator]
+def _within(names: tuple[str, ...], allowed: object) -> bool:
+    return bool(names) and all(name in allowed for name in names)  # type: ignore[operator]

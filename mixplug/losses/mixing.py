@@ -1,4 +1,4 @@
-"""What losses that mix have in common: the loss inside, levels (4.4), and the draws of a step."""
+"""Common parts of mixing losses: the wrapped loss, mixing levels (eq. 4.4), and random draws."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mixplug.functional.aligned import mix
 from mixplug.functional.precision import exact_dtype
 from mixplug.losses.base import MetricLoss, PairLoss, Source
 from mixplug.losses.building import as_pair_loss
-from mixplug.losses.closed_form import each
+from mixplug.losses.closed_form import map_checkpointed
 from mixplug.sampling import Generators
 
 LEVELS = ("input", "feature", "embed")
 
-_ELEMENTS = 1 << 24  # of what is mixed at a time: 64 MiB of float32
+_ELEMENTS = 1 << 24  # elements of mixed maps or examples held at a time: 64 MiB of float32
 
 
 class MixingLoss(MetricLoss):
-    """Base of losses around a loss, which mix: ``forward`` takes all that :meth:`hosted` does.
+    """Base of losses that wrap a pair loss and add mixing.
 
     Args:
-        loss: a loss of form (4.3), its config or its name; also one of another package that is of
-            this form, see :func:`as_pair_loss`.
-        renormalize: whether what is mixed is ℓ2-normalized again, where the loss normalizes.
+        loss: a pair loss (eq. 4.3), its config or its name. Losses of other packages are converted
+            if possible, see :func:`mixplug.losses.building.as_pair_loss`.
+        renormalize: whether to ℓ2-normalize mixed embeddings again, if the loss normalizes.
     """
 
     loss: PairLoss
@@ -48,15 +48,17 @@ class MixingLoss(MetricLoss):
         inputs: Source | None = None,
         generators: Generators | None = None,
     ) -> Tensor:
-        """The loss of a batch, clean and mixed.
+        """The clean and the mixed loss of a batch.
 
         Args:
             embeddings: (B, D).
-            labels: (B,) integers.
-            features: maps (B, C, H, W) and the function from maps to embeddings, for 'feature'.
-            inputs: examples (B, ...) and the function from examples to embeddings, for 'input'.
-            generators: of this step; without them draws come from torch's global generator, and
-                every rank draws for itself what should be equal on all of them.
+            labels: classes, (B,) integers.
+            features: feature maps (B, C, H, W), and the function from maps to embeddings; needed
+                at level 'feature'.
+            inputs: examples (B, ...), and the function from examples to embeddings; needed at
+                level 'input'.
+            generators: random generators of this step. Without them, the global generator of
+                PyTorch is used, and draws that should be equal on all ranks differ.
 
         Raises:
             ValueError: see :class:`MetricLoss`; or an anchor has fewer than k negatives.
@@ -77,56 +79,60 @@ class MixingLoss(MetricLoss):
 
     @property
     def unmixed(self) -> MetricLoss:
-        """The loss that is wrapped."""
+        """The baseline: the wrapped loss."""
         return self.loss
 
 
 def source_at(
     level: str, inputs: Source | None, features: Source | None, count: int, name: str
 ) -> Source | None:
-    """What is mixed at a level; None is embeddings, with a warning where they only stand in.
+    """Maps or examples to mix at a level, with their function to embeddings.
 
     Args:
         level: one of :data:`LEVELS`.
-        inputs: what the caller of the loss gave for 'input'.
-        features: and for 'feature'.
-        count: B, how many embeddings there are.
-        name: of the loss, for the warning.
+        inputs: argument ``inputs`` of the loss.
+        features: argument ``features`` of the loss.
+        count: number B of embeddings.
+        name: name of the loss for messages.
+
+    Returns:
+        None at level 'embed'. If the argument that the level needs is missing, it warns and also
+        returns None, so that embeddings are mixed instead.
 
     Raises:
-        ValueError: more or fewer maps or examples than embeddings.
+        ValueError: the number of maps or examples is not B.
     """
     source = {"input": inputs, "feature": features, "embed": None}[level]
     if source is not None and len(source[0]) != count:
         raise ValueError(
-            f"{name} needs one of {level}s for every embedding, got {len(source[0])} for {count}."
+            f"{name} needs as many {level}s as embeddings, got {len(source[0])} {level}s and "
+            f"{count} embeddings."
         )
     if source is None and level != "embed":
         warnings.warn(
-            f"{name} at level {level!r} was given no {level}s, so it mixes embeddings. Hand "
-            f"them over as loss(embeddings, labels, {level}s=(tensor, function)), or set "
+            f"{name} at level {level!r} got no {level}s, so it mixes embeddings instead. Pass "
+            f"them as loss(embeddings, labels, {level}s=(tensor, function)), or set "
             f"level='embed'.",
             stacklevel=3,
         )
     return source
 
 
-def draws(generators: Generators | None) -> Generators:
-    """The generators of a step, or torch's global one."""
+def generators_or_global(generators: Generators | None) -> Generators:
+    """The given generators, or the global generator of PyTorch for both."""
     return generators or Generators(torch.default_generator, torch.default_generator)
 
 
-def local_draws(generators: Generators | None, device: torch.device) -> torch.Generator:
-    """A generator on ``device`` for this rank's own draws."""
-    return sampling.generator(sampling.key(draws(generators).local), device)
+def local_generator(generators: Generators | None, device: torch.device) -> torch.Generator:
+    """A generator on ``device`` for draws that differ between ranks."""
+    return sampling.generator(sampling.key(generators_or_global(generators).local), device)
 
 
-def linear(source: Source, renormalize: bool) -> Tensor | None:
-    """Embeddings (B, D) before normalization, whose mixtures are those of the mixed maps.
+def linear_embeddings(source: Source, renormalize: bool) -> Tensor | None:
+    """Unnormalized embeddings (B, D), if mixing them equals embedding the mixed maps; else None.
 
-    None where there are no such: average pooling and a linear layer commute with mixing, what else
-    a function from maps to embeddings may hold does not, such as a normalization that
-    ``renormalize`` does not repeat.
+    Average pooling and a linear layer commute with mixing, most other functions from maps to
+    embeddings do not. The final normalization does not matter if ``renormalize`` repeats it.
     """
     function: Any = source[1]
     if not getattr(function, "commutes", False) or (function.normalize and not renormalize):
@@ -143,19 +149,22 @@ def embed_mixed(
     renormalize: bool = True,
     chunk: int | None = None,
 ) -> Tensor:
-    """f_λ (4.4): embeddings (V, D) of mixed examples or maps, some at a time.
+    """Embeddings f_λ (eq. 4.4) of mixed examples or maps, computed in chunks.
+
+    If the function has a method ``mixed(values, first, second, lam)``, this method is called.
+    :class:`mixplug.models.heads.EmbeddingHead` has one that stores no mixed map.
 
     Args:
-        source: examples or maps (B, ...), and the function to embeddings.
-        first: indices (V,) of what is mixed.
-        second: and with what.
-        lam: λ (V,), the weight of the first.
-        renormalize: whether embeddings are ℓ2-normalized.
-        chunk: how many are mixed at a time, the others being recomputed in the backward pass; None
-            goes by their size.
+        source: examples or maps (B, ...), and the function from them to embeddings.
+        first: indices of first operands, (V,).
+        second: indices of second operands, (V,).
+        lam: λ, (V,), the weight of the first operand.
+        renormalize: whether to ℓ2-normalize the embeddings.
+        chunk: number of mixtures per chunk. With several chunks, they are recomputed in the
+            backward pass. None chooses the number by their size.
 
-    A function with a method ``mixed(values, first, second, lam)`` does it itself, as
-    :class:`mixplug.models.heads.EmbeddingHead` does without holding a mixed map.
+    Returns:
+        (V, D), float32 (float64 for float64 embeddings).
     """
     values, function = source
     mixed = getattr(function, "mixed", None)
@@ -168,20 +177,21 @@ def embed_mixed(
         return function(mix(values.index_select(0, i), values.index_select(0, j), weight))
 
     chunks = zip(first.split(count), second.split(count), lam.split(count), strict=True)
-    embeddings = torch.cat(each(embed, list(chunks)))
+    embeddings = torch.cat(map_checkpointed(embed, list(chunks)))
     embeddings = embeddings.to(exact_dtype(embeddings))
     return F.normalize(embeddings, dim=1) if renormalize else embeddings
 
 
 def hardest_by_level(hardest: int | Mapping[str, int] | None, name: str) -> dict[str, int]:
-    """How many hardest negatives, by level, from one number, a dict, or None: 3 for 'input'.
+    """Number of hardest negatives for each level that limits it.
 
     Args:
-        hardest: a number for all levels, or a dict by level, beside which 'input' stays 3.
-        name: of the loss, for messages.
+        hardest: a number for all levels, or a dict of numbers by level. None, or a dict without
+            'input', sets 3 for 'input' (§4.4.2). Other levels then use all negatives.
+        name: name of the loss for messages.
 
     Raises:
-        ValueError: an unknown level, or no integer >= 1.
+        ValueError: an unknown level, or a number that is not an integer >= 1.
     """
     if isinstance(hardest, Mapping):
         by_level = {"input": 3, **hardest}
@@ -190,7 +200,7 @@ def hardest_by_level(hardest: int | Mapping[str, int] | None, name: str) -> dict
     for level, k in by_level.items():
         if level not in LEVELS or not isinstance(k, int) or k < 1:
             raise ValueError(
-                f"{name} needs hardest an integer >= 1, or a dict of them by level in {LEVELS}, "
-                f"got {hardest!r}."
+                f"{name} needs hardest to be an integer >= 1, or a dict of such integers by level "
+                f"in {LEVELS}, got {hardest!r}."
             )
     return by_level

@@ -1,4 +1,4 @@
-"""Losses between examples: the rows of Table 4.1 that have no proxies."""
+"""Pair losses between examples: the losses of Table 4.1 without proxies."""
 
 from __future__ import annotations
 
@@ -9,28 +9,34 @@ from mixplug.losses.base import PairLoss
 _HOSTS = ("timm", "mm", "torch")
 
 
-@register("Contrastive", kind="loss", reference="(4.1), Hadsell 2006", hosts=_HOSTS)
+@register("Contrastive", kind="loss", reference="Hadsell 2006; thesis (4.1)", hosts=_HOSTS)
 class Contrastive(PairLoss):
-    r""":math:`\sum_p -s(a, p) + \sum_n [s(a, n) - m]_+` (4.1).
+    r"""Contrastive loss (eq. 4.1): attracts positives, repels negatives above a margin.
+
+    .. math::
+        \sum_p -s(a, p) + \sum_n [s(a, n) - m]_+
 
     Args:
-        margin: m, similarity up to which negatives are left alone.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        margin: margin m; negatives with a similarity up to m add no loss.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     def __init__(self, margin: float = 0.5, reduction: str = "sum", normalize: bool = True) -> None:
         super().__init__(TABLE["Contrastive"](margin), reduction, normalize)
 
 
-@register("LiftedStructure", kind="loss", reference="Table 4.1, Hermans 2017", hosts=_HOSTS)
+@register("LiftedStructure", kind="loss", reference="Hermans 2017; thesis Table 4.1", hosts=_HOSTS)
 class LiftedStructure(PairLoss):
-    r""":math:`[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}]_+` (Table 4.1).
+    r"""Lifted structure loss (Table 4.1): a hinge on the log-sums over positives and negatives.
+
+    .. math::
+        \Big[\log \sum_p e^{-s(a, p)} + \log \sum_n e^{s(a, n) - m}\Big]_+
 
     Args:
-        margin: m.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        margin: margin m of the similarity.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     def __init__(self, margin: float = 1.0, reduction: str = "sum", normalize: bool = True) -> None:
@@ -49,15 +55,20 @@ class _TwoSided(PairLoss):
         self.beta, self.gamma, self.margin = beta, gamma, margin
 
 
-@register("BinomialDeviance", kind="loss", reference="Table 4.1, Yi 2014", hosts=_HOSTS)
+@register("BinomialDeviance", kind="loss", reference="Yi 2014; thesis Table 4.1", hosts=_HOSTS)
 class BinomialDeviance(_TwoSided):
-    r""":math:`\log(1 + \sum_p e^{-\beta(s - m)}) + \log(1 + \sum_n e^{\gamma(s - m)})` (Table 4.1).
+    r"""Binomial deviance loss (Table 4.1): soft hinges on the sums over positives and negatives.
+
+    .. math::
+        \log\Big(1 + \sum_p e^{-\beta(s(a, p) - m)}\Big)
+        + \log\Big(1 + \sum_n e^{\gamma(s(a, n) - m)}\Big)
 
     Args:
-        beta, gamma: scales of positives and negatives.
-        margin: m.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        beta: scale β > 0 of the positives.
+        gamma: scale γ > 0 of the negatives.
+        margin: margin m of the similarity.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     row = "BinomialDeviance"
@@ -73,19 +84,20 @@ class BinomialDeviance(_TwoSided):
         super().__init__(beta, gamma, margin, reduction, normalize)
 
 
-@register("MultiSimilarity", kind="loss", reference="(4.2), Wang 2019", hosts=_HOSTS)
+@register("MultiSimilarity", kind="loss", reference="Wang 2019; thesis (4.2)", hosts=_HOSTS)
 class MultiSimilarity(_TwoSided):
-    r"""Binomial deviance with its terms divided by β and γ.
+    r"""Multi-similarity loss (eq. 4.2): binomial deviance with terms divided by β and γ.
 
     .. math::
         \frac{1}{\beta} \log\Big(1 + \sum_p e^{-\beta(s(a, p) - m)}\Big)
-        + \frac{1}{\gamma} \log\Big(1 + \sum_n e^{\gamma(s(a, n) - m)}\Big) \quad (4.2)
+        + \frac{1}{\gamma} \log\Big(1 + \sum_n e^{\gamma(s(a, n) - m)}\Big)
 
     Args:
-        beta, gamma: scales of positives and negatives.
-        margin: m.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        beta: scale β > 0 of the positives.
+        gamma: scale γ > 0 of the negatives.
+        margin: margin m of the similarity.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     row = "MultiSimilarity"
@@ -101,13 +113,16 @@ class MultiSimilarity(_TwoSided):
         super().__init__(beta, gamma, margin, reduction, normalize)
 
 
-@register("NCA", kind="loss", reference="Table 4.1, Goldberger 2005", hosts=_HOSTS)
+@register("NCA", kind="loss", reference="Goldberger 2005; thesis Table 4.1", hosts=_HOSTS)
 class NCA(PairLoss):
-    r""":math:`-\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}` (Table 4.1).
+    r"""Neighborhood components analysis, NCA (Table 4.1): log-sums over positives and negatives.
+
+    .. math::
+        -\log \sum_p e^{s(a, p)} + \log \sum_n e^{s(a, n)}
 
     Args:
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings are ℓ2-normalized first.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings first.
     """
 
     def __init__(self, reduction: str = "sum", normalize: bool = True) -> None:

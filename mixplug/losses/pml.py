@@ -1,4 +1,4 @@
-"""PyTorch Metric Learning's losses as they are: baselines such as those of Table 4.3."""
+"""Losses of PyTorch Metric Learning (PML), unchanged: baselines such as those of Table 4.3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixplug.losses.base import MetricLoss
 from mixplug.optional import optional
 
 PACKAGE = "pytorch_metric_learning"
-# Settings of a loss or a miner that are objects of PML themselves, and where it keeps them.
+# Settings of losses and miners that are PML objects themselves, and the modules that define them.
 _PARTS = {
     "distance": "distances",
     "reducer": "reducers",
@@ -24,9 +24,9 @@ _PARTS = {
 }
 
 
-@register("PML", kind="loss", reference="Musgrave 2020, PML", hosts=("timm", "mm", "torch"))
+@register("PML", kind="loss", reference="Musgrave 2020", hosts=("timm", "mm", "torch"))
 class PML(MetricLoss):
-    """Any loss of PyTorch Metric Learning, with or without a miner: a baseline of Table 4.3.
+    """Any loss of PyTorch Metric Learning (PML), with or without a miner (baseline of Table 4.3).
 
     ::
 
@@ -35,19 +35,20 @@ class PML(MetricLoss):
         dict(type="PML", loss="ContrastiveLoss", pos_margin=1, neg_margin=0,
              distance="CosineSimilarity")
 
-    PML's own definition, reduction and defaults hold. It computes in float32 (float64 if given).
+    The definition, the reduction and the defaults are those of PML. The loss is computed in float32
+    (float64 for float64 embeddings).
 
     Args:
-        loss: name of a class of ``pytorch_metric_learning.losses``, or a loss.
-        miner: name of a class of ``pytorch_metric_learning.miners``, a dict with ``type`` and its
-            settings, or a miner; None takes all pairs or triplets.
-        **options: settings of the loss. ``distance``, ``reducer`` and regularizers are given by
-            name, by a dict with ``type``, or as objects.
+        loss: name of a class of ``pytorch_metric_learning.losses``, or a loss object.
+        miner: name of a class of ``pytorch_metric_learning.miners``, a dict with ``type`` and
+            settings, or a miner object; None uses all pairs or triplets.
+        **options: settings of the loss. ``distance``, ``reducer`` and regularizers can be a name, a
+            dict with ``type``, or an object.
 
     Raises:
         ImportError: PML is not installed.
-        KeyError: no such loss, miner or setting, with the nearest known one.
-        ValueError: a setting without default is not given.
+        KeyError: unknown loss, miner or setting; the message suggests the nearest known name.
+        ValueError: a required setting is missing.
     """
 
     def __init__(
@@ -57,66 +58,67 @@ class PML(MetricLoss):
         **options: object,
     ) -> None:
         super().__init__(normalize=False)
-        self.loss = _made("losses", loss, options, ("loss", "miner"))
-        given = miner if isinstance(miner, Mapping) else {"type": miner}
-        settings = {key: value for key, value in given.items() if key != "type"}
-        self.miner = None if miner is None else _made("miners", given.get("type", ""), settings)
+        self.loss = _build("losses", loss, options, ("loss", "miner"))
+        config = miner if isinstance(miner, Mapping) else {"type": miner}
+        settings = {key: value for key, value in config.items() if key != "type"}
+        self.miner = None if miner is None else _build("miners", config.get("type", ""), settings)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """See :class:`MetricLoss`; a batch without pairs or triplets gives 0 in most losses."""
+        """The loss of a batch. Most PML losses return 0 for a batch without pairs or triplets."""
         embeddings, labels = self.prepare(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
-            chosen = None if self.miner is None else self.miner(embeddings, labels)
-            loss: Tensor = self.loss(embeddings, labels, chosen)
+            indices = None if self.miner is None else self.miner(embeddings, labels)
+            loss: Tensor = self.loss(embeddings, labels, indices)
         return loss
 
 
-def _made(
+def _build(
     module: str, target: Any, options: Mapping[str, object], others: tuple[str, ...] = ()
 ) -> nn.Module:
-    """An object of PML from its name and settings; itself if it is one already.
+    """Build a PML object from its name and settings. An object is returned unchanged.
 
     Args:
-        module: of PML, 'losses' or another.
-        target: name or object.
-        options: its settings.
-        others: names of settings that are known but not its own, for suggestions.
+        module: module of PML, such as 'losses'.
+        target: name of a class of this module, or an object.
+        options: settings of the object.
+        others: further known keys to suggest for an unknown key.
     """
     if isinstance(target, nn.Module):
         if options:
             raise KeyError(
-                f"PML was given the object {type(target).__name__} and the keys {sorted(options)}: "
-                f"settings go into the object, or its name is given."
+                f"PML got the object {type(target).__name__} together with the keys "
+                f"{sorted(options)}. Pass these settings to the object itself, or pass its class "
+                f"name instead of the object."
             )
         return target
     home: ModuleType = optional(f"{PACKAGE}.{module}", "pml", "The loss PML")
     classes: dict[str, Any] = {k: c for k, c in vars(home).items() if inspect.isclass(c)}
     if target not in classes:
         near = suggest(str(target), sorted(classes))
-        raise KeyError(f"PML has none of {module} named {target!r}.{near}")
+        raise KeyError(f"PML's module {module} has no class {target!r}.{near}")
     known = _settings(classes[target])
     for key in options:
         if key not in known:
             raise KeyError(f"PML has no key {key!r}.{suggest(key, [*others, *known])}")
     missing = [k for k, default in known.items() if default is REQUIRED and k not in options]
     if missing:
-        raise ValueError(f"PML's {target} needs the key {missing[0]!r}, which is not given.")
-    made: nn.Module = classes[target](**{k: _part(k, v) for k, v in options.items()})
-    return made
+        raise ValueError(f"PML's {target} needs the key {missing[0]!r}, but it is missing.")
+    built: nn.Module = classes[target](**{k: _part(k, v) for k, v in options.items()})
+    return built
 
 
 def _part(key: str, value: Any) -> Any:
-    """A setting, built where it is the name or the config of another object of PML."""
+    """The value of a setting; the name or config of a PML object is built."""
     if key not in _PARTS or not isinstance(value, (str, Mapping)):
         return value
     config = {"type": value} if isinstance(value, str) else dict(value)
-    return _made(_PARTS[key], config.pop("type", ""), config)
+    return _build(_PARTS[key], config.pop("type", ""), config)
 
 
 def _settings(cls: type) -> dict[str, object]:
-    """Names and defaults of a class's settings, and of those that it hands on to its bases."""
+    """Names and defaults of the settings of a class, including those it passes to its bases."""
     settings: dict[str, object] = {}
-    positions = True  # whether what a base needs may come from outside
+    positions = True  # whether callers can pass the required arguments of a base
     for base in cls.__mro__:
         if base is nn.Module or "__init__" not in vars(base):
             continue

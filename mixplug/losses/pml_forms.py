@@ -1,4 +1,4 @@
-"""Which of PyTorch Metric Learning's losses are of form (4.3), so that they can be mixed."""
+"""Conversion of PyTorch Metric Learning (PML) losses to pair losses (eq. 4.3), for mixing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mixplug.losses.proxies import ExamplesAreAnchors, ProxiesAreAnchors, ProxyL
 
 @dataclass(frozen=True)
 class Scale:
-    """A distance of PML as a linear function of similarity: its margin(d, m) is c · (level(m) − s).
+    """A PML distance that is linear in the similarity s: its margin(d, m) is c · (level(m) − s).
 
     Attributes:
         slope: c.
-        level: of a margin m, in units of the distance, the similarity.
-        normalize: whether it normalizes embeddings.
+        level: function from a margin m, in units of the distance, to a similarity.
+        normalize: whether the distance normalizes embeddings.
     """
 
     slope: float
@@ -34,23 +34,23 @@ class Scale:
 def _scale(loss: Any) -> Scale:
     distance, name = loss.distance, type(loss.distance).__name__
     if name in ("CosineSimilarity", "DotProductSimilarity"):
-        as_it_is = (distance.p, distance.power) == (2, 1)
-        if as_it_is or (not distance.normalize_embeddings and distance.power == 1):
+        default = (distance.p, distance.power) == (2, 1)
+        if default or (not distance.normalize_embeddings and distance.power == 1):
             return Scale(1.0, lambda m: m, distance.normalize_embeddings)
     euclidean = name == "LpDistance" and (distance.p, distance.power) == (2, 2)
     if euclidean and distance.normalize_embeddings:
         return Scale(2.0, lambda m: 1 - m / 2, True)  # |x - y|² = 2 - 2⟨x, y⟩
     raise ValueError(
-        f"PML's {type(loss).__name__} measures by {name}(p={distance.p}, power={distance.power}, "
-        f"normalize_embeddings={distance.normalize_embeddings}), but a loss of form (4.3) is a "
-        f"function of inner products. Give it distance=CosineSimilarity(), and its margins in "
-        f"units of similarity; DotProductSimilarity and LpDistance(power=2) of normalized "
-        f"embeddings will do too."
+        f"PML's {type(loss).__name__} uses the distance {name}(p={distance.p}, "
+        f"power={distance.power}, normalize_embeddings={distance.normalize_embeddings}), but a "
+        f"pair loss (eq. 4.3) must be a function of inner products. Use "
+        f"distance=CosineSimilarity() with margins in units of similarity. DotProductSimilarity, "
+        f"and LpDistance(power=2) of normalized embeddings, are also allowed."
     )
 
 
-class _Taken(PairLoss):
-    """A loss of PML as a loss of form (4.3); messages have its name there."""
+class _Converted(PairLoss):
+    """A PML loss as a pair loss (eq. 4.3). Messages show the name of the PML loss."""
 
     title: str = "PML"
 
@@ -62,43 +62,44 @@ class _Taken(PairLoss):
         return f"{self.title}, {self.form}"
 
 
-class _TakenPairs(_Taken):
+class _ConvertedPairs(_Converted):
     @classmethod
-    def of(cls, loss: Any, form: Form, reduction: str, normalize: bool) -> _Taken:
+    def of(cls, loss: Any, form: Form, reduction: str, normalize: bool) -> _Converted:
         return cls(form, reduction, normalize)
 
 
-class _TakenProxies(_Taken, ProxyLoss):
+class _ConvertedProxies(_Converted, ProxyLoss):
     @classmethod
-    def of(cls, loss: Any, form: Form, reduction: str, normalize: bool) -> _Taken:
-        """Proxies are the very parameter that the loss of PML has."""
+    def of(cls, loss: Any, form: Form, reduction: str, normalize: bool) -> _Converted:
+        """Build the pair loss. It shares the proxy parameter of the PML loss."""
         classes, dim = loss.proxies.shape
-        taken = cls(form, classes, dim, reduction, normalize)
-        taken.proxies = loss.proxies
-        return taken
+        converted = cls(form, classes, dim, reduction, normalize)
+        converted.proxies = loss.proxies
+        return converted
 
 
-class _TakenProxyAnchors(_TakenProxies, ProxiesAreAnchors):
+class _ConvertedProxyAnchors(_ConvertedProxies, ProxiesAreAnchors):
     pass
 
 
-class _TakenProxyPoints(_TakenProxies, ExamplesAreAnchors):
+class _ConvertedProxyPoints(_ConvertedProxies, ExamplesAreAnchors):
     pass
 
 
 @dataclass(frozen=True)
 class Row:
-    """How a loss of PML is one of form (4.3).
+    """How to convert one PML loss to a pair loss (eq. 4.3).
 
     Attributes:
-        form: from the loss and its scale to τ, σ and ρ.
-        taken: what it becomes.
-        reducers: of PML, those whose mean is (4.10), by name; the class's default comes first.
-        reduction: over an anchor's pairs.
+        form: function from the loss and its scale to τ, σ and ρ.
+        target: class of the result.
+        reducers: names of the PML reducers whose mean is that of eq. 4.10; the default of the PML
+            loss comes first.
+        reduction: 'sum' or 'mean' over the pairs of an anchor.
     """
 
     form: Callable[[Any, Scale], Form]
-    taken: type[_TakenPairs] | type[_TakenProxies] = _TakenPairs
+    target: type[_ConvertedPairs] | type[_ConvertedProxies] = _ConvertedPairs
     reducers: tuple[str, ...] = ("MeanReducer",)
     reduction: str = "sum"
 
@@ -142,11 +143,13 @@ def _nca(loss: Any, d: Scale) -> Form:
 def _proxy_anchor(loss: Any, d: Scale) -> Form:
     slope = loss.alpha * d.slope
     return Form(
-        LogSum(-slope, d.level(loss.margin)), LogSum(slope, d.level(-loss.margin)), apart=True
+        LogSum(-slope, d.level(loss.margin)),
+        LogSum(slope, d.level(-loss.margin)),
+        separate_means=True,
     )
 
 
-# Those that fit, but for what as_form says.
+# Losses that can be converted, with the exceptions that as_form documents.
 ROWS: dict[str, Row] = {
     "CircleLoss": Row(_circle, reducers=("AvgNonZeroReducer", "MeanReducer")),
     "ContrastiveLoss": Row(
@@ -155,23 +158,24 @@ ROWS: dict[str, Row] = {
     "GeneralizedLiftedStructureLoss": Row(_lifted),
     "MultiSimilarityLoss": Row(_multi_similarity),
     "NCALoss": Row(_nca),
-    "ProxyAnchorLoss": Row(_proxy_anchor, _TakenProxyAnchors, ("DivisorReducer",)),
-    "ProxyNCALoss": Row(_nca, _TakenProxyPoints),
+    "ProxyAnchorLoss": Row(_proxy_anchor, _ConvertedProxyAnchors, ("DivisorReducer",)),
+    "ProxyNCALoss": Row(_nca, _ConvertedProxyPoints),
 }
 
-_TRIPLETS = "it operates on triplets, and (4.3) sums over positives and negatives apart"
+_TRIPLETS = "it uses triplets, while a pair loss has separate sums over positives and negatives"
 _EACH = (
-    "it sums over positives a function of each with all negatives, and (4.3) sums over both apart"
+    "it compares each positive with all negatives, while a pair loss has separate sums over "
+    "positives and negatives"
 )
-_BOTH = "the sum of its negative term is over positives too, and that of (4.3) over negatives alone"
-_WEIGHTS = "it is a classifier with one weight vector per class; ProxyNCALoss is such a loss too"
-_RANKS = "it is a function of ranks or of histograms, not of sums over pairs"
-_NEGATIVES = "it weighs negatives by each other, and (4.3) is a function of their sum"
-_BATCH = "it compares a pair with others of the batch, not with those of its anchor alone"
-_NOISE = "it measures by a ratio of variances, which is no function of inner products"
+_BOTH = "its negative term includes positives, while that of a pair loss has only negatives"
+_WEIGHTS = "it is a classifier with one weight vector per class; use ProxyNCALoss instead"
+_RANKS = "it is a function of ranks or histograms, not of sums over pairs"
+_NEGATIVES = "it weights negatives relative to each other, not by a function of each similarity"
+_BATCH = "it compares a pair with pairs of other anchors"
+_NOISE = "it uses a ratio of variances, which is not a function of inner products"
 _NO_NEGATIVES = "it has no negatives"
 _NO_FORMULA = "it is a base class without a formula"
-_WRAPS = "it wraps another loss, which is the one to give"
+_WRAPS = "it wraps another loss; use the wrapped loss directly"
 _REASONS = {
     _TRIPLETS: ("TripletMarginLoss", "MarginLoss", "AngularLoss"),
     _EACH: ("LiftedStructureLoss", "NTXentLoss", "NPairsLoss", "TupletMarginLoss"),
@@ -197,65 +201,74 @@ WHY_NOT = {name: why for why, names in _REASONS.items() for name in names}
 
 @converts
 def as_form(loss: nn.Module) -> PairLoss | None:
-    """The loss of PML as a loss of form (4.3), with the same value; proxies stay the same object.
+    """Convert a PML loss to a pair loss (eq. 4.3) with the same value and the same proxies.
 
-    A batch in which no anchor has a positive raises. Values differ for three losses. NCALoss and
-    CircleLoss leave anchors without positives out of their mean. ContrastiveLoss averages over all
-    pairs of a batch, here over the pairs of an anchor and then over anchors: equal with MeanReducer
-    and as many positives, and as many negatives, for every anchor; its default, AvgNonZeroReducer,
-    has no counterpart, which a warning says.
+    Unlike in PML, a batch in which no anchor has a positive raises an error. The value differs from
+    PML for three losses. The means of NCALoss and CircleLoss in PML exclude anchors without
+    positives. ContrastiveLoss in PML is a mean over all pairs of the batch, here it is a mean over
+    the pairs of an anchor and then over anchors. Both agree with MeanReducer if all anchors have
+    the same number of positives and the same number of negatives. The default AvgNonZeroReducer
+    of ContrastiveLoss has no counterpart; a warning says so.
 
     Args:
-        loss: of PML, or :class:`PML`; None is returned for any other.
+        loss: a PML loss, or :class:`PML` around one.
+
+    Returns:
+        The pair loss, or None if ``loss`` is not a PML loss.
 
     Raises:
-        ValueError: a loss that is not of the form, with the reason.
+        ValueError: the loss cannot be converted; the message gives the reason.
     """
     if isinstance(loss, PML):
         if loss.miner is not None:
             raise ValueError(
-                f"PML's {type(loss.loss).__name__} is to be mixed, but with a miner, "
-                f"{type(loss.miner).__name__}: it chooses among clean pairs, and (4.9) is over all "
-                f"mixed ones. Leave the miner out; Metrix has hardest=k."
+                f"PML's {type(loss.loss).__name__} cannot be mixed with the miner "
+                f"{type(loss.miner).__name__}: miners select clean pairs, while the mixed loss "
+                f"(eq. 4.9) uses all mixed pairs. Remove the miner. Metrix selects hard negatives "
+                f"with hardest=k."
             )
         loss = loss.loss
-    theirs = next((c for c in type(loss).__mro__ if c.__module__.startswith(PACKAGE)), None)
-    if theirs is None:
+    pml_class = next((c for c in type(loss).__mro__ if c.__module__.startswith(PACKAGE)), None)
+    if pml_class is None:
         return None
     name = type(loss).__name__
-    if theirs is not type(loss):
-        raise ValueError(f"{name} is made from PML's {theirs.__name__} and may compute otherwise.")
+    if pml_class is not type(loss):
+        raise ValueError(
+            f"{name} cannot be converted to a pair loss (eq. 4.3): it is a subclass of PML's "
+            f"{pml_class.__name__} and may compute something else. Use {pml_class.__name__} itself."
+        )
     if name not in ROWS:
         why = WHY_NOT.get(name, "it has no row in mixplug.losses.pml_forms.ROWS")
         raise ValueError(
-            f"PML's {name} is no loss of form (4.3): {why}. These are: {', '.join(ROWS)}."
+            f"PML's {name} cannot be converted to a pair loss (eq. 4.3): {why}. Allowed are "
+            f"{', '.join(ROWS)}."
         )
     row, scale = ROWS[name], _scale(loss)
-    _require_plain(loss, row)
-    taken = row.taken.of(loss, row.form(loss, scale), row.reduction, scale.normalize)
-    taken.title = f"PML's {name}"
-    return taken
+    _check_options(loss, row)
+    converted = row.target.of(loss, row.form(loss, scale), row.reduction, scale.normalize)
+    converted.title = f"PML's {name}"
+    return converted
 
 
-def _require_plain(loss: Any, row: Row) -> None:
-    """Raise ValueError for what (4.3) has no place for, warn where the mean is another."""
+def _check_options(loss: Any, row: Row) -> None:
+    """Raise ValueError for options without counterpart, and warn if the mean is a different one."""
     for key in ("embedding_regularizer", "weight_regularizer"):
         if getattr(loss, key, None) is not None:
             raise ValueError(
-                f"PML's {type(loss).__name__} has {key}={type(getattr(loss, key)).__name__}, which "
-                f"is no part of (4.3)."
+                f"PML's {type(loss).__name__} has {key}={type(getattr(loss, key)).__name__}, but a "
+                f"pair loss (eq. 4.3) has no regularizer. Set {key}=None."
             )
-    several = getattr(loss.reducer, "reducers", {"loss": loss.reducer})
-    for reducer in several.values():
+    reducers = getattr(loss.reducer, "reducers", {"loss": loss.reducer})
+    for reducer in reducers.values():
         if type(reducer).__name__ not in row.reducers:
             raise ValueError(
-                f"PML's {type(loss).__name__} has the reducer {type(reducer).__name__}, but losses "
-                f"are averaged over anchors (4.10); allowed: {', '.join(row.reducers)}."
+                f"PML's {type(loss).__name__} has the reducer {type(reducer).__name__}, but pair "
+                f"losses are averaged over anchors (eq. 4.10). Allowed: {', '.join(row.reducers)}."
             )
         if type(reducer).__name__ == "AvgNonZeroReducer" and row.reduction == "mean":
             warnings.warn(
-                f"PML's {type(loss).__name__} averages over pairs that are not zero, here it is "
-                f"averaged over all pairs of an anchor, then over anchors, as with "
+                f"PML's {type(loss).__name__} with AvgNonZeroReducer averages over nonzero pairs. "
+                f"Here it is averaged over all pairs of an anchor, then over anchors, as with "
                 f"reducer=MeanReducer().",
                 stacklevel=6,
             )

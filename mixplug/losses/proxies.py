@@ -1,4 +1,4 @@
-"""Losses between examples and proxies, one learnable vector per class: rows of Table 4.1."""
+"""Proxy losses (Table 4.1): pair losses between examples and one learnable proxy per class."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ VARIANTS = ("published", "thesis")
 
 
 class ProxyLoss(PairLoss):
-    """Base of losses that hold ``proxies`` (num_classes, dim), He-initialized.
+    """Base of losses with a parameter ``proxies`` (num_classes, dim), initialized as by He.
 
     Args:
-        form: τ, σ and ρ.
-        num_classes: K, of the training set.
-        dim: D, of the embedding.
-        reduction: as in :class:`PairLoss`.
-        normalize: whether embeddings and proxies are ℓ2-normalized first.
+        form: functions τ, σ and ρ of the loss.
+        num_classes: number K of training classes.
+        dim: width D of the embeddings.
+        reduction: 'sum' of the pairs of an anchor, as in eq. 4.3, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings and proxies first.
     """
 
     def __init__(
@@ -38,42 +38,47 @@ class ProxyLoss(PairLoss):
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")
 
     def prepare(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As in :class:`MetricLoss`; every class needs a proxy, as wide as the embedding."""
+        """Check and convert a batch as :meth:`MetricLoss.prepare` does.
+
+        Raises:
+            ValueError: also if the embeddings are not as wide as the proxies, or a label has no
+                proxy.
+        """
         embeddings, labels = super().prepare(embeddings, labels)
         classes, dim = self.proxies.shape
         if embeddings.shape[1] != dim:
             raise ValueError(
-                f"{self.name} has proxies of width dim={dim}, got embeddings of width "
+                f"{self.name} needs embeddings of width dim={dim}, the width of its proxies, got "
                 f"{embeddings.shape[1]}."
             )
         low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
         if low < 0 or high >= classes:
             raise ValueError(
-                f"{self.name} has num_classes={classes} proxies, for the labels 0 to "
-                f"{classes - 1}, got labels from {low} to {high}."
+                f"{self.name} with num_classes={classes} needs labels in 0 to {classes - 1}, got "
+                f"labels from {low} to {high}."
             )
         return embeddings, labels
 
     def points_of_classes(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Proxies (K, D) and their classes (K,), in the precision of ``like``."""
+        """Proxies (K, D) in the dtype of ``like``, normalized if needed, and their classes (K,)."""
         proxies = self.proxies.to(like.dtype)
         labels = torch.arange(len(proxies), device=proxies.device)
         return (F.normalize(proxies, dim=1) if self.normalize else proxies), labels
 
     def relation(self, embeddings: Tensor, labels: Tensor) -> Relation:
-        """Who is anchor and who is point, of a prepared batch and all proxies."""
+        """The anchors and points of a prepared batch and all proxies."""
         return self.relate(embeddings, labels, *self.points_of_classes(embeddings))
 
     def relate(
         self, embeddings: Tensor, labels: Tensor, proxies: Tensor, classes: Tensor
     ) -> Relation:
-        """Who is anchor and who is point.
+        """The anchors and points of examples and proxies.
 
         Args:
-            embeddings: (B, D).
-            labels: (B,).
+            embeddings: embeddings of the examples, (B, D).
+            labels: classes of the examples, (B,).
             proxies: (K, D).
-            classes: (K,), those of the proxies.
+            classes: classes of the proxies, (K,).
         """
         raise NotImplementedError
 
@@ -100,25 +105,27 @@ class ExamplesAreAnchors(ProxyLoss):
         return Relation(embeddings, labels, proxies, classes, itself=False)
 
 
-@register("ProxyAnchor", kind="loss", reference="Table 4.1, Kim 2020", hosts=_HOSTS)
+@register("ProxyAnchor", kind="loss", reference="Kim 2020; thesis Table 4.1", hosts=_HOSTS)
 class ProxyAnchor(ProxiesAreAnchors):
-    r"""Proxies are anchors, examples their positives and negatives.
+    r"""Proxy Anchor loss: proxies are anchors, examples are their positives and negatives.
 
-    As published (Kim et al. 2020), with P⁺ the proxies whose class is in the batch:
+    The published form (Kim et al. 2020), where P⁺ are the proxies whose class is in the batch:
 
     .. math::
         \frac{1}{|P^+|} \sum_{a \in P^+} \log(1 + \sum_p e^{-\beta(s - m)})
         + \frac{1}{|P|} \sum_{a \in P} \log(1 + \sum_n e^{\gamma(s + m)})
 
     Args:
-        num_classes: K, of the training set.
-        dim: D, of the embedding.
-        beta, gamma: scales of positives and negatives.
-        margin: m.
-        variant: 'published', or 'thesis', which is Table 4.1: multi-similarity's form (terms over
-            β and γ, the margin the same in both), averaged over all proxies.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings and proxies are ℓ2-normalized first.
+        num_classes: number K of training classes.
+        dim: width D of the embeddings.
+        beta: scale β > 0 of the positives.
+        gamma: scale γ > 0 of the negatives.
+        margin: margin m of the similarity.
+        variant: 'published' or 'thesis'. The latter is the form of Table 4.1, that of
+            multi-similarity: terms are divided by β and γ, have the same margin, and are averaged
+            over all proxies.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings and proxies first.
     """
 
     def __init__(
@@ -135,20 +142,27 @@ class ProxyAnchor(ProxiesAreAnchors):
         self.require(variant in VARIANTS, "variant", variant, f"in {VARIANTS}")
         self.require(beta > 0, "beta", beta, "> 0")
         self.require(gamma > 0, "gamma", gamma, "> 0")
-        published = Form(LogSum(-beta, margin), LogSum(gamma, -margin), apart=True)
+        published = Form(LogSum(-beta, margin), LogSum(gamma, -margin), separate_means=True)
         form = published if variant == "published" else TABLE["ProxyAnchor"](beta, gamma, margin)
         super().__init__(form, num_classes, dim, reduction, normalize)
 
 
-@register("ProxyNCA", kind="loss", reference="Table 4.1, Movshovitz-Attias 2017", hosts=_HOSTS)
+@register(
+    "ProxyNCA", kind="loss", reference="Movshovitz-Attias 2017; thesis Table 4.1", hosts=_HOSTS
+)
 class ProxyNCA(ExamplesAreAnchors):
-    r""":math:`-s(a, p) + \log \sum_n e^{s(a, n)}`, with p the proxy of the class and n all others.
+    r"""ProxyNCA loss (Table 4.1): an example is attracted by its proxy, and repelled by all others.
+
+    .. math::
+        -s(a, p) + \log \sum_n e^{s(a, n)}
+
+    Here p is the proxy of the class of the example a, and n are all other proxies.
 
     Args:
-        num_classes: K, of the training set.
-        dim: D, of the embedding.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings and proxies are ℓ2-normalized first.
+        num_classes: number K of training classes.
+        dim: width D of the embeddings.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings and proxies first.
     """
 
     def __init__(
@@ -157,16 +171,19 @@ class ProxyNCA(ExamplesAreAnchors):
         super().__init__(TABLE["ProxyNCA"](), num_classes, dim, reduction, normalize)
 
 
-@register("ProxyNCAPlusPlus", kind="loss", reference="Table 4.1, Teh 2020", hosts=_HOSTS)
+@register("ProxyNCAPlusPlus", kind="loss", reference="Teh 2020; thesis Table 4.1", hosts=_HOSTS)
 class ProxyNCAPlusPlus(ExamplesAreAnchors):
-    r""":math:`-s(a, p) / T + \log \sum_n e^{s(a, n) / T}`, ProxyNCA with a temperature.
+    r"""ProxyNCA++ loss (Table 4.1): ProxyNCA with a temperature.
+
+    .. math::
+        -s(a, p) / T + \log \sum_n e^{s(a, n) / T}
 
     Args:
-        num_classes: K, of the training set.
-        dim: D, of the embedding.
-        temperature: T; 1/9 as its authors.
-        reduction: 'sum' over an anchor's pairs as printed, or their 'mean'.
-        normalize: whether embeddings and proxies are ℓ2-normalized first.
+        num_classes: number K of training classes.
+        dim: width D of the embeddings.
+        temperature: T > 0; the default 1/9 is that of its authors.
+        reduction: 'sum' of the pairs of an anchor, as in the equation, or their 'mean'.
+        normalize: whether to ℓ2-normalize embeddings and proxies first.
     """
 
     def __init__(
@@ -186,16 +203,19 @@ class ProxyNCAPlusPlus(ExamplesAreAnchors):
 def param_groups(
     modules: Iterable[nn.Module], lr: float, proxy_lr_mult: float = 100.0
 ) -> list[dict[str, object]]:
-    """Optimizer groups in which proxies learn faster than the network, as is usual with them.
+    """Parameter groups for an optimizer, with a higher learning rate for proxies.
 
     ::
 
         torch.optim.AdamW(param_groups([model, loss], lr=1e-4), weight_decay=1e-4)
 
     Args:
-        modules: the network and the loss; a module that holds both is given alone.
-        lr: of everything but proxies.
-        proxy_lr_mult: how many times faster proxies learn; 100 in Proxy Anchor.
+        modules: the network and the loss, or one module that contains both.
+        lr: learning rate of all parameters except proxies.
+        proxy_lr_mult: learning rate of the proxies divided by ``lr``; 100 in Proxy Anchor.
+
+    Returns:
+        One group, and a second one if there are proxies.
     """
     holders = [m for module in modules for m in module.modules()]
     proxies = {id(m.proxies): m.proxies for m in holders if isinstance(m, ProxyLoss)}

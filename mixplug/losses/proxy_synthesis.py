@@ -1,4 +1,4 @@
-"""Proxy Synthesis as a comparator of Metrix (Table 4.4): mixtures of classes as new classes."""
+"""Proxy Synthesis, a method that Metrix is compared with (Table 4.4): mixed classes as new ones."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.aligned import mix
 from mixplug.losses.base import Source
-from mixplug.losses.mixing import MixingLoss, local_draws
-from mixplug.losses.mixing_pairs import drawn, mixing_pairs
+from mixplug.losses.mixing import MixingLoss, local_generator
+from mixplug.losses.mixing_pairs import draw_pairs, mixing_pairs
 from mixplug.losses.proxies import ProxyLoss
 from mixplug.losses.relation import Relation
 from mixplug.sampling import Generators
 
 
-@register("ProxySynthesis", kind="loss", reference="4.4.3, Gu 2021", hosts=("timm", "mm", "torch"))
+@register(
+    "ProxySynthesis", kind="loss", reference="Gu 2021; thesis 4.4.3", hosts=("timm", "mm", "torch")
+)
 class ProxySynthesis(MixingLoss):
-    r"""A proxy loss over the batch and all proxies, and over synthetic ones beside them.
+    r"""Proxy Synthesis: a proxy loss with additional synthetic classes (§4.4.3).
 
-    Of examples i and j of different classes, with proxies p, and one λ ~ Beta(α, α) an iteration,
+    A synthetic class is made from examples i and j of different classes, with proxies p, and one
+    λ ~ Beta(α, α) per iteration:
 
     .. math::
         \tilde x = \lambda x_i + (1 - \lambda) x_j, \qquad
         \tilde p = \lambda p_{y_i} + (1 - \lambda) p_{y_j}
 
-    are ℓ2-normalized and are the one example and the proxy of a class of their own. All μB of them
-    are appended to batch and proxies, and the loss is that of the larger batch: synthetic and clean
-    ones are anchors, positives and negatives of each other, and labels are not interpolated.
+    Both are ℓ2-normalized: x̃ is the only example of the new class, and p̃ is its proxy. μB such
+    classes are added to the batch and to the proxies, and the loss is computed over all of them.
+    Synthetic and clean embeddings are thus anchors, positives and negatives of each other. Labels
+    are not interpolated.
 
-    As the original and its code: α = 0.4, μ = 1, one λ for embeddings and proxies and all pairs.
-    Unlike its code, which pairs an example with the one before it and relies on a sampler for their
-    classes to differ, j is drawn uniformly from the examples of other classes.
+    As in the original, α = 0.4, μ = 1, and one λ is used for all embeddings, proxies and pairs.
+    Unlike its code, which pairs each example with the previous one and requires a sampler that puts
+    different classes next to each other, j is drawn uniformly from the examples of other classes.
 
     Args:
         loss: a proxy loss, its config or its name.
-        alpha: α > 0.
-        mu: μ > 0, how many synthetic examples there are for each in the batch; where it is no
-            integer, the first of the batch have one more.
-        renormalize: whether synthetic embeddings and proxies are ℓ2-normalized again.
+        alpha: parameter α > 0 of λ ~ Beta(α, α).
+        mu: number μ > 0 of synthetic examples per example of the batch. If μ is not an integer,
+            the first examples of the batch have one more than the others.
+        renormalize: whether to ℓ2-normalize synthetic embeddings and proxies.
 
     Raises:
-        ValueError: a loss without proxies, or a setting that is not allowed.
+        ValueError: the loss has no proxies, or a setting is not allowed.
     """
 
     loss: ProxyLoss
@@ -62,7 +66,7 @@ class ProxySynthesis(MixingLoss):
         if not isinstance(self.loss, ProxyLoss):
             raise ValueError(
                 f"ProxySynthesis needs a loss with proxies, such as ProxyAnchor or "
-                f"ProxyNCAPlusPlus, got {self.loss.name}, which has none to mix."
+                f"ProxyNCAPlusPlus, got {self.loss.name}."
             )
         self.require(alpha > 0, "alpha", alpha, "> 0")
         self.require(mu > 0, "mu", mu, "> 0")
@@ -78,30 +82,30 @@ class ProxySynthesis(MixingLoss):
     ) -> Tensor:
         """See :class:`MixingLoss`; only embeddings are mixed, maps and examples are not used."""
         normal, labels = self.loss.prepare(embeddings, labels)
-        local = local_draws(generators, normal.device)
+        local = local_generator(generators, normal.device)
         lam = sampling.beta(self.alpha, 1, local).to(normal)
         examples = Relation.among(normal, labels)
-        pairs = drawn(mixing_pairs(examples, "anc-neg"), math.ceil(self.mu), local)
-        place = pairs.there.squeeze(1).mT.nonzero()[: round(self.mu * len(labels))]
+        pairs = draw_pairs(mixing_pairs(examples, "anc-neg"), math.ceil(self.mu), local)
+        index = pairs.mask.squeeze(1).mT.nonzero()[: round(self.mu * len(labels))]
         first, second = (
-            t.squeeze(1).mT[place[:, 0], place[:, 1]] for t in (pairs.first, pairs.second)
+            t.squeeze(1).mT[index[:, 0], index[:, 1]] for t in (pairs.first, pairs.second)
         )
         return self._synthesized(normal, labels, first, second, lam)
 
     def synthesized(
         self, embeddings: Tensor, labels: Tensor, first: Tensor, second: Tensor, lam: float
     ) -> Tensor:
-        """The loss with given synthetic classes; nothing is drawn.
+        """The loss with given synthetic classes.
 
         Args:
             embeddings: (B, D).
-            labels: (B,) integers.
-            first: indices (S,) of examples.
-            second: indices (S,) of examples of other classes.
-            lam: λ in [0, 1], the weight of the first.
+            labels: classes, (B,) integers.
+            first: indices i of examples, (S,).
+            second: indices j of examples of other classes, (S,).
+            lam: λ in [0, 1], the weight of the first example.
 
         Raises:
-            ValueError: λ outside [0, 1], or two examples of one class.
+            ValueError: λ is outside [0, 1], or the two examples of a pair have the same class.
         """
         self.require(0 <= lam <= 1, "lam", lam, "in [0, 1]")
         normal, labels = self.loss.prepare(embeddings, labels)

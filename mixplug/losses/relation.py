@@ -1,4 +1,4 @@
-"""Who is anchor and who is point, and which of them are pairs."""
+"""Anchors, points, and which of them are positive and negative pairs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Relation:
-    """Anchors and the points that are positive or negative to them.
+    """Anchors, and the points that are their positives and negatives.
 
     Attributes:
-        anchors: (A, D).
-        anchor_labels: (A,).
-        points: (P, D).
-        point_labels: (P,).
-        itself: whether anchor i is point i, which then is neither positive nor negative to it.
+        anchors: embeddings of the anchors, (A, D).
+        anchor_labels: their classes, (A,).
+        points: embeddings of the points, (P, D).
+        point_labels: their classes, (P,).
+        itself: whether anchor i is also point i. An anchor is never its own positive or negative.
     """
 
     anchors: Tensor
@@ -28,20 +28,20 @@ class Relation:
 
     @classmethod
     def among(cls, examples: Tensor, labels: Tensor) -> Relation:
-        """Examples (B, D) that are anchors and points at once."""
+        """Relation in which all examples (B, D) are both anchors and points."""
         return cls(examples, labels, examples, labels, itself=True)
 
     def positive(self) -> Tensor:
-        """P(a): (A, P) bool."""
+        """Mask of the positives P(a), (A, P) bool."""
         same = self.anchor_labels[:, None] == self.point_labels
         return same.fill_diagonal_(False) if self.itself else same
 
     def negative(self) -> Tensor:
-        """N(a): (A, P) bool."""
+        """Mask of the negatives N(a), (A, P) bool."""
         return self.anchor_labels[:, None] != self.point_labels
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products (A, P) of rows (A, D) and (P, D), not in half precision under autocast."""
+    """Inner products (A, P) of rows (A, D) and (P, D), in full precision also under autocast."""
     with torch.autocast(a.device.type, enabled=False):
         return a @ b.mT

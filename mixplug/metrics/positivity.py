@@ -57,14 +57,14 @@ class Positivity:
         points, labels = self.loss.prepare(embeddings.to("cpu", torch.float64), labels)
         relation = Relation.among(points, labels)
         pairs = mixing_pairs(relation, "pos-neg")
-        self.pairs += int(pairs.there.sum())
-        size = max(1, _PAIRS // pairs.there[0].numel())
+        self.pairs += int(pairs.mask.sum())
+        size = max(1, _PAIRS // pairs.mask[0].numel())
         settings = self.loss.beta, self.loss.gamma, self.loss.margin
         for place, lam in enumerate(torch.tensor(self.grid, dtype=torch.float64)):
             s = similarities(relation, pairs, float(lam), self.renormalize)
             for start in range(0, len(points), size):
                 anchors = slice(start, start + size)
-                known = s(anchors).flatten(1), pairs.there[anchors].flatten(1), lam, *settings
+                known = s(anchors).flatten(1), pairs.mask[anchors].flatten(1), lam, *settings
                 for count, rule in zip(self._counts, _RULES, strict=True):
                     count[place] += rule(*known).sum()
 

@@ -1,7 +1,8 @@
-"""What a set of embeddings is worth for retrieval, from one search."""
+"""Retrieval scores of a set of embeddings, from one search for neighbors."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mixplug.catalog import register
 from mixplug.functional.representation import utilization
-from mixplug.metrics.scores import NAMES, OF_EMBEDDINGS, OF_NEIGHBORS, Found
+from mixplug.metrics.scores import NAMES, NOT_SHARES, OF_EMBEDDINGS, OF_NEIGHBORS, Found
 from mixplug.retrieval.search import METRICS, Index
 
 Labeled = tuple[Tensor, Tensor]
@@ -19,32 +20,46 @@ _BLOCK = 4096  # queries whose neighbors are held at a time
 
 @register("RecallAtK", kind="metric", reference="thesis 4.4.1", hosts=("mm", "torch"))
 @dataclass
-class RetrievalMetrics:
-    """Collects embeddings and labels; scores them as retrieval does.
+class RecallAtK:
+    """Collects embeddings and labels, and gives Recall@K and other retrieval scores in percent.
+
+        Recall@K = 100 / Q · #{queries with one of their class among their K nearest neighbors}
+
+    ::
+
+        metric = mixplug.RecallAtK(ks=(1, 2), scores=("recall", "map_at_r"))
+        metric.update(embeddings, labels)  # for every batch
+        metric.compute()  # {'recall@1': 62.3, 'recall@2': 73.9, 'map@r': 25.1}
+
+    All scores are in percent, except 'alignment', 'uniformity' and 'utilization', which are not
+    shares; of these three, lower is better. The evaluator ``mixplug.RecallAtK`` of mm configs
+    prints the same numbers.
 
     Neighbors are searched once, as many as the largest K and the largest class (R) need, 4096
-    queries at a time, so that memory does not grow with Q x k. R is about ten in product data, and
-    hundreds where classes are few: the search then takes longer, and 'map_at_r' and 'r_precision'
-    may be left out. 'nmi' clusters into as many clusters as there are classes, which with
-    thousands of classes takes longer than all else. All but alignment, uniformity and utilization
-    are fractions, not percent.
+    queries at a time, so that memory does not grow with Q x k. R is about ten in product data and
+    hundreds where classes are few. The search then takes longer, and 'map_at_r' and 'r_precision'
+    can be left out. 'nmi' makes as many clusters as there are classes, which with thousands of
+    classes takes longer than everything else.
 
     Attributes:
-        ks: the values of K of Recall@K.
-        scores: any of 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
-            'uniformity'.
+        ks: the values of K.
+        scores: 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
+            'uniformity', or several of them, or 'all'.
         backend: of the search, 'auto', 'faiss' or 'torch'.
-        index: 'flat', 'hnsw' or 'ivf'.
+        index: of the search, 'flat', which is exact, 'hnsw' or 'ivf'.
         seed: of the clusters that 'nmi' needs.
-        metric: 'cosine', which brings all embeddings to length 1 first, or 'l2' or 'ip' as they
-            are.
-        device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes this process'
-            GPU if torch sees one, else the CPU. Embeddings stay on the CPU: the gallery moves once,
-            queries as they are searched. All else is computed on the CPU.
+        metric: by which neighbors are found: 'cosine', which brings all embeddings to length 1
+            first, or 'l2' or 'ip' of embeddings as they are.
+        device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU if
+            torch sees one, else the CPU. Embeddings stay on the CPU: the gallery moves once,
+            queries as they are searched. Everything else is computed on the CPU.
+
+    Raises:
+        ValueError: a setting that is not allowed.
     """
 
     ks: Sequence[int] = (1, 2, 4, 8)
-    scores: Sequence[str] = NAMES
+    scores: str | Sequence[str] = "recall"
     backend: str = "auto"
     index: str = "flat"
     seed: int = 0
@@ -53,11 +68,15 @@ class RetrievalMetrics:
     _kept: list[Labeled] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.scores, str):
+            self.scores = NAMES if self.scores == "all" else (self.scores,)
         unknown = [name for name in self.scores if name not in NAMES]
         if unknown or not self.scores:
-            raise ValueError(f"RetrievalMetrics needs scores of {NAMES}, got {self.scores!r}.")
+            raise ValueError(
+                f"RecallAtK needs scores of {NAMES}, or 'all', got {tuple(self.scores)!r}."
+            )
         if "recall" in self.scores and (not self.ks or min(self.ks) < 1):
-            raise ValueError(f"RetrievalMetrics needs ks >= 1, got {self.ks!r}.")
+            raise ValueError(f"RecallAtK needs ks >= 1, got {self.ks!r}.")
         Index(self.index, self.metric, self.backend)  # refuses now what it would refuse at the end
         _check_device(self.device, torch.cuda.device_count())
 
@@ -71,7 +90,7 @@ class RetrievalMetrics:
         self._kept.append(_labeled("update", embeddings, labels, width))
 
     def reset(self) -> None:
-        """Forget all."""
+        """Forget everything."""
         self._kept = []
 
     def compute(
@@ -80,13 +99,13 @@ class RetrievalMetrics:
         train: Tensor | None = None,
         mixed: Tensor | None = None,
     ) -> dict[str, float]:
-        """All scores of what was added.
+        """Scores of everything that was added, in percent where they are shares.
 
         Args:
-            gallery: embeddings (N, D) and classes (N,) to search instead, as In-Shop has them;
-                nothing is left out then. None searches what was added, each query left out by its
-                own id. The scores that know no neighbors are those of the queries.
-            train: training embeddings X, for 'utilization': u(Q, X) of (4.25).
+            gallery: embeddings (N, D) and classes (N,) among which neighbors are searched, as in
+                In-Shop; nothing is left out then. None searches among the queries, and leaves each
+                query out by its own id. Scores that need no neighbors are those of the queries.
+            train: training embeddings X (N, D), for 'utilization': u(Q, X) of (4.25).
             mixed: mixed training embeddings, for 'utilization_mixed': u(Q, X and mixed).
 
         Returns:
@@ -98,6 +117,15 @@ class RetrievalMetrics:
                 with 'cosine', mixed without train, or no relevant item for any query where R is
                 needed.
         """
+        found = self._fractions(gallery, train, mixed)
+        return {
+            name: value if name.startswith(NOT_SHARES) else 100 * value
+            for name, value in found.items()
+        }
+
+    def _fractions(
+        self, gallery: Labeled | None, train: Tensor | None, mixed: Tensor | None
+    ) -> dict[str, float]:
         if mixed is not None and train is None:
             raise ValueError("utilization_mixed needs train too: the augmented set has both.")
         queries, labels = self._queries()
@@ -117,7 +145,7 @@ class RetrievalMetrics:
 
     def _queries(self) -> Labeled:
         if not self._kept:
-            raise ValueError("RetrievalMetrics has nothing to score: call update first.")
+            raise ValueError("RecallAtK has nothing to score: call update first.")
         if len(self._kept) > 1:  # from now on one batch, so that there are no two copies
             embeddings = torch.cat([e for e, _ in self._kept])
             self._kept = [(embeddings, torch.cat([y for _, y in self._kept]))]
@@ -170,21 +198,49 @@ class RetrievalMetrics:
             yield Found(padded[ids.cpu()], labels[rows], relevant[rows])
 
 
+@dataclass
+class RetrievalMetrics(RecallAtK):
+    """The old name of :class:`RecallAtK`. It gives fractions, and all scores unless told otherwise.
+
+    It works until mixplug 0.3, with a DeprecationWarning.
+    """
+
+    scores: str | Sequence[str] = NAMES
+
+    def __post_init__(self) -> None:
+        warnings.warn(
+            "RetrievalMetrics is now RecallAtK, whose scores are in percent. The old name, with "
+            "fractions, works until mixplug 0.3.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        super().__post_init__()
+
+    def compute(
+        self,
+        gallery: Labeled | None = None,
+        train: Tensor | None = None,
+        mixed: Tensor | None = None,
+    ) -> dict[str, float]:
+        """As :meth:`RecallAtK.compute`, as fractions."""
+        return self._fractions(gallery, train, mixed)
+
+
 def _labeled(who: str, embeddings: Tensor, labels: Tensor, width: int | None) -> Labeled:
     """On the CPU, in float32 and int64."""
     if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
-            f"RetrievalMetrics.{who} needs embeddings (B, D) and labels (B,), got "
+            f"RecallAtK.{who} needs embeddings (B, D) and labels (B,), got "
             f"{tuple(embeddings.shape)} and {tuple(labels.shape)}."
         )
     if labels.is_floating_point() or (labels < 0).any():
         raise ValueError(
-            f"RetrievalMetrics.{who} needs integer labels >= 0, got {labels.dtype}, "
+            f"RecallAtK.{who} needs integer labels >= 0, got {labels.dtype}, "
             f"at least {labels.min()}."
         )
     if width not in (None, embeddings.shape[1]):
         raise ValueError(
-            f"RetrievalMetrics.{who} needs embeddings of the width {width} that came before, got "
+            f"RecallAtK.{who} needs embeddings of the width {width} that came before, got "
             f"{embeddings.shape[1]}."
         )
     return embeddings.detach().to("cpu", torch.float32), labels.detach().to("cpu", torch.int64)
@@ -194,8 +250,7 @@ def _check_device(device: str | None, gpus: int) -> None:
     known = ("cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus)))
     if device is not None and device not in known:
         raise ValueError(
-            f"RetrievalMetrics needs device None or one that torch has here, {known}, got "
-            f"{device!r}."
+            f"RecallAtK needs device None or one that torch has here, {known}, got {device!r}."
         )
 
 

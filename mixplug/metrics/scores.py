@@ -75,3 +75,5 @@ OF_NEIGHBORS: dict[
 }
 OF_EMBEDDINGS = {"nmi": _nmi, "alignment": _alignment, "uniformity": _uniformity}
 NAMES = (*OF_NEIGHBORS, *OF_EMBEDDINGS)
+# Scores whose names begin so are no shares, so that they have no percent. Lower is better.
+NOT_SHARES = ("alignment", "uniformity", "utilization")

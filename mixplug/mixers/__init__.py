@@ -1,5 +1,16 @@
-"""Mixers: one file, one method. The catalog finds them here."""
+"""Mixers: one file for each method. The catalog finds them here, and so does ``mixplug.mixers.X``.
 
+Derive a mixer of your own from :class:`PairMixer` if it mixes pairs of examples, or else from
+:class:`Mixer`.
+"""
+
+from mixplug.catalog import registered_in
 from mixplug.mixers.base import Mixer, Plan
+from mixplug.mixers.building import build_mixer
+from mixplug.mixers.metric import MetricMixing
+from mixplug.mixers.pairwise import PairMixer
 
-__all__ = ["Mixer", "Plan"]
+_registered = registered_in(__name__)
+globals().update(_registered)
+
+__all__ = ["MetricMixing", "Mixer", "PairMixer", "Plan", "build_mixer", *_registered]

@@ -1,4 +1,4 @@
-"""Search for nearest neighbors: by faiss, or exactly by torch in blocks."""
+"""Nearest-neighbor search: with faiss, or exactly with PyTorch in blocks."""
 
 from mixplug.retrieval.clusters import kmeans_clusters
 from mixplug.retrieval.memory import memory_estimate

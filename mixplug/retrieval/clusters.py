@@ -1,4 +1,4 @@
-"""Clusters by k-means."""
+"""k-means clustering."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from mixplug.retrieval.faiss_library import array, has_faiss, load_faiss, thread
 
 
 def kmeans_clusters(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
-    """Clusters (B,) int64 of k-means: 20 iterations of faiss if it is installed, else scikit-learn.
+    """k-means clustering with 20 iterations, by faiss if it is installed, otherwise scikit-learn.
 
-    The two draw their first centers differently, so their clusters differ.
+    The two libraries draw different initial centers, so their clusters differ.
 
     Args:
         embeddings: (B, D).
-        k: clusters, at most B.
-        seed: of the first centers.
+        k: number of clusters, 1 to B.
+        seed: random seed of the initial centers.
+
+    Returns:
+        Index of the cluster of each embedding, (B,) int64.
 
     Raises:
-        ValueError: NaN, or k is not between 1 and B.
-        ImportError: neither is installed.
+        ValueError: a value is not finite, or k is not in [1, B].
+        ImportError: neither faiss nor scikit-learn is installed.
     """
     check_embeddings("kmeans_clusters", "embeddings", embeddings)
     if not 1 <= k <= len(embeddings):
         raise ValueError(
-            f"kmeans_clusters needs k between 1 and the {len(embeddings)} embeddings, got {k}."
+            f"kmeans_clusters needs k between 1 and {len(embeddings)}, the number of embeddings, "
+            f"got {k}."
         )
     points = array(embeddings.detach().float())
     if not has_faiss():

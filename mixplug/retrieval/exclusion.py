@@ -1,6 +1,6 @@
-"""The one item that a query is not to find, mostly itself.
+"""Exclusion of one item per query, usually the query itself, from its neighbors.
 
-One neighbor more than asked for is found, and one is taken out. Letters: Q queries, k neighbors.
+The search finds k + 1 neighbors, from which one is removed. Letters: Q queries, k neighbors.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def check_exclude(exclude: Tensor | None, queries: int, gallery: int | None) -> int:
-    """How many neighbors more must be found: 1 if anything is left out.
+    """Number of additional neighbors to search for: 1 if an item is excluded, otherwise 0.
 
     Args:
-        exclude: (Q,) ids, -1 for none; or None.
+        exclude: ids to exclude, (Q,), -1 for none; or None.
         queries: Q.
-        gallery: its size; None where it is not known yet, and ids may be any.
+        gallery: size of the gallery; None if it is not known yet, then ids are not checked.
 
     Raises:
-        ValueError: another shape, or an id that the gallery does not have.
+        ValueError: wrong shape, or an id is not in the gallery.
     """
     if exclude is None:
         return 0
@@ -26,37 +26,49 @@ def check_exclude(exclude: Tensor | None, queries: int, gallery: int | None) -> 
             f"search needs exclude (Q,), one id per query, got {tuple(exclude.shape)} for "
             f"{queries} queries."
         )
-    most = int(exclude.max()) if len(exclude) else -1
-    if gallery is not None and most >= gallery:
-        raise ValueError(f"search needs exclude < {gallery}, the gallery's size, got {most}.")
-    return int(most >= 0)
+    largest = int(exclude.max()) if len(exclude) else -1
+    if gallery is not None and largest >= gallery:
+        raise ValueError(
+            f"search needs exclude < {gallery}, the size of the gallery, got {largest}."
+        )
+    return int(largest >= 0)
 
 
 def check_k(k: int, gallery: int, extra: int) -> None:
-    """Refuse a k < 1, and one that is, with ``extra`` left out, more than the gallery."""
+    """Require 1 <= k <= number of gallery items that remain if ``extra`` are excluded.
+
+    Raises:
+        ValueError: k is out of range.
+    """
     if not 1 <= k <= gallery - extra:
-        less = ", one of them left out" if extra else ""
+        less = ", one of them excluded" if extra else ""
         raise ValueError(
-            f"search needs k between 1 and {gallery - extra}, got {k}: gallery smaller than K "
-            f"({gallery} items{less})."
+            f"search needs k between 1 and {gallery - extra}, got {k}. The gallery has {gallery} "
+            f"items{less}."
         )
 
 
-def without(values: Tensor, ids: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One neighbor less: the own id, or the last one where that is not among them. In place.
+def remove_excluded(values: Tensor, ids: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Remove one neighbor per query: the excluded id, or the last one if it is not among them.
+
+    The tensors are modified in place.
 
     Args:
-        values: (Q, k + 1) distances.
-        ids: of the same shape.
-        own: (Q,) ids to leave out, -1 for none; or None, where there is nothing to take out.
+        values: distances, (Q, k + 1).
+        ids: ids, (Q, k + 1).
+        excluded: ids to remove, (Q,), -1 for none; or None to remove nothing.
+
+    Returns:
+        Distances and ids, (Q, k) each, or unchanged if ``excluded`` is None.
     """
-    if own is None:
+    if excluded is None:
         return values, ids
-    own = own.to(ids.device).masked_fill(own.to(ids.device) < 0, -2)
-    late = (ids[:, 0] != own).nonzero()[:, 0]  # few: a query is nearest to itself
-    dropped = ids[late] == own[late, None]
-    dropped[:, -1] |= ~dropped.any(1)
-    rest = values[late][~dropped], ids[late][~dropped]
+    excluded = excluded.to(ids.device).masked_fill(excluded.to(ids.device) < 0, -2)
+    # Few rows have the excluded id in another column than the first: a query is nearest to itself.
+    rows = (ids[:, 0] != excluded).nonzero()[:, 0]
+    removed = ids[rows] == excluded[rows, None]
+    removed[:, -1] |= ~removed.any(1)
+    rest = values[rows][~removed], ids[rows][~removed]
     values, ids = values[:, 1:], ids[:, 1:]
-    values[late], ids[late] = (t.view(len(late), ids.shape[1]) for t in rest)
+    values[rows], ids[rows] = (t.view(len(rows), ids.shape[1]) for t in rest)
     return values, ids

@@ -1,4 +1,4 @@
-"""faiss as it is found here: its module, its threads, and whether it works on a GPU."""
+"""Access to faiss: import, number of threads, and a self-test on the GPU."""
 
 from __future__ import annotations
 
@@ -29,12 +29,16 @@ assert (numpy.sort(found, 1) == numpy.sort(known, 1)).all(), found
 
 
 def load_faiss() -> ModuleType:
-    """The module, or an ImportError with the line that installs it."""
+    """Import faiss.
+
+    Raises:
+        ImportError: faiss is not installed; the message has the command that installs it.
+    """
     return optional("faiss", "metric", "The search backend 'faiss'")
 
 
 def has_faiss() -> bool:
-    """Whether it is installed."""
+    """Whether faiss is installed."""
     with contextlib.suppress(ImportError):
         return bool(load_faiss())
     return False
@@ -42,7 +46,7 @@ def has_faiss() -> bool:
 
 @contextlib.contextmanager
 def threads(faiss: ModuleType) -> Iterator[None]:
-    """As many threads as torch has, for faiss, which has an OpenMP of its own."""
+    """Let faiss, which has its own OpenMP, use as many threads as PyTorch within the context."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:
@@ -52,16 +56,16 @@ def threads(faiss: ModuleType) -> Iterator[None]:
 
 
 def array(t: Tensor) -> Any:
-    """A tensor as faiss takes it."""
+    """Convert a tensor to a contiguous NumPy array on the CPU."""
     return t.cpu().contiguous().numpy()
 
 
 @functools.cache
 def gpu_faiss_works() -> bool:
-    """Whether faiss finds known neighbors on a GPU; asked once per process.
+    """Whether faiss finds known neighbors on a GPU. The test runs once per process.
 
-    It is asked in a process of its own, since faiss aborts where its wheel has no kernels for the
-    GPU at hand.
+    The test runs in a subprocess, because faiss aborts the process if its wheel has no kernels for
+    the GPU.
     """
     if not has_faiss() or not hasattr(load_faiss(), "StandardGpuResources"):
         return False
@@ -70,10 +74,12 @@ def gpu_faiss_works() -> bool:
     command = [sys.executable, "-c", _SELF_TEST]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        said = run.stderr.strip()[-300:] or f"it ended with {run.returncode}"
+        reason = run.stderr.strip()[-300:] or f"exit status {run.returncode}"
     except subprocess.TimeoutExpired:
-        run, said = None, "it did not end within 120 s"
+        run, reason = None, "no result within 120 s"
     if run is not None and run.returncode == 0:
         return True
-    warnings.warn(f"faiss fails its self-test on the GPU, so it is not used: {said}", stacklevel=2)
+    warnings.warn(
+        f"faiss failed its self-test on the GPU, so it is not used there: {reason}", stacklevel=2
+    )
     return False

@@ -1,13 +1,13 @@
-"""Nearest neighbors by faiss, or exactly by torch in blocks; the query is left out by its id.
+"""Nearest-neighbor search with faiss, or exactly with PyTorch in blocks.
 
 Letters: Q queries, N gallery items, D width, k neighbors. Distances are similarities, largest
 first, for 'ip' and 'cosine', and squared Euclidean distances, smallest first, for 'l2'.
 
-Order of ties: equal distances come by ascending id. One neighbor more than asked for is searched
-to see whether k cuts through a tie; such queries are searched again by torch, which looks at all
-items. What is equal is what the backend computes in float32: between backends, and between faiss'
-own ways for few and for many queries, distances differ in their last digits. The approximate
-indexes order what they find in the same way, but do not see what they miss.
+Neighbors at equal distances are in the order of their ids. To detect a tie at the k-th neighbor,
+the search finds one neighbor more; queries with such a tie are searched again with PyTorch, over
+all items. Distances are equal if the backend computes equal values in float32. These values differ
+in the last digits between backends, and between the methods that faiss uses for few and for many
+queries. Approximate indexes also order the neighbors that they find, but they can miss tied ones.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ import torch
 from torch import Tensor
 
 from mixplug.functional.exact_search import check_embeddings
-from mixplug.retrieval.exclusion import check_exclude, check_k, without
+from mixplug.retrieval.exclusion import check_exclude, check_k, remove_excluded
 from mixplug.retrieval.memory import BLOCK, warn_of_memory
-from mixplug.retrieval.stores import STORES, FaissStore, TorchStore, choose
+from mixplug.retrieval.stores import STORES, FaissStore, TorchStore, choose_backend
 
 BACKENDS = ("auto", "faiss", "torch")
 INDEXES = ("flat", "hnsw", "ivf")
 
 
 def unit(t: Tensor) -> Tensor:
-    """Rows of length 1.
+    """ℓ2-normalize rows (B, D).
 
     Raises:
-        ValueError: a row of zeros, which has no direction.
+        ValueError: a row is zero.
     """
     norm = torch.linalg.vector_norm(t, dim=1, keepdim=True)
     if not (norm > 0).all():
         row = int((norm[:, 0] == 0).nonzero()[0, 0])
-        raise ValueError(f"cosine needs embeddings that are not 0, but row {row} is.")
+        raise ValueError(f"The metric 'cosine' needs nonzero embeddings, but row {row} is zero.")
     return t / norm
 
 
-# What is done to embeddings, and how they are compared then.
+# Metric to the preprocessing of embeddings and the metric of the backend.
 METRICS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "ip": (lambda t: t, "ip"),
     "l2": (lambda t: t, "l2"),
@@ -63,37 +63,41 @@ def search(
     """The k nearest gallery items of every query.
 
     Args:
-        queries: (Q, D), CPU or GPU; compared in float32.
+        queries: (Q, D), on the CPU or a GPU. Distances are computed in float32.
         gallery: (N, D).
-        k: neighbors per query.
-        exclude: (Q,) int64, the id of the item to leave out per query, -1 for none; arange(Q) where
-            the queries are the gallery.
-        backend: 'faiss', 'torch', or 'auto': faiss if it is installed, on a GPU only if it passes
-            its self-test there, else torch.
-        index: 'flat' is exact; 'hnsw' and 'ivf' are approximate, of faiss.
-        metric: 'ip', 'l2' or 'cosine'.
-        block: of torch's search, see :func:`mixplug.functional.exact_search.nearest`.
+        k: number of neighbors per query.
+        exclude: id of the item to exclude for each query, (Q,) int64, -1 for none. Use arange(Q)
+            if the gallery is the queries.
+        backend: 'faiss', 'torch' or 'auto'. 'auto' is faiss if it is installed and, on a GPU,
+            passes its self-test; otherwise it is PyTorch.
+        index: 'flat' is exact; 'hnsw' and 'ivf' are approximate indexes of faiss.
+        metric: 'ip' (inner product), 'l2' or 'cosine'.
+        block: block sizes of PyTorch's search, see
+            :func:`mixplug.functional.exact_search.nearest`.
 
     Returns:
-        Distances (Q, k) float32, and ids (Q, k) int64, -1 where an approximate index found less;
-        on the device of the queries.
+        Distances (Q, k) float32 and ids (Q, k) int64, on the device of the queries. Ids are -1
+        where an approximate index found fewer than k neighbors.
 
     Raises:
-        ValueError: an unknown key, shapes that do not fit, NaN, zeros with 'cosine', or a gallery
-            smaller than K.
-        ImportError: faiss is asked for and not installed.
+        ValueError: an unknown option, shapes that do not match, values that are not finite, zero
+            embeddings with 'cosine', or k larger than the gallery.
+        ImportError: 'faiss' is requested but not installed.
     """
     built = Index(index, metric, backend).build(gallery)
     return built.search(queries, k, exclude=exclude, block=block)
 
 
 class Index:
-    """A gallery that can be searched, saved and loaded.
+    """A gallery that can be searched, saved and loaded. For the options, see :func:`search`.
 
     Args:
-        index: see :func:`search`, like the other two.
+        index: 'flat', 'hnsw' or 'ivf'.
         metric: 'ip', 'l2' or 'cosine'.
         backend: 'auto', 'faiss' or 'torch'.
+
+    Raises:
+        ValueError: an unknown option, or an approximate index with the backend 'torch'.
     """
 
     def __init__(self, index: str = "flat", metric: str = "ip", backend: str = "auto") -> None:
@@ -105,23 +109,23 @@ class Index:
             if value not in known:
                 raise ValueError(f"search needs {name} in {known}, got {value!r}.")
         if backend == "torch" and index != "flat":
-            raise ValueError(f"The index {index!r} needs the backend 'faiss', got 'torch'.")
+            raise ValueError(f"The index {index!r} needs backend 'faiss' or 'auto', got 'torch'.")
         self.index, self.metric, self.backend = index, metric, backend
         self._store: TorchStore | FaissStore | None = None
 
     def build(self, gallery: Tensor) -> Index:
-        """Take (N, D) embeddings; torch keeps the tensor itself, faiss a copy."""
+        """Set the gallery to embeddings (N, D). PyTorch stores the tensor itself, faiss a copy."""
         check_embeddings("search", "gallery", gallery)
         prepare, kind = METRICS[self.metric]
-        store = STORES[choose(self.backend, self.index, gallery.device)]
+        store = STORES[choose_backend(self.backend, self.index, gallery.device)]
         self._store = store(prepare(gallery.detach().float()), kind, self.index)
         return self
 
     @property
     def store(self) -> TorchStore | FaissStore:
-        """What holds the gallery."""
+        """The backend object that stores the gallery."""
         if self._store is None:
-            raise ValueError("This Index has no gallery yet: call build or load.")
+            raise ValueError("This Index has no gallery. Call build or load first.")
         return self._store
 
     def __len__(self) -> int:
@@ -134,7 +138,7 @@ class Index:
         exclude: Tensor | None = None,
         block: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Distances and ids, as :func:`search` has them."""
+        """Distances and ids of the k nearest items, see :func:`search`."""
         queries = self.prepared(queries)
         extra = check_exclude(exclude, len(queries), len(self))
         check_k(k, len(self), extra)
@@ -143,48 +147,52 @@ class Index:
         ids = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
-            found = self.store.find(queries[rows], k + extra, block)
-            own = exclude[rows] if extra and exclude is not None else None
-            values[rows], ids[rows] = without(*found, own)
+            neighbors = self.store.find(queries[rows], k + extra, block)
+            excluded = exclude[rows] if extra and exclude is not None else None
+            values[rows], ids[rows] = remove_excluded(*neighbors, excluded)
         return values, ids
 
     def prepared(self, queries: Tensor) -> Tensor:
-        """Queries as the gallery was prepared, in float32."""
+        """Queries in float32, preprocessed like the gallery.
+
+        Raises:
+            ValueError: wrong shape, or values that the metric does not allow.
+        """
         check_embeddings("search", "queries", queries)
         if queries.shape[1] != self.store.width:
             raise ValueError(
-                f"search needs queries of the gallery's width {self.store.width}, got "
+                f"search needs queries of width {self.store.width}, the width of the gallery, got "
                 f"{queries.shape[1]}."
             )
         return METRICS[self.metric][0](queries.detach().float())
 
     def save(self, path: str | Path) -> None:
-        """Write the gallery to PATH, and what it is to PATH.json."""
+        """Write the gallery to PATH, and its options and size to PATH.json."""
         self.store.write(path)
-        facts: dict[str, str | int] = {
+        metadata: dict[str, str | int] = {
             "backend": self.store.backend,
             "index": self.index,
             "metric": self.metric,
         }
-        facts |= {"width": self.store.width, "count": self.store.count}
-        Path(f"{path}.json").write_text(json.dumps(facts, indent=2) + "\n")
+        metadata |= {"width": self.store.width, "count": self.store.count}
+        Path(f"{path}.json").write_text(json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Index:
-        """What :meth:`save` wrote.
+        """Load an index that :meth:`save` wrote.
 
         Raises:
-            ValueError: PATH and PATH.json do not belong together.
-            FileNotFoundError: one of them is not there.
-            ImportError: faiss wrote it and is not installed.
+            ValueError: PATH and PATH.json do not match.
+            FileNotFoundError: one of the files is missing.
+            ImportError: the file is an index of faiss, which is not installed.
         """
-        facts = json.loads(Path(f"{path}.json").read_text())
-        loaded = cls(facts["index"], facts["metric"], facts["backend"])
-        store = STORES[facts["backend"]].read(path, METRICS[loaded.metric][1], loaded.index)
-        if (store.width, store.count) != (facts["width"], facts["count"]):
+        metadata = json.loads(Path(f"{path}.json").read_text())
+        loaded = cls(metadata["index"], metadata["metric"], metadata["backend"])
+        store = STORES[metadata["backend"]].read(path, METRICS[loaded.metric][1], loaded.index)
+        if (store.width, store.count) != (metadata["width"], metadata["count"]):
             raise ValueError(
-                f"{path} holds {store.count} embeddings of width {store.width}, but {path}.json "
-                f"says {facts['count']} of width {facts['width']}."
+                f"{path} has {store.count} embeddings of width {store.width}, but {path}.json "
+                f"requires {metadata['count']} of width {metadata['width']}."
             )
         loaded._store = store
         return loaded

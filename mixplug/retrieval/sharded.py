@@ -1,4 +1,4 @@
-"""Search over a gallery whose parts lie on the ranks of torch.distributed.
+"""Search over a gallery that is split over the ranks of torch.distributed.
 
 Letters: Q queries, n items of a shard, D width, k neighbors.
 """
@@ -14,21 +14,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixplug.functional.exact_search import check_embeddings, settle
-from mixplug.retrieval.exclusion import check_exclude, check_k, without
+from mixplug.functional.exact_search import check_embeddings, sort_by_distance
+from mixplug.retrieval.exclusion import check_exclude, check_k, remove_excluded
 from mixplug.retrieval.memory import BLOCK
 from mixplug.retrieval.search import METRICS, Index
 
 
 class _Share(NamedTuple):
-    """What the ranks tell each other before they search."""
+    """What each rank sends to all others before the search."""
 
-    problem: str | None  # what this rank refuses
+    problem: str | None  # message of an error on this rank
     queries: int
     items: int
     widths: set[int]
-    offset: int | None  # of the ids, as asked for
-    extra: int  # neighbors more, since some are left out
+    offset: int | None  # requested id of the first item
+    extra: int  # number of additional neighbors, 1 if items are excluded
 
 
 def sharded_search(
@@ -44,51 +44,56 @@ def sharded_search(
     metric: str = "ip",
     block: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`search` over a gallery whose parts lie on the ranks of torch.distributed.
+    """:func:`search` over a gallery that is split over the ranks of torch.distributed.
 
-    Every rank searches its shard for all queries, 4096 at a time, and the best k of all shards are
-    merged: with index 'flat' the result is that of one process with the whole gallery, ties
-    included; the others build an index per shard, whose approximation is another.
+    Every rank searches its shard for all queries, 4096 at a time, and the k nearest of all shards
+    are merged. With index 'flat', the result equals that of one process with the whole gallery,
+    including the order of ties. Other indexes are built per shard, so their approximation differs.
 
     Args:
-        queries: (Q, D), the same on all ranks; or, with ``queries_sharded``, each rank's own.
-        gallery_shard: (n, D); n may differ between ranks and be 0.
-        k: neighbors per query.
-        offset: id of the shard's first item; None numbers the shards in the order of ranks.
-        exclude: (Q,) ids over the whole gallery, -1 for none.
-        queries_sharded: whether queries and results are each rank's own.
-        backend: this and the others as in :func:`search`.
+        queries: (Q, D), the same on all ranks; with ``queries_sharded``, different on each rank.
+        gallery_shard: items of this rank, (n, D); n may differ between ranks and be 0.
+        k: number of neighbors per query.
+        offset: id of the first item of the shard. None numbers the items in the order of ranks.
+        exclude: ids to exclude, over the whole gallery, (Q,), -1 for none.
+        queries_sharded: whether each rank has its own queries and gets only their results.
+        backend: 'auto', 'faiss' or 'torch', see :func:`search`.
         index: 'flat', 'hnsw' or 'ivf'.
         metric: 'ip', 'l2' or 'cosine'.
-        block: of torch's search.
+        block: block sizes of PyTorch's search.
+
+    Returns:
+        Distances and ids, (Q, k) each, see :func:`search`.
 
     Raises:
-        ValueError: what a rank refuses is raised on all of them, so that none waits for ever.
+        ValueError: see :func:`search`; also different widths, overlapping ids, or different numbers
+            of queries on the ranks. An error on one rank is raised on all ranks, so that no rank
+            waits for ever.
     """
     shard = Index(index, metric, backend)
-    queries, mine = _prepared(shard, queries, gallery_shard, exclude, offset)
+    queries, share = _prepared(shard, queries, gallery_shard, exclude, offset)
     shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, mine)
+    dist.all_gather_object(shares, share)
     offsets, extra = _agree(shares, k, queries_sharded)
     merge = functools.partial(
-        _merged, shard, mine.items, offsets[dist.get_rank()], k + extra, block
+        _merged, shard, share.items, offsets[dist.get_rank()], k + extra, block
     )
-    found = []
-    for kept, start, part in _parts(queries, [s.queries for s in shares], queries_sharded):
+    results = []
+    for is_own, start, part in _parts(queries, [s.queries for s in shares], queries_sharded):
         values, ids = merge(part)
-        if kept:
-            own = ids.new_full((len(ids),), -1)
-            own = own if exclude is None else exclude[start : start + len(ids)]
-            found.append(without(values, ids, own if extra else None))
-    if not found:
+        if is_own:
+            excluded = ids.new_full((len(ids),), -1)
+            excluded = excluded if exclude is None else exclude[start : start + len(ids)]
+            results.append(remove_excluded(values, ids, excluded if extra else None))
+    if not results:
         return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.long, device=queries.device)
-    return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+    return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results])
 
 
 def _prepared(
     shard: Index, queries: Tensor, items: Tensor, exclude: Tensor | None, offset: int | None
 ) -> tuple[Tensor, _Share]:
-    """Build the shard's index; the queries as they are compared, and what others must know."""
+    """Build the index of the shard. Return the preprocessed queries, and what to send to others."""
     problem, extra = None, 0
     try:
         if len(items):
@@ -104,18 +109,18 @@ def _prepared(
 
 
 def _agree(shares: Sequence[_Share], k: int, queries_sharded: bool) -> tuple[list[int], int]:
-    """Offsets of all shards, and how many neighbors more are needed; the same on all ranks."""
+    """Offsets of all shards, and the number of additional neighbors; the same on all ranks."""
     for rank, share in enumerate(shares):
         if share.problem is not None:
-            raise ValueError(f"sharded_search on rank {rank}: {share.problem}")
+            raise ValueError(f"sharded_search failed on rank {rank}: {share.problem}")
     widths = set().union(*(share.widths for share in shares))
     if len(widths) > 1:
-        raise ValueError(f"sharded_search needs one width on all ranks, got {sorted(widths)}.")
+        raise ValueError(f"sharded_search needs the same width on all ranks, got {sorted(widths)}.")
     queries, sizes = [share.queries for share in shares], [share.items for share in shares]
     if not queries_sharded and len(set(queries)) > 1:
         raise ValueError(
-            f"sharded_search needs the same queries on all ranks, got {queries} of them; "
-            f"queries of each rank's own need queries_sharded=True."
+            f"sharded_search needs the same queries on all ranks, got {queries} queries per rank. "
+            f"Set queries_sharded=True if each rank has its own queries."
         )
     running = [sum(sizes[:rank]) for rank in range(len(sizes))]
     offsets = [
@@ -124,7 +129,9 @@ def _agree(shares: Sequence[_Share], k: int, queries_sharded: bool) -> tuple[lis
     ]
     spans = sorted((o, o + n) for o, n in zip(offsets, sizes, strict=True) if n)
     if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
-        raise ValueError(f"sharded_search needs ids that do not overlap, got the spans {spans}.")
+        raise ValueError(
+            f"sharded_search needs shards whose ids do not overlap, got the ranges {spans}."
+        )
     extra = max(share.extra for share in shares)
     check_k(k, sum(sizes), extra)
     return offsets, extra
@@ -133,20 +140,23 @@ def _agree(shares: Sequence[_Share], k: int, queries_sharded: bool) -> tuple[lis
 def _parts(
     queries: Tensor, counts: Sequence[int], queries_sharded: bool
 ) -> Iterator[tuple[bool, int, Tensor]]:
-    """The same queries on all ranks, 4096 at a time: whether they are this rank's, and from where.
+    """Yield blocks of 4096 queries that are the same on all ranks.
 
-    With ``queries_sharded`` every rank sends its own to all others in turn.
+    With ``queries_sharded``, the ranks broadcast their own queries one after the other.
+
+    Yields:
+        Whether the block belongs to this rank, the index of its first query, and its queries.
     """
-    here = dist.get_rank()
-    for source in range(len(counts)) if queries_sharded else [here]:
+    rank = dist.get_rank()
+    for source in range(len(counts)) if queries_sharded else [rank]:
         for start in range(0, counts[source], BLOCK):
             part = queries[start : start + BLOCK]
             if queries_sharded:
                 rows = min(BLOCK, counts[source] - start)
-                own = source == here
-                part = part.contiguous() if own else queries.new_empty(rows, queries.shape[1])
+                is_own = source == rank
+                part = part.contiguous() if is_own else queries.new_empty(rows, queries.shape[1])
                 dist.broadcast(part, source)
-            yield source == here, start, part
+            yield source == rank, start, part
 
 
 def _merged(
@@ -161,14 +171,14 @@ def _merged(
     largest = METRICS[shard.metric][1] == "ip"
     values = queries.new_full((len(queries), k), -torch.inf if largest else torch.inf)
     ids = torch.full((len(queries), k), -1, device=queries.device)
-    here = min(k, items)
-    if here:
-        values[:, :here], found = shard.store.find(queries, here, block)
-        ids[:, :here] = torch.where(found < 0, found, found + offset)
+    count = min(k, items)
+    if count:
+        values[:, :count], local_ids = shard.store.find(queries, count, block)
+        ids[:, :count] = torch.where(local_ids < 0, local_ids, local_ids + offset)
     world = dist.get_world_size()
     all_values = [torch.empty_like(values) for _ in range(world)]
     all_ids = [torch.empty_like(ids) for _ in range(world)]
     dist.all_gather(all_values, values)
     dist.all_gather(all_ids, ids)
-    values, ids = settle(torch.cat(all_values, 1), torch.cat(all_ids, 1), largest)
+    values, ids = sort_by_distance(torch.cat(all_values, 1), torch.cat(all_ids, 1), largest)
     return values[:, :k], ids[:, :k]

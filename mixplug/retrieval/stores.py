@@ -1,7 +1,7 @@
-"""What holds a gallery and finds neighbors in it: torch's tensor, or an index of faiss.
+"""Stores of a gallery, which search it: a PyTorch tensor, or an index of faiss.
 
-A store takes embeddings as they are to be compared, by 'ip' or 'l2'; finds k neighbors, ties in
-the order of ids, on the device of the queries; and writes itself to a file, and reads it.
+A store holds preprocessed embeddings and compares them by 'ip' or 'l2'. It finds k neighbors, with
+ties in the order of ids, on the device of the queries. It can be written to a file and read again.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.functional.exact_search import nearest, untie
+from mixplug.functional.exact_search import nearest, resolve_ties
 from mixplug.retrieval.faiss_library import array, gpu_faiss_works, has_faiss, load_faiss, threads
 
-_GPU_MOST = 2048  # neighbors that faiss finds on a GPU
+_GPU_LARGEST_K = 2048  # limit of faiss on a GPU
 
 
 class TorchStore:
-    """The gallery itself; every search is exact."""
+    """A gallery as a tensor. Every search is exact."""
 
     backend = "torch"
 
@@ -29,7 +29,7 @@ class TorchStore:
         self.count, self.width = gallery.shape
 
     def find(self, queries: Tensor, k: int, block: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        """Distances and ids, (Q, k) each."""
+        """Distances and ids of the k nearest items, (Q, k) each."""
         gallery = self.gallery.to(queries.device)
         return nearest(queries, gallery, k, self.metric, block)
 
@@ -39,12 +39,12 @@ class TorchStore:
 
     @classmethod
     def read(cls, path: str | Path, metric: str, index: str) -> TorchStore:
-        """What :meth:`write` wrote."""
+        """Read a file that :meth:`write` wrote."""
         return cls(torch.load(path, weights_only=True)["gallery"], metric, index)
 
 
 class FaissStore:
-    """An index of faiss, on the CPU, or on the gallery's GPU if that works."""
+    """A gallery as an index of faiss. It is on the GPU of the gallery if faiss works there."""
 
     backend = "faiss"
 
@@ -55,38 +55,40 @@ class FaissStore:
         with threads(faiss):
             native.train(points)
             native.add(points)
-        self._take(native, metric, index)
+        self._set_index(native, metric, index)
         if gallery.is_cuda and index == "flat" and gpu_faiss_works():
             resources = faiss.StandardGpuResources()
-            resources.noTempMemory()  # it would take 1.5 GB from whoever trains on the same GPU
+            resources.noTempMemory()  # by default faiss would reserve 1.5 GB of the GPU
             self.searched = faiss.index_cpu_to_gpu(resources, gallery.device.index or 0, native)
-            self.resources, self.most = resources, _GPU_MOST
+            self.resources, self.largest_k = resources, _GPU_LARGEST_K
 
-    def _take(self, native: Any, metric: str, index: str) -> None:
+    def _set_index(self, native: Any, metric: str, index: str) -> None:
         self.native, self.metric, self.index = native, metric, index
-        self.searched, self.most = native, native.ntotal + 1
+        self.searched, self.largest_k = native, native.ntotal + 1
         self.count, self.width = native.ntotal, native.d
 
     def find(self, queries: Tensor, k: int, block: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        """Distances and ids, (Q, k) each."""
+        """Distances and ids of the k nearest items, (Q, k) each."""
         exact = self.index == "flat"
-        asked = min(k + exact, self.count)
-        if asked > self.most:
+        count = min(k + exact, self.count)
+        if count > self.largest_k:
             return nearest(queries, self._gallery().to(queries.device), k, self.metric, block)
         faiss = load_faiss()
         if self.index == "hnsw":
-            self.native.hnsw.efSearch = max(64, 2 * asked)
+            self.native.hnsw.efSearch = max(64, 2 * count)
         with threads(faiss):
-            values, ids = map(torch.from_numpy, self.searched.search(array(queries), asked))
+            values, ids = map(torch.from_numpy, self.searched.search(array(queries), count))
 
         def search_all(rows: Tensor) -> tuple[Tensor, Tensor]:
             return nearest(queries[rows].cpu(), self._gallery(), k, self.metric, block)
 
-        found = untie(values, ids, k, self.metric == "ip", search_all if exact else None)
-        return found[0].to(queries.device), found[1].to(queries.device)
+        values, ids = resolve_ties(
+            values, ids, k, self.metric == "ip", search_all if exact else None
+        )
+        return values.to(queries.device), ids.to(queries.device)
 
     def _gallery(self) -> Tensor:
-        """The copy that faiss has of the gallery, as a view."""
+        """The gallery (N, D), as a view of the memory of faiss."""
         view = load_faiss().rev_swig_ptr(self.native.get_xb(), self.count * self.width)
         return torch.from_numpy(view).view(self.count, self.width)
 
@@ -96,9 +98,9 @@ class FaissStore:
 
     @classmethod
     def read(cls, path: str | Path, metric: str, index: str) -> FaissStore:
-        """What :meth:`write` wrote."""
+        """Read a file that :meth:`write` wrote."""
         store = cls.__new__(cls)
-        store._take(load_faiss().read_index(str(path)), metric, index)
+        store._set_index(load_faiss().read_index(str(path)), metric, index)
         return store
 
 
@@ -106,34 +108,38 @@ STORES: dict[str, type[TorchStore] | type[FaissStore]] = {"torch": TorchStore, "
 
 
 def _flat(faiss: ModuleType, count: int, width: int, metric: str) -> Any:
-    return faiss.IndexFlat(width, _measure(faiss, metric))
+    return faiss.IndexFlat(width, _faiss_metric(faiss, metric))
 
 
 def _hnsw(faiss: ModuleType, count: int, width: int, metric: str) -> Any:
-    native = faiss.IndexHNSWFlat(width, 32, _measure(faiss, metric))
+    native = faiss.IndexHNSWFlat(width, 32, _faiss_metric(faiss, metric))
     native.hnsw.efConstruction = 128
     return native
 
 
 def _ivf(faiss: ModuleType, count: int, width: int, metric: str) -> Any:
-    """4 sqrt(N) lists, of at least 39 items, as faiss advises; an eighth of them is searched."""
+    """4 sqrt(N) lists of at least 39 items, as faiss recommends; a search visits an eighth."""
     lists = max(1, min(round(4 * count**0.5), count // 39))
     quantizer = _flat(faiss, count, width, metric)
-    native = faiss.IndexIVFFlat(quantizer, width, lists, _measure(faiss, metric))
+    native = faiss.IndexIVFFlat(quantizer, width, lists, _faiss_metric(faiss, metric))
     native.nprobe = min(lists, max(8, lists // 8))
-    native.cp.min_points_per_centroid = 1  # a gallery that small needs no warning
+    native.cp.min_points_per_centroid = 1  # no warning for a small gallery
     return native
 
 
 _MAKE = {"flat": _flat, "hnsw": _hnsw, "ivf": _ivf}
 
 
-def _measure(faiss: ModuleType, metric: str) -> int:
+def _faiss_metric(faiss: ModuleType, metric: str) -> int:
     return {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}[metric]
 
 
-def choose(backend: str, index: str, device: torch.device) -> str:
-    """'auto' stays where the gallery is: faiss on the CPU, on a GPU only if it works there."""
+def choose_backend(backend: str, index: str, device: torch.device) -> str:
+    """Resolve the backend 'auto' for a gallery on ``device``. Others are returned unchanged.
+
+    Approximate indexes need faiss. For the index 'flat', faiss is chosen if it is installed and, on
+    a GPU, works there; otherwise PyTorch is chosen.
+    """
     if backend != "auto":
         return backend
     if index != "flat":

@@ -1,4 +1,4 @@
-"""Decoded frames that are kept for a while."""
+"""A cache of decoded frames."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A decoded frame, as the decoder gave it.
+class DecodedFrame:
+    """A decoded frame, as the decoder returned it.
 
     Attributes:
-        start: tick at which it is shown.
-        until: tick before which no other is shown.
-        frame: PyAV's.
+        start: tick at which the frame is decoded.
+        until: no other frame is shown before this tick.
+        frame: frame object of PyAV.
     """
 
     start: int
@@ -24,28 +24,28 @@ class Shown:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return sum(plane.buffer_size for plane in self.frame.planes)
 
 
 class FrameCache:
-    """The most recently used frames, up to a number of bytes.
+    """The most recently used frames, up to a limit in bytes.
 
     Args:
-        limit: bytes.
+        limit: largest size in bytes.
 
     Attributes:
-        held: bytes.
+        held: current size in bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self._frames: OrderedDict[int, Shown] = OrderedDict()  # the least recently used is first
+        self._frames: OrderedDict[int, DecodedFrame] = OrderedDict()  # least recently used first
         self._starts: list[int] = []  # sorted
 
-    def get(self, tick: int) -> Shown | None:
-        """The frame that is shown at ``tick``, if it is here."""
+    def get(self, tick: int) -> DecodedFrame | None:
+        """The frame that is shown at ``tick``, or None if it is not in the cache."""
         place = bisect.bisect_right(self._starts, tick) - 1
         if place < 0:
             return None
@@ -55,17 +55,20 @@ class FrameCache:
         self._frames.move_to_end(found.start)
         return found
 
-    def put(self, shown: Shown) -> None:
-        """Keep a frame, and let others go for it; one that is too large is not kept."""
-        if shown.size > self.limit:
+    def put(self, decoded: DecodedFrame) -> None:
+        """Store a frame and drop the least recently used ones.
+
+        A frame that is larger than the limit is not stored.
+        """
+        if decoded.size > self.limit:
             return
-        if shown.start in self._frames:
-            self._drop(shown.start)
-        while self.held + shown.size > self.limit:
+        if decoded.start in self._frames:
+            self._drop(decoded.start)
+        while self.held + decoded.size > self.limit:
             self._drop(next(iter(self._frames)))
-        self._frames[shown.start] = shown
-        bisect.insort(self._starts, shown.start)
-        self.held += shown.size
+        self._frames[decoded.start] = decoded
+        bisect.insort(self._starts, decoded.start)
+        self.held += decoded.size
 
     def _drop(self, start: int) -> None:
         self.held -= self._frames.pop(start).size

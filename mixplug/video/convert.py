@@ -1,4 +1,4 @@
-"""Decoded frames to RGB, of no more than the part that is wanted."""
+"""Conversion of decoded frames to RGB, only for the requested crop."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from torch import Tensor
 
 from mixplug.optional import optional
 
-_ALIGNED = 16  # pixels; a multiple of what chroma shares, and what conversions work on at a time
+_ALIGNED = 16  # pixels; a multiple of the chroma subsampling and of the conversion's block size
 
 
 def quarter_turns(frame: Any) -> int:
-    """How often a frame is to be turned counterclockwise to be upright, in [0, 4)."""
+    """Number of counterclockwise quarter turns that make a frame upright, in [0, 4)."""
     return round(frame.rotation / 90) % 4
 
 
 class Converter:
-    """One crop of many frames. The crop comes first: a 4K frame in RGB is 24 MB.
+    """Converts the same crop of many frames.
+
+    The frame is cropped before it is converted, because a 4K frame in RGB takes 24 MB.
 
     Args:
-        crop: (top, left, height, width) of the upright frame.
-        turns: counterclockwise quarter turns that make it upright.
+        crop: (top, left, height, width) in the upright frame.
+        turns: counterclockwise quarter turns that make a frame upright.
     """
 
     def __init__(self, crop: tuple[int, int, int, int], turns: int) -> None:
@@ -33,7 +35,7 @@ class Converter:
         self._kind: tuple[int, int, str] | None = None
 
     def __call__(self, frame: Any) -> Tensor:
-        """(3, h, w) uint8 of a frame; a view, not contiguous."""
+        """Convert a frame to (3, h, w) uint8; the result is a view and not contiguous."""
         top, left, height, width = self._stored(frame.height, frame.width)
         y, x = top // _ALIGNED * _ALIGNED, left // _ALIGNED * _ALIGNED
         high = min(-(-(top + height - y) // _ALIGNED) * _ALIGNED, frame.height - y)
@@ -45,10 +47,10 @@ class Converter:
         return torch.rot90(part, self._turns, (0, 1)).permute(2, 0, 1)
 
     def _stored(self, high: int, wide: int) -> tuple[int, int, int, int]:
-        """The crop in a frame of ``high`` x ``wide`` that is not upright yet."""
+        """The crop in a stored frame of ``high`` x ``wide`` pixels, before it is turned upright."""
         top, left, height, width = self._crop
         if self._turns % 2:
-            high, wide = wide, high  # of the upright frame
+            high, wide = wide, high  # size of the upright frame
         for _ in range(self._turns):  # undo a turn
             top, left, height, width = left, high - top - height, width, height
             high, wide = wide, high
@@ -58,7 +60,7 @@ class Converter:
         kind = frame.width, frame.height, frame.format.name
         if kind != self._kind:
             self._kind, self._graph = kind, self._av.filter.Graph()
-            # times do not matter here, but a source must have some
+            # the source needs a time base, although times are not used
             source = self._graph.add_buffer(
                 width=frame.width,
                 height=frame.height,

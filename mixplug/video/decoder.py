@@ -1,4 +1,4 @@
-"""Decode as little as possible to have the frame that is shown at a tick."""
+"""Decode the frame that is shown at a tick, and as few other frames as possible."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mixplug.optional import optional
-from mixplug.video.cache import FrameCache, Shown
+from mixplug.video.cache import DecodedFrame, FrameCache
 from mixplug.video.damage import Damage
 from mixplug.video.packets import PacketQueue, Unit
 from mixplug.video.run import DecoderRun
 from mixplug.video.stream import clock_of, open_stream
 
-_REACH = 30.0  # seconds; without a table of keyframes, reading on this far is cheaper than a seek
+_REACH = 30.0  # seconds; without a table of keyframes, decoding this far is cheaper than a seek
 
 
 class LostError(Exception):
-    """There is no frame to show.
+    """There is no frame that can be shown.
 
     Args:
-        damage: tick of the damage that it depends on; None where there are no packets at all.
+        damage: tick of the damage on which the frame depends; None if there are no packets.
     """
 
     def __init__(self, damage: int | None = None) -> None:
@@ -33,22 +33,22 @@ class LostError(Exception):
 class FrameDecoder:
     """Frames by the tick at which they are shown.
 
-    To show frame t, the decoder needs what was coded since the last keyframe before t. It goes on
-    from where it stands unless there is a keyframe on the way. Frames on the way that no other
-    frame needs are left out. A frame is handed out when all that was decoded before it has come out
-    too, since some damage shows only then.
+    To show frame t, the decoder needs the packets since the last keyframe before t. It continues
+    from its current position unless there is a keyframe in between. Frames in between that no other
+    frame references are not decoded. A frame is returned only after all frames that were decoded
+    before it have come out of the decoder, because some damage is reported late.
 
     Args:
-        path: of the file.
-        keyframes: seconds, sorted, may be empty.
-        cache_bytes: of decoded frames to be kept.
-        threads: of the decoder.
+        path: path of the file.
+        keyframes: times of the keyframes in seconds, sorted; may be empty.
+        cache_bytes: size of the cache of decoded frames.
+        threads: number of threads of the decoder.
 
     Attributes:
-        damage: what could not be decoded.
-        container: PyAV's.
-        stream: of it.
-        clock: of the stream.
+        damage: packets that could not be decoded.
+        container: container object of PyAV.
+        stream: video stream of the container.
+        clock: clock of the stream.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class FrameDecoder:
     ) -> None:
         self._path, self._threads = path, threads
         self._cache = FrameCache(cache_bytes)
-        self._given: Shown | None = None
+        self._last: DecodedFrame | None = None
         self.damage = Damage()
         self._open()
         self._keyframes = [self.clock.tick(time) for time in keyframes]
@@ -72,7 +72,7 @@ class FrameDecoder:
         self._started = False
 
     def first(self) -> Any:
-        """The first frame that can be decoded, of all; None where none can."""
+        """The first frame of the file that can be decoded, or None."""
         errors = optional("av", "video", "Reading videos").error
         for packet in self.container.demux(self.stream):
             try:
@@ -83,38 +83,38 @@ class FrameDecoder:
                 return frames[0]
         return None
 
-    def at(self, tick: int) -> Shown:
+    def frame_at(self, tick: int) -> DecodedFrame:
         """The frame that is shown at ``tick``.
 
         Raises:
-            LostError: it is damaged, or depends on damage.
+            LostError: the frame is damaged or depends on damage.
         """
-        if self._given is not None and self._given.start <= tick < self._given.until:
-            return self._given
+        if self._last is not None and self._last.start <= tick < self._last.until:
+            return self._last
         found = self._cache.get(tick)
         if found is not None:
             return found
-        if not self._ahead(tick):
+        if not self._can_continue(tick):
             self._seek(tick)
         start = self._start_of(tick)
-        if start in self._run.skipped:  # it went by
+        if start in self._run.skipped:  # the decoder has passed this frame without decoding it
             self._seek(tick)
             start = self._start_of(tick)
-        self._given = self._decode_to(start)
-        self._cache.put(self._given)
-        return self._given
+        self._last = self._decode_to(start)
+        self._cache.put(self._last)
+        return self._last
 
-    def _ahead(self, tick: int) -> bool:
-        """Whether going on is right: ``tick`` is not behind, nor beyond a far keyframe."""
-        if not (self._started and self._run.clean) or tick < self._place():
+    def _can_continue(self, tick: int) -> bool:
+        """Whether to continue without a seek: ``tick`` is ahead and no later keyframe is nearer."""
+        if not (self._started and self._run.clean) or tick < self._next_tick():
             return False
         if not self._keyframes:
             return tick <= self._packets.newest() + self._reach
         key = bisect.bisect_right(self._keyframes, tick) - 1
         return key < 0 or self._keyframes[key] <= self._packets.newest()
 
-    def _place(self) -> int:
-        """The first tick whose frame can be had by going on."""
+    def _next_tick(self) -> int:
+        """The first tick whose frame can be decoded without a seek."""
         if self._run.out:
             return self._run.out[0][0].pts
         if self._run.entry is not None:
@@ -122,7 +122,7 @@ class FrameDecoder:
         return self._packets.units[0].pts if self._packets.units else self._packets.bound
 
     def _seek(self, tick: int) -> None:
-        self._run.settle()
+        self._run.drain()
         if not self._run.clean:
             self.container.close()
             self._open()
@@ -132,14 +132,14 @@ class FrameDecoder:
         self._started = True
 
     def _start_of(self, tick: int) -> int:
-        """When the frame begins that is shown at ``tick``; drops what is before its keyframe."""
-        reach = tick + round(2 * self._mean) if self._lossy else tick  # to see a gap
-        self._packets.reach(reach)
+        """Start tick of the frame that is shown at ``tick``; drops packets before its keyframe."""
+        until = tick + round(2 * self._mean) if self._lossy else tick  # far enough to detect a gap
+        self._packets.read_up_to(until)
         if self._key_before(tick) not in (None, self._packets.units and self._packets.units[0]):
-            self._run.settle()
+            self._run.drain()
             if not self._run.clean:
                 self._seek(tick)
-                self._packets.reach(reach)
+                self._packets.read_up_to(until)
             self._packets.drop_before(self._key_before(tick))
             self._run.restart()
         packets, known = self._packets, [*self._run.known(), *self._packets.units]
@@ -152,7 +152,7 @@ class FrameDecoder:
                 raise LostError(packets.passed)
             if not shown:
                 raise LostError
-            return min(u.pts for u in shown)  # a first frame that comes late is shown before, too
+            return min(u.pts for u in shown)  # before the first frame starts, it is shown too
         after = min((u.pts for u in shown if u.pts > found.pts), default=None)
         if tick >= self._end_of(found, after):
             raise LostError
@@ -163,22 +163,23 @@ class FrameDecoder:
         return max(keys, key=_pts, default=None)
 
     def _end_of(self, unit: Unit, after: int | None) -> float:
-        """Before which tick a frame is shown, if the next one that there is begins at ``after``.
+        """Tick at which a frame ends if the next existing frame starts at ``after``.
 
-        Where packets may lack without a trace, a frame is not shown in the place of others.
+        In formats that can lose packets without a trace, a frame does not fill the gap of lost
+        frames.
         """
         lasts = max(unit.packet.duration or 0, self._mean)
         if after is None and self._packets.ended:
-            return unit.pts + 2 * lasts  # files round
+            return unit.pts + 2 * lasts  # twice the length, because files round times
         if self._lossy and (after is None or after >= unit.pts + 1.5 * lasts):
             return unit.pts + round(lasts)
         return math.inf if after is None else after
 
-    def _decode_to(self, start: int) -> Shown:
+    def _decode_to(self, start: int) -> DecodedFrame:
         run, units = self._run, self._packets.units
         known = [*run.known(), *units]
         wanted = next(u for u in known if u.pts == start)
-        # all that the wanted frame may depend on has come out when this one has
+        # once this frame is out, all frames that the wanted one may depend on are out as well
         horizon = max(u.pts for u in known if u.order <= wanted.order)
         times = sorted(u.pts for u in known if u.shown)
         keep = sum(u.order <= wanted.order for u in units) * run.frame_bytes <= self._cache.limit
@@ -190,20 +191,20 @@ class FrameDecoder:
             skip = bool(units) and units[0].order < wanted.order and not keep
             run.feed(units.popleft() if units else None, skip)
             if keep:
-                passed += [came for came in run.out if came[0].pts < start and came not in passed]
+                passed += [pair for pair in run.out if pair[0].pts < start and pair not in passed]
             run.forget(start)
         for unit, frame in passed:
-            if self.damage.behind(unit) is None and not run.pending(unit):
-                self._cache.put(Shown(unit.pts, self._until(unit, times), frame))
+            if self.damage.cause(unit) is None and not run.pending(unit):
+                self._cache.put(DecodedFrame(unit.pts, self._until(unit, times), frame))
         found = next((frame for unit, frame in run.out if unit is wanted), None)
-        damage = self.damage.behind(wanted)
+        damage = self.damage.cause(wanted)
         if found is None or damage is not None:
             raise LostError(start if damage is None else damage)
         run.forget(start)
-        return Shown(start, self._until(wanted, times), found)
+        return DecodedFrame(start, self._until(wanted, times), found)
 
     def _until(self, unit: Unit, times: list[int]) -> int:
-        """Before which tick a frame is shown for sure."""
+        """Tick up to which a frame is certainly shown."""
         place = bisect.bisect_right(times, unit.pts)
         if place == len(times):
             return unit.pts + 1

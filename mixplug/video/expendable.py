@@ -1,7 +1,7 @@
-"""Packets that no other needs.
+"""Find packets that no other packet references.
 
-libavcodec can leave out such frames itself (``skip_frame``), but then it also passes over packets
-in silence whose header is damaged, and what depends on them comes out wrong.
+libavcodec can skip such frames itself (``skip_frame``). But then it also silently passes over
+packets with damaged headers, and frames that depend on them come out wrong.
 """
 
 from __future__ import annotations
@@ -9,29 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-_SLICE = 1  # H.264: a slice of a picture that is not an IDR one, not partitioned
-_BESIDE = (6, 9, 12)  # supplemental information, delimiter, filler
+_SLICE = 1  # H.264: a slice of a non-IDR picture, not partitioned
+_NO_PICTURE = (6, 9, 12)  # supplemental information, delimiter, filler
 _START = b"\0\0\1"
 
 
 class Expendable:
-    """Whether a packet's frame is certainly no reference, and the packet looks sound.
+    """Whether a packet's frame is certainly not a reference, and the packet looks intact.
 
-    Known of H.264 from the headers of its NAL units, of other codecs only where the container says
-    so.
+    For H.264, the headers of the NAL units tell. For other codecs, only a flag of the container
+    tells.
 
     Args:
-        codec: PyAV's context.
+        codec: codec context of PyAV.
     """
 
     def __init__(self, codec: Any) -> None:
         extra = bytes(codec.extradata or b"")
         self._h264 = codec.name == "h264"
-        # avcC tells how long the lengths before NAL units are; else start codes part them
+        # avcC states the size of the length before each NAL unit; without it, start codes separate
+        # the units
         self._length = (extra[4] & 3) + 1 if len(extra) > 6 and extra[0] == 1 else 0
 
     def __call__(self, packet: Any) -> bool:
-        """Whether ``packet`` can be left out."""
+        """Whether ``packet`` can be skipped."""
         if packet.is_disposable:
             return True
         if not self._h264:
@@ -39,7 +40,7 @@ class Expendable:
         slices = 0
         for header in self._headers(packet):
             kind = header & 31
-            if header & 0x80 or (kind != _SLICE and kind not in _BESIDE):
+            if header & 0x80 or (kind != _SLICE and kind not in _NO_PICTURE):
                 return False
             if kind == _SLICE:
                 slices += 1
@@ -48,7 +49,7 @@ class Expendable:
         return slices > 0
 
     def _headers(self, packet: Any) -> Iterator[int]:
-        """The first byte of every NAL unit; 0x80, which none may be, where they do not fit."""
+        """First byte of each NAL unit; 0x80, which is invalid, if lengths do not fit."""
         data = memoryview(packet)
         if self._length:
             place = 0

@@ -1,6 +1,6 @@
-"""What a scan finds, frame by frame, so that it can stop anywhere and go on.
+"""Results of a scan, collected frame by frame, so that a scan can stop and resume anywhere.
 
-All that is remembered beyond the last few frames is plain numbers, which go into the index.
+Apart from the last few frames, the state consists of plain numbers, which are saved in the index.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from typing import Any
 from mixplug.optional import optional
 from mixplug.video.pictures import Picture
 
-WARM = 8  # frames after which the detectors do not know what was before
-_RATE = 25.0  # what a detector is told; frames are counted, and their times are ours
+WARM = 8  # number of frames after which earlier frames no longer affect the detectors
+_RATE = 25.0  # dummy frame rate for the detectors; this module maps frame numbers to times
 _EXACT = 1e-9  # seconds
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a scan.
+    """Settings of a scan.
 
     Attributes:
-        detector: of cuts, 'adaptive' or 'content', those of PySceneDetect with its thresholds. The
-            adaptive one compares a change with those around it, so that a moving camera is no cut.
-        scene: seconds; a cut that comes sooner after another is none.
+        detector: detector of cuts from PySceneDetect, 'adaptive' or 'content', with its thresholds.
+            The adaptive one compares a change with the changes around it, so a moving camera is not
+            a cut.
+        scene: shortest scene in seconds; a cut that follows another one sooner is ignored.
         flat: a frame is blank if the standard deviation of its green channel is below this, of 255.
-        blank: seconds that blank frames must last to be noted.
+        blank: shortest sequence of blank frames in seconds that is recorded.
     """
 
     detector: str = "adaptive"
@@ -38,9 +39,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.detector not in _DETECTORS:
-            raise ValueError(
-                f"A scan's detector is one of {tuple(_DETECTORS)}, got {self.detector!r}."
-            )
+            raise ValueError(f"detector must be one of {tuple(_DETECTORS)}, got {self.detector!r}.")
         if min(self.scene, self.flat, self.blank) < 0:
             raise ValueError(
                 f"A scan needs scene, flat and blank >= 0, got {self.scene}, {self.flat} and "
@@ -48,20 +47,20 @@ class Settings:
             )
 
     def asdict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As a dict for JSON."""
         return asdict(self)
 
 
 @dataclass
 class Findings:
-    """Of all frames up to one.
+    """Results for all frames up to the current one.
 
     Attributes:
-        settings: of the scan.
+        settings: settings of the scan.
         last: time of the last frame; None before the first.
-        cuts: times of the first frames of other scenes.
-        flat: [start, end] of blank frames, or [start] while they go on.
-        lightness: [time, L*].
+        cuts: times of the first frames of new scenes.
+        flat: [start, end] of blank parts, or [start] for a part that has not ended yet.
+        lightness: [time, L*] pairs.
         damaged: times of frames that could not be decoded.
     """
 
@@ -80,28 +79,28 @@ class Findings:
 
     @classmethod
     def resumed(cls, settings: Settings, progress: Mapping[str, Any]) -> Findings:
-        """Go on from :meth:`progress`."""
-        copied = {key: _thawed(value) for key, value in progress.items()}
+        """Restore the state that :meth:`progress` returned."""
+        copied = {key: _as_lists(value) for key, value in progress.items()}
         return cls(settings, **copied)
 
     def progress(self) -> dict[str, Any]:
-        """What :meth:`resumed` needs; the next picture is then WARM frames before the last."""
+        """The state for :meth:`resumed`; the next picture must be WARM frames before the last."""
         found = ("last", "cuts", "flat", "lightness", "damaged")
-        return {key: _thawed(getattr(self, key)) for key in found}
+        return {key: _as_lists(getattr(self, key)) for key in found}
 
-    def see(self, picture: Picture) -> None:
-        """Take in a frame; of those that were seen before a stop, only the detector gets any."""
+    def add(self, picture: Picture) -> None:
+        """Add a frame; a frame that was added before an interruption only goes to the detector."""
         known = self.last is not None and picture.time <= self.last + _EXACT
         if picture.pixels is not None:
-            cuts = self._changes(picture)
+            cuts = self._detect(picture)
             if not known:
-                self._note(picture, cuts)
+                self._record(picture, cuts)
         elif not known:
             self.damaged.append(picture.time)
         if not known:
             self.last = picture.time
 
-    def _changes(self, picture: Picture) -> list[float]:
+    def _detect(self, picture: Picture) -> list[float]:
         self._recent.append((self._count, picture.time))
         timecode = self._timecode(self._count, _RATE)
         self._count += 1
@@ -110,15 +109,15 @@ class Findings:
             times[cut.frame_num] for cut in self._detector.process_frame(timecode, picture.pixels)
         ]
 
-    def _note(self, picture: Picture, cuts: list[float]) -> None:
+    def _record(self, picture: Picture, cuts: list[float]) -> None:
         for cut in cuts:
             if cut - (self.cuts[-1] if self.cuts else 0.0) >= self.settings.scene - _EXACT:
                 self.cuts.append(cut)
-        going = self._going()
+        in_blank = self._in_blank()
         if picture.pixels[..., 1].std() < self.settings.flat:
-            if not going:
+            if not in_blank:
                 self.flat.append([picture.time])
-        elif going:
+        elif in_blank:
             self._close(picture.time)
         if not self.lightness or _second(picture.time) > _second(self.lightness[-1][0]):
             self.lightness.append([picture.time, round(mean_lightness(picture.pixels), 2)])
@@ -128,17 +127,17 @@ class Findings:
         if time - start >= self.settings.blank - _EXACT:
             self.flat.append([start, time])
 
-    def _going(self) -> bool:
+    def _in_blank(self) -> bool:
         return bool(self.flat) and len(self.flat[-1]) == 1
 
     def finish(self, duration: float) -> None:
-        """After the last frame."""
-        if self._going():
+        """Close open parts after the last frame."""
+        if self._in_blank():
             self._close(duration)
 
 
 def mean_lightness(pixels: Any) -> float:
-    """Mean of CIELAB L* over an image, in [0, 100].
+    """Mean CIELAB lightness L* of an image, in [0, 100].
 
         L* = 116 f(Y) - 16,   f(Y) = Y^(1/3),   or (841/108) Y + 4/29 where Y <= (6/29)^3
 
@@ -158,14 +157,15 @@ def _second(time: float) -> int:
     return math.floor(time + _EXACT)
 
 
-def _thawed(value: Any) -> Any:
-    """A copy, with lists for tuples."""
-    return [_thawed(item) for item in value] if isinstance(value, list | tuple) else value
+def _as_lists(value: Any) -> Any:
+    """A copy in which tuples become lists."""
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _adaptive() -> Any:
     detectors = optional("scenedetect.detectors", "video", "Finding cuts")
-    return detectors.AdaptiveDetector(min_scene_len=0)  # so it remembers five frames, and no cut
+    # with min_scene_len=0 it remembers five frames and no cuts
+    return detectors.AdaptiveDetector(min_scene_len=0)
 
 
 def _content() -> Any:

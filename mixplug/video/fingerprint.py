@@ -1,4 +1,4 @@
-"""Know a video again, without reading all of it."""
+"""Identify a video without reading all of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-_SAMPLE = 1 << 16  # bytes, at the beginning, in the middle and at the end
+_SAMPLE = 1 << 16  # bytes that are read at the start, in the middle and at the end
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The images of a folder of frames, in order: numbers in names count as numbers."""
+    """The images in a folder of frames, in order; digits in names are compared as numbers."""
     files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
     return sorted((f for f in files if not f.name.startswith(".")), key=_by_number)
 
@@ -30,17 +30,19 @@ def _by_number(file: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def fingerprint(video: Path) -> tuple[int, str]:
-    """Bytes and a digest; a copy has the same, an edited or replaced file hardly ever.
+    """Size in bytes, and a digest.
+
+    A copy has the same fingerprint; an edited or replaced file almost never has.
 
     Args:
         video: a file, of which three samples are read, or a folder of frames, of which names and
-            sizes count.
+            sizes are read.
 
     Raises:
-        ValueError: no such video.
+        ValueError: a missing video.
     """
     if not video.exists():
-        raise ValueError(f"There is no video {video}.")
+        raise ValueError(f"There is no file or folder {video}.")
     digest = hashlib.blake2b(digest_size=16)
     if video.is_dir():
         sizes = [(file.name, file.stat().st_size) for file in frame_files(video)]

@@ -13,7 +13,7 @@ from mixplug.optional import optional
 from mixplug.video.fingerprint import frame_files
 from mixplug.video.reader import Crop, DecodeError, VideoReader
 
-_ROUNDING = 1e-6  # frames that a time in float64 may lack
+_ROUNDING = 1e-6  # rounding error of a time in float64, in frames
 
 
 class FolderReader(VideoReader):
@@ -59,7 +59,7 @@ class FolderReader(VideoReader):
         with self._image(file) as image:
             if (image.height, image.width) != self.size:
                 raise DecodeError(
-                    f"{file} has {image.height} x {image.width} pixels, the frames before it "
+                    f"{file} has {image.height} x {image.width} pixels, but the first frame has "
                     f"{self.size[0]} x {self.size[1]}."
                 )
             try:

@@ -1,4 +1,4 @@
-"""What one pass over a video finds, kept as JSON."""
+"""Results of a scan of a video, stored as JSON."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from pathlib import Path
 from typing import Any
 
 from mixplug.video.fingerprint import fingerprint
-from mixplug.video.spans import Span, split, without
+from mixplug.video.spans import Span, split, subtract
 
 VERSION = 1
 SUFFIX = ".index.json"
-REASONS = ("corrupt", "missing", "blank")  # of bad spans
-_UNSURE = 1e-9  # seconds; two times that are nearer are the same one
+REASONS = ("corrupt", "missing", "blank")  # reasons of bad spans
+_TOLERANCE = 1e-9  # seconds; two times that are closer are equal
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What is known of a video. Times are in seconds after its first frame.
+    """Properties of a video. Times are in seconds after the first frame.
 
     Attributes:
-        name: of the file or folder.
-        size: in bytes.
-        digest: of samples of the file, by which it is known again.
-        duration: how long it lasts.
-        fps: mean frames per second.
-        width: of a frame as it is shown, in pixels.
-        height: of a frame as it is shown.
-        frames: how many there are.
-        codec: as FFmpeg names it, or 'images'.
-        keyframes: when decoding can start; none for a folder of frames, where it can everywhere.
-        cuts: when the first frame of another scene is shown.
-        bad: (start, end, reason) of what cannot be used: 'corrupt', which lasts to the next
-            keyframe; 'missing', where a file promises more than it has; 'blank', frames of almost
+        name: name of the file or folder.
+        size: size in bytes.
+        digest: digest of samples of the file, to identify it.
+        duration: duration in seconds.
+        fps: mean number of frames per second.
+        width: width of a displayed frame in pixels.
+        height: height of a displayed frame in pixels.
+        frames: number of frames.
+        codec: FFmpeg's name of the codec, or 'images'.
+        keyframes: times at which decoding can start; empty for a folder of frames, where it can
+            start anywhere.
+        cuts: times of the first frames of new scenes.
+        bad: (start, end, reason) of unusable parts: 'corrupt', which lasts to the next keyframe;
+            'missing', where the file is shorter than its header states; 'blank', frames of almost
             one color.
-        lightness: (time, L*), the mean CIELAB lightness of a frame in each second, in [0, 100].
-        settings: of the scan.
-        complete: whether the scan came to the end.
-        position: up to where it came.
-        progress: what an unfinished scan needs to go on.
+        lightness: (time, L*): mean CIELAB lightness, in [0, 100], of one frame per second.
+        settings: settings of the scan.
+        complete: whether the scan reached the end.
+        position: time up to which the video was scanned.
+        progress: state from which an incomplete scan resumes.
     """
 
     name: str
@@ -65,62 +66,63 @@ class VideoIndex:
     def spans(
         self, across_cuts: bool = False, blanks: bool = False, least: float = 0.0
     ) -> list[Span]:
-        """Stretches [start, end) from which a clip may be taken, in order.
+        """Usable parts [start, end) of the video, in order.
 
         Args:
-            across_cuts: whether a clip may have a cut in it.
-            blanks: whether it may have blank frames.
-            least: seconds; shorter stretches are left out. A clip of T frames, Δ apart, needs more
-                than (T - 1) Δ.
+            across_cuts: whether a part may contain a cut.
+            blanks: whether a part may contain blank frames.
+            least: shortest part in seconds. A clip of T frames, Δ apart, needs more than (T - 1) Δ.
         """
         whole = [(0.0, self.duration)]
         parts = whole if across_cuts else split(whole, self.cuts)
         holes = [(a, b) for a, b, reason in self.bad if reason != "blank" or not blanks]
-        return [(a, b) for a, b in without(parts, holes) if b - a >= max(least, _UNSURE)]
+        return [(a, b) for a, b in subtract(parts, holes) if b - a >= max(least, _TOLERANCE)]
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON; who reads meanwhile sees the old one or the new one."""
+        """Write as JSON; a concurrent reader sees either the old or the new file."""
         path = Path(path)
         data = {"version": VERSION, **asdict(self)}
         if self.complete:
             del data["progress"]
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            beside.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
-            beside.replace(path)
+            part.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
+            part.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> VideoIndex:
-        """Read what :meth:`save` has written.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            ValueError: no such file, no index, or one of another version.
+            ValueError: a missing file, a file that is not an index, or an index of another version.
         """
         path = Path(path)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data.pop("version")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no index of a video ({type(error).__name__}).") from error
+            raise ValueError(
+                f"{path} is not the index of a video ({type(error).__name__})."
+            ) from error
         known = {field.name for field in fields(cls)}
         if version != VERSION or not known >= data.keys():
             raise ValueError(
-                f"{path} is an index of version {version!r}, this mixplug reads {VERSION}. "
-                f"Make it anew: mixplug video index --force VIDEO"
+                f"{path} is an index of version {version!r}, but this mixplug reads version "
+                f"{VERSION}. To create it again, run: mixplug video index --force VIDEO"
             )
         try:
-            return cls(**{key: _frozen(value) for key, value in data.items()})
+            return cls(**{key: _as_tuples(value) for key, value in data.items()})
         except TypeError as error:
-            raise ValueError(f"{path} is no index of a video: {error}.") from error
+            raise ValueError(f"{path} is not the index of a video: {error}.") from error
 
     @classmethod
     def path_of(cls, video: str | Path) -> Path:
-        """Where the index of a video is: beside it, or in a cache where that is not writable.
+        """Path of a video's index: beside the video, or in a cache if that folder is not writable.
 
-        The cache is ``$XDG_CACHE_HOME/mixplug/video`` or ``~/.cache/mixplug/video``; an index that
-        lies beside the video comes first.
+        The cache is ``$XDG_CACHE_HOME/mixplug/video`` or ``~/.cache/mixplug/video``. If there is an
+        index beside the video, it is used first.
         """
         video = Path(video).absolute()
         beside = video.with_name(video.name + SUFFIX)
@@ -135,33 +137,34 @@ class VideoIndex:
         """The complete index of a video that was scanned before.
 
         Raises:
-            ValueError: there is none, it is not complete, or the video has changed since; says the
-                command that makes one.
+            ValueError: there is no index, it is not complete, or the video has changed since. The
+                message gives the command that creates it.
         """
         video = Path(video)
         path = cls.path_of(video)
         command = f"mixplug video index {video}"
         if not video.exists():
-            raise ValueError(f"There is no video {video}.")
+            raise ValueError(f"There is no file or folder {video}.")
         if not path.exists():
-            raise ValueError(f"{video} has no index {path}. Make it: {command}")
+            raise ValueError(f"{video} has no index {path}. To create it, run: {command}")
         index = cls.load(path)
         if not index.fits(video):
             raise ValueError(
-                f"{path} is the index of another {video.name}. Make it anew: {command}"
+                f"{path} belongs to another version of {video.name}. To create it again, run: "
+                f"{command}"
             )
         if not index.complete:
             raise ValueError(
-                f"{path} ends at {index.position:.0f} s of {index.duration:.0f} s, its scan was "
-                f"stopped. Go on with it: {command}"
+                f"{path} ends at {index.position:.0f} s of {index.duration:.0f} s because the scan "
+                f"was interrupted. To resume it, run: {command}"
             )
         return index
 
     def fits(self, video: str | Path) -> bool:
-        """Whether a video is the one that was scanned, whatever it is called now."""
+        """Whether a video is the one that was scanned; its name may have changed."""
         return (self.size, self.digest) == fingerprint(Path(video))
 
 
-def _frozen(value: Any) -> Any:
-    """Lists as tuples, all the way down; what is in a mapping stays."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def _as_tuples(value: Any) -> Any:
+    """Convert lists to tuples at all levels, but not inside mappings."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Open a video, whatever it is stored as."""
+"""Open a video file or a folder of frames."""
 
 from __future__ import annotations
 
@@ -21,31 +21,33 @@ def open_reader(
     """Open a video.
 
     Args:
-        path: a video file, or a folder of frames, one image each, in the order of their names.
-        backend: 'pyav', 'torchcodec' or 'folder'; 'auto' is 'folder' for a folder, else 'pyav'.
-        fps: frames per second of a folder of frames, which must have it; no other may.
-        keyframes: of the video's :class:`VideoIndex`, so that seeking needs no search ('pyav').
-        cache_bytes: how many bytes of decoded frames are kept for later reads, the least recently
-            used go first ('pyav'). It pays where reads lie near each other: all frames on the way
-            to a wanted one are decoded and kept if they fit, where else those are left out that
-            no other frame needs.
-        threads: of the decoder. One for each worker of a loader is best.
+        path: a video file, or a folder with one image per frame, in the order of their names.
+        backend: 'pyav', 'torchcodec' or 'folder'; 'auto' is 'folder' for a folder, otherwise
+            'pyav'.
+        fps: frames per second of a folder of frames; required for a folder, not allowed for a file.
+        keyframes: keyframes of the video's :class:`VideoIndex`; with them seeking needs no search
+            ('pyav' only).
+        cache_bytes: size of the cache of decoded frames; the least recently used frames are dropped
+            first ('pyav' only). A cache helps if reads are close to each other: all frames on the
+            way to a requested one are then decoded and stored if they fit. Without a cache, frames
+            that no other frame references are skipped.
+        threads: number of threads of the decoder. With several workers of a loader, use one each.
 
     Raises:
-        ValueError: no such video, one that cannot be read, an unknown backend, or an option that
-            the backend has not.
+        ValueError: a missing or unreadable video, an unknown backend, or an option that the backend
+            does not support.
         ImportError: the backend's package is not installed.
     """
     path = Path(path)
     if backend == "auto":
         backend = "folder" if path.is_dir() else "pyav"
     if backend not in _BACKENDS:
-        raise ValueError(f"A reader's backend is one of {('auto', *_BACKENDS)}, got {backend!r}.")
+        raise ValueError(f"backend must be one of {('auto', *_BACKENDS)}, got {backend!r}.")
     if (fps is None) == (backend == "folder"):
         raise ValueError(
-            f"{path} needs fps, the frames per second of the folder."
+            f"{path} is a folder of frames and needs fps, the frames per second; got None."
             if fps is None
-            else f"fps is for folders of frames; {path} has its own, got fps={fps}."
+            else f"fps is only for folders of frames, and {path} is a file; got fps={fps}."
         )
     if cache_bytes < 0 or threads < 1:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""Packets of a video stream in the order of decoding, read ahead of the decoder.
+"""Packets of a video stream in decoding order, read ahead of the decoder.
 
-Times are ticks of the stream: integers, of which ``time_base`` seconds pass from one to the next.
+Times are ticks of the stream: integers in units of ``time_base`` seconds.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 
 from mixplug.optional import optional
 
-_LATE = 64  # packets that a stream without decoding times may have out of order
-_FIRST_STEP = 0.5  # seconds; how much earlier a search for a keyframe starts, then twice as much
+_LATE = 64  # number of packets that may be out of order in a stream without decoding times
+_FIRST_STEP = 0.5  # seconds by which a search for a keyframe moves back; doubles each time
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A packet that may give a frame.
+    """A packet that may contain a frame.
 
     Attributes:
-        packet: PyAV's.
-        pts: when its frame is shown.
-        order: its place among all packets that came out of this queue.
-        key: whether decoding can start with it.
-        shown: whether its frame is shown at all.
+        packet: packet object of PyAV.
+        pts: tick at which its frame is shown.
+        order: index among all packets that this queue has read.
+        key: whether decoding can start here.
+        shown: whether its frame is displayed at all.
     """
 
     packet: Any
@@ -36,18 +36,18 @@ class Unit:
 
 
 class PacketQueue:
-    """What is demuxed and not yet decoded.
+    """Packets that are demuxed but not yet decoded.
 
     Args:
-        container: PyAV's.
-        stream: of video.
+        container: container object of PyAV.
+        stream: video stream.
 
     Attributes:
-        units: in the order of decoding.
-        bound: frames of all packets that are still to come are shown at it or later.
-        ended: whether no packet is to come.
-        passed: tick of the first packet that the last seek has passed over, as decoding could not
-            start before a keyframe.
+        units: packets in decoding order.
+        bound: frames of all packets to come are shown at this tick or later.
+        ended: whether there are no more packets.
+        passed: tick of the first packet that the last seek skipped because decoding needs a
+            keyframe.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
@@ -65,7 +65,7 @@ class PacketQueue:
         self.passed: int | None = None
 
     def seek(self, tick: int) -> None:
-        """Start again at a keyframe at or before ``tick``, or at the first one."""
+        """Restart at a keyframe at or before ``tick``, or at the first keyframe."""
         step = 0
         first = self._stream.start_time or 0
         while True:
@@ -78,13 +78,13 @@ class PacketQueue:
             found = bool(self.units) and self.units[0].pts <= tick
             if found or tick - step < first - self._second:
                 return
-            # demuxers go by decoding times, or by bytes; the keyframe found may be shown too late
+            # demuxers seek by decoding time or byte, so the keyframe may be shown after the tick
             step = 2 * step or round(_FIRST_STEP * self._second)
 
     def _jump(self, tick: int) -> None:
         try:
             self._container.seek(tick, stream=self._stream, backward=True)
-        except (self._errors.FFmpegError, OSError):  # before the first packet, for some formats
+        except (self._errors.FFmpegError, OSError):  # some formats fail before the first packet
             self._container.seek(0, stream=self._stream, backward=True, any_frame=True)
         self._start(self._container.demux(self._stream))
 
@@ -92,12 +92,12 @@ class PacketQueue:
         """Read one packet."""
         try:
             packet = next(self._packets)
-        except (StopIteration, self._errors.FFmpegError):  # what is behind damage is not found
+        except (StopIteration, self._errors.FFmpegError):  # packets after damage are not found
             self.ended = True
             return
         pts = packet.dts if packet.pts is None else packet.pts
         if not packet.size or pts is None:
-            self.ended = self.ended or not packet.size  # an empty packet says that it was the last
+            self.ended = self.ended or not packet.size  # an empty packet marks the end
             return
         unit = Unit(packet, pts, self._order, packet.is_keyframe, not packet.is_discard)
         self._order += 1
@@ -107,16 +107,16 @@ class PacketQueue:
         elif len(self.units) > _LATE:
             self.bound = max(self.bound, sorted(u.pts for u in self.units)[-_LATE])
 
-    def reach(self, tick: int) -> None:
-        """Read until all packets are there whose frames are shown at ``tick`` or before."""
+    def read_up_to(self, tick: int) -> None:
+        """Read until all packets are available whose frames are shown at ``tick`` or before."""
         while self.bound <= tick and not self.ended:
             self.more()
 
     def drop_before(self, unit: Unit | None) -> None:
-        """Make a packet the next one."""
+        """Drop all packets before ``unit``."""
         while self.units and self.units[0] is not unit:
             self.units.popleft()
 
     def newest(self) -> int:
-        """Up to when packets were read."""
+        """Tick up to which packets were read."""
         return max(self.bound, self.units[-1].pts if self.units else self.bound)

@@ -1,4 +1,4 @@
-"""Small pictures of all frames of a video, in order: what a scan looks at."""
+"""Small pictures of all frames of a video in order, as input of a scan."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mixplug.video.spans import Span
 from mixplug.video.stream import clock_of, duration_of, open_stream
 from mixplug.video.table import PacketTable
 
-_DRAIN = 64  # errors at most that a decoder's threads may still have to report at the end
-WIDTH = 256  # pixels; PySceneDetect brings frames down to about this as well
-Tick = Callable[[float, float, str], None]  # seconds done, seconds in all, of what
+_DRAIN = 64  # largest number of errors that the decoder's threads may report at the end
+WIDTH = 256  # pixels; PySceneDetect also reduces frames to metadata this width
+Tick = Callable[[float, float, str], None]  # seconds done, seconds in total, name of the step
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Picture:
     """One frame.
 
     Attributes:
-        time: seconds.
-        pixels: (h, w, 3) uint8 array, BGR; None where the frame is damaged.
+        time: time in seconds.
+        pixels: (h, w, 3) uint8 array, BGR; None for a damaged frame.
     """
 
     time: float
@@ -37,35 +37,35 @@ class Picture:
 
 
 class Pictures(ABC):
-    """What a scan needs of a video.
+    """Data of a video for a scan.
 
     Attributes:
-        about: fields of a VideoIndex that need no decoding.
-        missing: what the file promises and has not.
+        metadata: fields of a VideoIndex that need no decoding.
+        missing: parts that the file's header promises but the file does not have.
     """
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     missing: list[Span]
 
     @abstractmethod
     def from_before(self, time: float | None, count: int) -> Iterator[Picture]:
-        """Pictures from at least ``count`` frames before a time on; None is all of them."""
+        """Pictures from at least ``count`` frames before a time on; None means from the start."""
 
     @abstractmethod
-    def spoiled(self, time: float) -> Span:
-        """What cannot be used if the frame at a time is damaged."""
+    def damaged_span(self, time: float) -> Span:
+        """The part that is unusable if the frame at a time is damaged."""
 
     def close(self) -> None:  # noqa: B027
-        """Let go of the file."""
+        """Close the file."""
 
 
 class FilePictures(Pictures):
-    """Of a video file, decoded by several threads and scaled down.
+    """Pictures of a video file, decoded by several threads and reduced in size.
 
     Args:
-        path: of the file.
-        threads: of the decoder; None is as many as there are cores.
-        tick: gets the progress of reading the packets.
+        path: path of the file.
+        threads: number of threads of the decoder; None uses all cores.
+        tick: function that receives the progress of reading the packets.
     """
 
     def __init__(self, path: Path, threads: int | None, tick: Tick) -> None:
@@ -78,7 +78,7 @@ class FilePictures(Pictures):
         self._clock = clock = clock_of(stream)
         codec = stream.codec_context
         codec.thread_type, codec.thread_count = "AUTO", threads or 0
-        codec.options = {"skip_loop_filter": "noref"}  # not seen in small pictures, not passed on
+        codec.options = {"skip_loop_filter": "noref"}  # invisible in small pictures
         table = PacketTable.of(
             container, stream, lambda pts: tick(clock.time(pts), duration, "reading packets")
         )
@@ -88,7 +88,7 @@ class FilePictures(Pictures):
         end = self._end()
         self.missing = [(end, duration)] if duration - end > self._frame() else []
         self._duration = max(duration, end)
-        self.about = {
+        self.metadata = {
             "duration": self._duration,
             "fps": float(stream.average_rate or len(table.shown) / end),
             "width": width,
@@ -103,13 +103,13 @@ class FilePictures(Pictures):
         return 1 / float(rate) if rate else 0.04
 
     def _end(self) -> float:
-        """When the last frame ends, if it lasts as long as others."""
+        """End of the last frame, if it lasts as long as an average frame."""
         return self._clock.time(self._table.shown[-1]) + self._frame()
 
     def from_before(self, time: float | None, count: int) -> Iterator[Picture]:
         """See :class:`Pictures`."""
         table, clock = self._table, self._clock
-        key = table.keyframes[0] if time is None else table.before(clock.tick(time), count)
+        key = table.keyframes[0] if time is None else table.keyframe_before(clock.tick(time), count)
         place = bisect.bisect_left(table.shown, key)
         for frame in self._decoded(key):
             pts = frame.dts if frame.pts is None else frame.pts
@@ -124,7 +124,7 @@ class FilePictures(Pictures):
             yield Picture(clock.time(pts), None)
 
     def _decoded(self, key: int) -> Iterator[Any]:
-        """Frames from a keyframe on, and some before it where the file cannot be entered there."""
+        """Frames from a keyframe on, or from before it if decoding cannot start there."""
         queue, codec = PacketQueue(self._container, self._stream), self._stream.codec_context
         queue.seek(key)
         while True:
@@ -132,7 +132,7 @@ class FilePictures(Pictures):
                 queue.more()
             if not queue.units:
                 break
-            with contextlib.suppress(self._errors.FFmpegError):  # seen by the frame that lacks
+            with contextlib.suppress(self._errors.FFmpegError):  # the missing frame reveals it
                 yield from codec.decode(queue.units.popleft().packet)
         for _ in range(_DRAIN):
             with contextlib.suppress(self._errors.FFmpegError):
@@ -147,21 +147,21 @@ class FilePictures(Pictures):
         )
         return small.to_ndarray()
 
-    def spoiled(self, time: float) -> Span:
+    def damaged_span(self, time: float) -> Span:
         """See :class:`Pictures`."""
-        start, end = self._table.spoiled(self._clock.tick(time))
+        start, end = self._table.damaged_ticks(self._clock.tick(time))
         return self._clock.time(start), self._duration if end is None else self._clock.time(end)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._container.close()
 
 
 class FolderPictures(Pictures):
-    """Of a folder of frames.
+    """Pictures of a folder of frames.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
         fps: frames per second.
     """
 
@@ -170,7 +170,7 @@ class FolderPictures(Pictures):
         with open_reader(path, fps=fps) as reader:
             height, width = reader.size
         self.missing: list[Span] = []
-        self.about = {
+        self.metadata = {
             "duration": len(self._files) / fps,
             "fps": fps,
             "width": width,
@@ -191,9 +191,12 @@ class FolderPictures(Pictures):
         numpy = optional("numpy", "video", "Reading images")
         try:
             with image.open(file) as picture:
-                if (picture.width, picture.height) != (self.about["width"], self.about["height"]):
+                if (picture.width, picture.height) != (
+                    self.metadata["width"],
+                    self.metadata["height"],
+                ):
                     return None
-                picture.draft("RGB", (WIDTH, WIDTH))  # JPEGs are decoded at reduced size
+                picture.draft("RGB", (WIDTH, WIDTH))  # decodes JPEGs at reduced size
                 wide = min(WIDTH, picture.width)
                 high = max(1, round(picture.height * wide / picture.width))
                 small = picture.convert("RGB").resize((wide, high), image.Resampling.BOX)
@@ -201,7 +204,7 @@ class FolderPictures(Pictures):
             return None
         return numpy.ascontiguousarray(numpy.asarray(small)[..., ::-1])
 
-    def spoiled(self, time: float) -> Span:
+    def damaged_span(self, time: float) -> Span:
         """See :class:`Pictures`."""
         frame = round(time * self._fps)
         return frame / self._fps, (frame + 1) / self._fps

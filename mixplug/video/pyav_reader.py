@@ -1,4 +1,4 @@
-"""Frames by PyAV, which brings FFmpeg with it."""
+"""Frames read by PyAV, which includes FFmpeg."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PyAVReader(VideoReader):
 
     @dataclass
     class Source:
-        """What is open."""
+        """The open file."""
 
         decoder: FrameDecoder
         turns: int
@@ -34,22 +34,22 @@ class PyAVReader(VideoReader):
     def _open(self) -> Source:
         decoder = FrameDecoder(self.path, self._keyframes, self._cache_bytes, self._threads)
         try:
-            return self.Source(decoder, self._look(decoder))
+            return self.Source(decoder, self._probe(decoder))
         except BaseException:
             decoder.container.close()
             raise
 
-    def _look(self, decoder: FrameDecoder) -> int:
-        """Find out about the video; gives the quarter turns that make it upright."""
+    def _probe(self, decoder: FrameDecoder) -> int:
+        """Read the video's properties; returns the quarter turns that make frames upright."""
         stream = decoder.stream
         self.duration = duration_of(decoder.container, stream)
         if not self.duration > 0:
             raise ValueError(
-                f"{self.path} does not say how long it lasts. Put it into a container that does: "
+                f"{self.path} does not state its duration. Convert it to a container that does: "
                 f"ffmpeg -i {self.path} -c copy {self.path.stem}.mp4"
             )
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-        frame = decoder.first()  # headers may be wrong about size, and do not tell rotation
+        frame = decoder.first()  # headers may give a wrong size and no rotation
         if frame is None:
             raise ValueError(f"{self.path} has no frame that can be decoded.")
         turns = quarter_turns(frame)
@@ -66,18 +66,20 @@ class PyAVReader(VideoReader):
 
     def _frame(self, decoder: FrameDecoder, time: float) -> object:
         try:
-            return decoder.at(decoder.clock.tick(time)).frame
+            return decoder.frame_at(decoder.clock.tick(time)).frame
         except LostError as lost:
-            reason = "it has no packets there"
+            reason = "the file has no packets there"
             if lost.damage is not None:
-                place = decoder.clock.time(lost.damage)
-                reason = f"it depends on a packet that is damaged, of the frame at {place:.3f} s"
-            raise DecodeError(f"{self.path} has no frame at {time:.3f} s: {reason}.") from None
+                damaged = decoder.clock.time(lost.damage)
+                reason = f"it depends on the damaged packet of the frame at {damaged:.3f} s"
+            raise DecodeError(
+                f"The frame of {self.path} at {time:.3f} s cannot be decoded: {reason}."
+            ) from None
         finally:
             self.skipped = len(decoder.damage.places)
 
     def close(self) -> None:
-        """Let go of the file; reading opens it again."""
+        """Close the file; reading opens it again."""
         if self._source is not None:
             self._source.decoder.container.close()
         super().close()

@@ -1,4 +1,4 @@
-"""Frames of a video at given times, whatever reads them."""
+"""Base class of video readers: frames at given times."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Crop = tuple[int, int, int, int]  # top, left, height, width
 _READERS: weakref.WeakSet[VideoReader] = weakref.WeakSet()
 
 
-def _abandon() -> None:
-    """In a process that was just forked: let go of what the parent has opened, and free nothing.
+def _forget_sources() -> None:
+    """In a forked process, forget the files that the parent opened without freeing them.
 
-    Freeing a decoder waits for its threads, and a fork has none of them; so what is no longer
-    needed must not be collected either.
+    Freeing a decoder waits for its threads, which do not exist in a fork. So the unused objects
+    must not be garbage-collected either.
     """
     for reader in _READERS:
         if reader._source is not None:
@@ -30,27 +30,27 @@ def _abandon() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon)
+    os.register_at_fork(after_in_child=_forget_sources)
 
 
 class DecodeError(ValueError):
-    """A frame that is wanted, and cannot be had."""
+    """A requested frame cannot be decoded."""
 
 
 class VideoReader(ABC):
-    """Frames at given times. Opened by the process that reads: pickled, it is a path and options.
+    """Frames of a video at given times. Pickling stores the path and options, not the open file.
 
-    A process that was forked from the one that has opened it opens it again, since both would move
-    the same file's position, and a decoder's threads do not live on in a fork.
+    A forked process opens the file again, because otherwise both processes would move the same file
+    position, and the threads of a decoder do not exist in a fork.
 
     Args:
-        path: of the video.
+        path: path of the video.
 
     Attributes:
-        duration: seconds.
-        fps: mean frames per second.
-        size: (height, width) of a frame as it is shown.
-        skipped: damaged packets so far, each counted once.
+        duration: duration in seconds.
+        fps: mean number of frames per second.
+        size: (height, width) of a displayed frame.
+        skipped: number of damaged packets so far, each counted once.
     """
 
     duration: float
@@ -61,37 +61,38 @@ class VideoReader(ABC):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._opened()
+        self._get_source()
         _READERS.add(self)
 
     def read(self, times: Sequence[float], crop: Crop | None = None) -> Tensor:
-        """The frames that are shown at some times: the last that begins at or before each.
+        """The frames that are shown at given times; a frame is shown until the next one starts.
 
         Args:
-            times: T seconds in [0, duration), in any order, also repeated.
-            crop: (top, left, height, width) in pixels, the same in all frames; None is all.
+            times: T times in seconds in [0, duration), in any order, repetitions allowed.
+            crop: (top, left, height, width) in pixels, the same for all frames; None means whole
+                frames.
 
         Returns:
             (T, 3, h, w) uint8, RGB.
 
-        Damage that decodes to some picture without an error is not noticed; no decoder can. Of
-        H.264 and MPEG-4 most is, of VP9 hardly any.
+        Damage that decodes to a picture without an error cannot be detected by any decoder. In
+        H.264 and MPEG-4 most damage is detected, in VP9 hardly any.
 
         Raises:
-            DecodeError: a frame is damaged, or depends on damage before it.
-            ValueError: no times, one outside of the video, or a crop that is larger than a frame.
+            DecodeError: a frame is damaged, or depends on earlier damage.
+            ValueError: no times, a time outside the video, or a crop outside the frame.
         """
-        source = self._opened()
+        source = self._get_source()
         if not len(times):
-            raise ValueError("read needs one time at least, got none.")
+            raise ValueError("read needs at least one time, got 0.")
         outside = [t for t in times if not 0 <= t < self.duration]
         if outside:
             raise ValueError(
-                f"{self.path} is read at times in [0, {self.duration:.3f}) s, got {outside[0]:g}."
+                f"Times for {self.path} must be in [0, {self.duration:.3f}) s, got {outside[0]:g}."
             )
-        return self._read(source, times, self._within(crop))
+        return self._read(source, times, self._check_crop(crop))
 
-    def _within(self, crop: Crop | None) -> Crop:
+    def _check_crop(self, crop: Crop | None) -> Crop:
         height, width = self.size
         if crop is None:
             return 0, 0, height, width
@@ -104,7 +105,7 @@ class VideoReader(ABC):
         return top, left, high, wide
 
     def close(self) -> None:
-        """Let go of the file; reading opens it again."""
+        """Close the file; reading opens it again."""
         self._source = None
 
     def __enter__(self) -> VideoReader:
@@ -114,7 +115,7 @@ class VideoReader(ABC):
         self.close()
 
     def __del__(self) -> None:
-        # what is open refers to itself; left to the collector, it might be freed in a fork
+        # the open file has reference cycles; garbage collection might free it in a fork
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,16 +125,16 @@ class VideoReader(ABC):
         self.__dict__.update(state)
         _READERS.add(self)
 
-    def _opened(self) -> Any:
+    def _get_source(self) -> Any:
         if self._source is None:
             if not self.path.exists():
-                raise ValueError(f"There is no video {self.path}.")
+                raise ValueError(f"There is no file or folder {self.path}.")
             self._source = self._open()
         return self._source
 
     @abstractmethod
     def _open(self) -> Any:
-        """Open the file, and set duration, fps and size."""
+        """Open the file, set duration, fps and size, and return the open file."""
 
     @abstractmethod
     def _read(self, source: Any, times: Sequence[float], crop: Crop) -> Tensor: ...

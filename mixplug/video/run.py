@@ -1,4 +1,4 @@
-"""A decoder on its way from a keyframe on: what is in it, and what came out."""
+"""State of a decoder that runs from a keyframe on: frames in it, and frames that came out."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from mixplug.video.damage import Damage
 from mixplug.video.expendable import Expendable
 from mixplug.video.packets import Unit
 
-_DRAIN = 64  # errors at most that threads of a decoder may still have to report at the end
+_DRAIN = 64  # largest number of errors that the decoder's threads may report at the end
 
 
 class DecoderRun:
-    """What a codec does with packets.
+    """A codec, and the state of the packets that were sent to it.
 
     Args:
-        codec: PyAV's context.
-        threads: of it.
-        damage: is told what could not be decoded.
+        codec: codec context of PyAV.
+        threads: number of threads of the codec.
+        damage: collects the packets that could not be decoded.
 
     Attributes:
-        codec: PyAV's context.
-        fed: packets whose frames did not come out yet, by tick.
-        skipped: those that were left out, as no other needs them, by tick.
-        lost: those whose frames did not come out, though later ones did, by tick.
-        out: frames that came out, in the order in which they are shown; who takes them removes
+        codec: codec context of PyAV.
+        fed: packets whose frames have not come out yet, by tick.
+        skipped: packets that were not decoded because no other packet needs them, by tick.
+        lost: packets whose frames did not come out although later frames did, by tick.
+        out: frames that came out, in the order in which they are shown; :meth:`forget` removes
             them.
-        entry: tick of the keyframe with which it started; None before.
-        drained: whether the end was reached.
-        clean: whether nothing was damaged. A decoder that met damage carries some over a flush, or
-            a keyframe: take a new one.
-        frame_bytes: of a frame.
+        entry: tick of the keyframe at which the run started; None before.
+        drained: whether the codec was drained after the last packet.
+        clean: whether nothing was damaged. A decoder that met damage keeps some of it over a flush
+            or a keyframe, so a new decoder is needed.
+        frame_bytes: size of a frame in bytes.
     """
 
     def __init__(self, codec: Any, threads: int, damage: Damage) -> None:
@@ -46,7 +46,7 @@ class DecoderRun:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what is in the codec, and start with the keyframe that is fed next."""
+        """Flush the codec, and start with the next keyframe."""
         self.codec.flush_buffers()
         self.fed: dict[int, Unit] = {}
         self.skipped: dict[int, Unit] = {}
@@ -57,29 +57,29 @@ class DecoderRun:
         self._damage.restart()
 
     def known(self) -> list[Unit]:
-        """All that was fed and is not forgotten, in no order."""
+        """All packets that were fed and not forgotten, in no particular order."""
         found = [unit for unit, _ in self.out]
         for units in (self.fed, self.skipped, self.lost):
             found += units.values()
         return found
 
     def pending(self, unit: Unit) -> bool:
-        """Whether something that was decoded before a frame has not come out."""
+        """Whether a frame that was decoded before this one has not come out yet."""
         return any(fed.order < unit.order for fed in self.fed.values())
 
-    def settle(self) -> None:
-        """Let all out that is in the codec, to see whether it is damaged."""
+    def drain(self) -> None:
+        """Get all frames out of the codec, to see whether one of them is damaged."""
         if self.fed and not self.drained:
             self.feed(None)
 
     def feed(self, unit: Unit | None, skip: bool = False) -> None:
-        """Decode a packet, or with None what is left.
+        """Decode a packet; None drains the codec.
 
         Args:
-            unit: the packet.
-            skip: whether it is left out if no other needs it.
+            unit: packet.
+            skip: whether to skip the packet if no other packet needs it.
         """
-        if unit is not None and self._leave_out(unit, skip):
+        if unit is not None and self._skips(unit, skip):
             return
         self.drained = unit is None
         for _ in range(_DRAIN if unit is None else 1):
@@ -91,18 +91,18 @@ class DecoderRun:
                 self._failed(unit)
                 continue
             for frame in frames:
-                self._came(frame)
+                self._accept(frame)
             return
 
-    def _leave_out(self, unit: Unit, skip: bool) -> bool:
-        """Whether a packet is not decoded; prepares for one that is."""
+    def _skips(self, unit: Unit, skip: bool) -> bool:
+        """Whether a packet is not decoded; updates the state for both cases."""
         if self.entry is None:
             self.entry = unit.pts
         if unit.key:
-            self._damage.enter(unit)
-        if unit.packet.is_corrupt:  # what follows it may lack as well
-            self._spoilt(unit)
-        if unit.pts < self.entry:  # depends on what is before the keyframe
+            self._damage.add_keyframe(unit)
+        if unit.packet.is_corrupt:  # the packets after it may be missing too
+            self._mark_damaged(unit)
+        if unit.pts < self.entry:  # depends on frames before the keyframe
             return True
         if skip and self._expendable(unit.packet):
             self.skipped[unit.pts] = unit
@@ -111,33 +111,33 @@ class DecoderRun:
         return False
 
     def _failed(self, unit: Unit | None) -> None:
-        """A packet could not be decoded; threads say so late: it may be any that is on its way."""
+        """Mark a failed packet; with threads errors come late, so mark the oldest packet."""
         if unit is None or self._threads > 1:
             unit = min(self.fed.values(), key=lambda fed: fed.order, default=unit)
         if unit is not None:
-            self._spoilt(unit)
+            self._mark_damaged(unit)
 
-    def _spoilt(self, unit: Unit) -> None:
-        self._damage.note(unit)
+    def _mark_damaged(self, unit: Unit) -> None:
+        self._damage.add(unit)
         self.clean = False
 
-    def _came(self, frame: Any) -> None:
-        """Frames come out in the order in which they are shown; what was passed over is lost."""
+    def _accept(self, frame: Any) -> None:
+        """Store a frame; frames come out in display order, so passed-over packets are lost."""
         unit = self.fed.pop(frame.dts if frame.pts is None else frame.pts, None)
         if unit is None:
             return
         for lost in [lost for lost in self.fed.values() if lost.pts < unit.pts]:
             self.lost[lost.pts] = self.fed.pop(lost.pts)
             if lost.shown:
-                self._spoilt(lost)
-        self.skipped = {pts: left for pts, left in self.skipped.items() if pts > unit.pts}
+                self._mark_damaged(lost)
+        self.skipped = {pts: other for pts, other in self.skipped.items() if pts > unit.pts}
         if frame.is_corrupt:
-            self._spoilt(unit)
+            self._mark_damaged(unit)
         self.out.append((unit, frame))
         self.frame_bytes = sum(plane.buffer_size for plane in frame.planes)
 
     def forget(self, start: int) -> None:
-        """Let go of what is shown before a tick, but of the newest frame."""
+        """Drop frames that are shown before a tick, except the newest frame."""
         while len(self.out) > 1 and self.out[0][0].pts < start:
             self.out.popleft()
         self.lost = {pts: unit for pts, unit in self.lost.items() if pts > start}

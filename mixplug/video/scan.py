@@ -1,4 +1,4 @@
-"""One pass over a video: its keyframes, cuts, lightness, and what cannot be used."""
+"""One pass over a video that finds keyframes, cuts, lightness and unusable parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixplug.video.findings import WARM, Findings, Settings
 from mixplug.video.fingerprint import fingerprint
 from mixplug.video.index import VideoIndex
 from mixplug.video.pictures import FilePictures, FolderPictures, Pictures, Tick
-from mixplug.video.spans import Span, joined
+from mixplug.video.spans import Span, merge
 
 
 def scan(
@@ -24,23 +24,23 @@ def scan(
     path: str | Path | None = None,
     tick: Tick | None = None,
 ) -> VideoIndex:
-    """The index of a video, which is made if there is none, and saved.
+    """The index of a video; if there is none, it is created and saved.
 
-    What was found so far is saved every few seconds, and when the scan is interrupted; called
-    again, it goes on from there, and finds what it would have found at a stretch.
+    Results are saved every few seconds and when the scan is interrupted. The next call resumes
+    there, and the final result is the same as without an interruption.
 
     Args:
         video: a file, or a folder of frames.
         fps: frames per second of a folder of frames.
-        settings: of the scan; an index that was made with others is made anew.
-        force: make it anew in any case.
-        threads: of the decoder; None is as many as there are cores.
+        settings: settings of the scan; an index with other settings is created again.
+        force: create the index again in any case.
+        threads: number of threads of the decoder; None uses all cores.
         every: seconds between two saves.
-        path: of the index; None is :meth:`VideoIndex.path_of`.
-        tick: is called with seconds done, seconds in all, and with what.
+        path: path of the index; None uses :meth:`VideoIndex.path_of`.
+        tick: function that is called with seconds done, seconds in total, and the name of the step.
 
     Raises:
-        ValueError: no such video, or one that cannot be read.
+        ValueError: a missing or unreadable video.
     """
     video, settings = Path(video), settings or Settings()
     size, digest = fingerprint(video)
@@ -52,20 +52,20 @@ def scan(
     pictures = _pictures(video, fps, threads, tick)
     progress = None if known is None else known.progress
     findings = Findings.resumed(settings, progress) if progress else Findings(settings)
-    about = {"name": video.name, "size": size, "digest": digest, "settings": settings.asdict()}
+    metadata = {"name": video.name, "size": size, "digest": digest, "settings": settings.asdict()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    run = _Scan(pictures, findings, {**about, **pictures.about}, path)
+    job = _Scan(pictures, findings, {**metadata, **pictures.metadata}, path)
     try:
-        run.look(every, tick)
+        job.run(every, tick)
     finally:
         pictures.close()
-    index = run.finished()
+    index = job.index()
     index.save(path)
     return index
 
 
 def _known(path: Path, video: Path, settings: Settings, fps: float | None) -> VideoIndex | None:
-    """What an earlier scan has left, if it was one of this video with these settings."""
+    """Result of an earlier scan of this video with these settings, or None."""
     try:
         index = VideoIndex.load(path)
     except ValueError:
@@ -77,58 +77,62 @@ def _known(path: Path, video: Path, settings: Settings, fps: float | None) -> Vi
 def _pictures(video: Path, fps: float | None, threads: int | None, tick: Tick) -> Pictures:
     if video.is_dir():
         if fps is None:
-            raise ValueError(f"{video} needs fps, the frames per second of the folder.")
+            raise ValueError(
+                f"{video} is a folder of frames and needs fps, the frames per second; got None."
+            )
         return FolderPictures(video, fps)
     if fps is not None:
-        raise ValueError(f"fps is for folders of frames; {video} has its own, got fps={fps}.")
+        raise ValueError(
+            f"fps is only for folders of frames, and {video} is a file; got fps={fps}."
+        )
     return FilePictures(video, threads, tick)
 
 
 @dataclass
 class _Scan:
-    """A scan on its way."""
+    """A running scan."""
 
     pictures: Pictures
     findings: Findings
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     path: Path
 
-    def look(self, every: float, tick: Tick) -> None:
-        """Look at all frames that were not seen yet, and save now and then what was found."""
+    def run(self, every: float, tick: Tick) -> None:
+        """Scan all frames that were not scanned yet, and save results regularly."""
         saved = time.monotonic()
         try:
             for picture in self.pictures.from_before(self.findings.last, WARM):
-                self.findings.see(picture)
-                tick(picture.time, self.about["duration"], "looking at frames")
+                self.findings.add(picture)
+                tick(picture.time, self.metadata["duration"], "scanning frames")
                 if time.monotonic() - saved >= every:
                     self._save()
                     saved = time.monotonic()
-            tick(self.about["duration"], self.about["duration"], "looking at frames")
-        except BaseException:  # a user's Ctrl-C above all
+            tick(self.metadata["duration"], self.metadata["duration"], "scanning frames")
+        except BaseException:  # most often the user's Ctrl-C
             self._save()
             raise
 
     def _save(self) -> None:
         position, progress = self.findings.last or 0.0, self.findings.progress()
-        VideoIndex(**self.about, position=position, progress=progress).save(self.path)
+        VideoIndex(**self.metadata, position=position, progress=progress).save(self.path)
 
-    def finished(self) -> VideoIndex:
-        """All that was found."""
-        duration = self.about["duration"]
+    def index(self) -> VideoIndex:
+        """The index with all results."""
+        duration = self.metadata["duration"]
         self.findings.finish(duration)
-        corrupt = joined(map(self.pictures.spoiled, self.findings.damaged))
+        corrupt = merge(map(self.pictures.damaged_span, self.findings.damaged))
         blank = [(start, end) for start, end in self.findings.flat]
-        bad = _named(corrupt, "corrupt") + _named(blank, "blank")
+        bad = _with_reason(corrupt, "corrupt") + _with_reason(blank, "blank")
         return VideoIndex(
-            **self.about,
-            # at damage pictures change as at a cut
+            **self.metadata,
+            # damage changes the picture like a cut
             cuts=tuple(c for c in self.findings.cuts if not any(a <= c <= b for a, b in corrupt)),
-            bad=tuple(sorted(bad + _named(self.pictures.missing, "missing"))),
+            bad=tuple(sorted(bad + _with_reason(self.pictures.missing, "missing"))),
             lightness=tuple((second, value) for second, value in self.findings.lightness),
             complete=True,
             position=duration,
         )
 
 
-def _named(spans: list[Span], reason: str) -> list[tuple[float, float, str]]:
+def _with_reason(spans: list[Span], reason: str) -> list[tuple[float, float, str]]:
     return [(start, end, reason) for start, end in spans]

@@ -9,7 +9,7 @@ Span = tuple[float, float]
 
 
 def split(spans: Iterable[Span], at: Iterable[float]) -> list[Span]:
-    """Part spans at points; one outside of them changes nothing."""
+    """Split spans at the given points; points outside the spans have no effect."""
     points = sorted(set(at))
     parts = []
     for start, end in spans:
@@ -18,21 +18,21 @@ def split(spans: Iterable[Span], at: Iterable[float]) -> list[Span]:
     return parts
 
 
-def without(spans: Iterable[Span], holes: Iterable[Span]) -> list[Span]:
-    """What of spans lies in no hole."""
-    left = list(spans)
+def subtract(spans: Iterable[Span], holes: Iterable[Span]) -> list[Span]:
+    """The parts of spans that are in no hole, sorted."""
+    rest = list(spans)
     for start, end in holes:
-        left = [
+        rest = [
             part
-            for a, b in left
+            for a, b in rest
             for part in ((a, min(b, start)), (max(a, end), b))
             if part[0] < part[1]
         ]
-    return sorted(set(left))
+    return sorted(set(rest))
 
 
-def joined(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
-    """Spans in order; those that overlap, touch, or lie at most ``gap`` apart are one."""
+def merge(spans: Iterable[Span], gap: float = 0.0) -> list[Span]:
+    """Sorted spans; spans that overlap, touch, or are at most ``gap`` apart are merged."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1] + gap:

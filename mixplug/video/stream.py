@@ -1,4 +1,4 @@
-"""The stream of video in a file, and its clock."""
+"""The video stream of a file, and its clock."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from mixplug.optional import optional
 
-_ROUNDING = 1e-3  # ticks that a time in float64 may lack
+_ROUNDING = 1e-3  # rounding error of a time in float64, in ticks
 
 
 def open_stream(path: Path) -> tuple[Any, Any]:
     """A container and its video stream.
 
     Raises:
-        ValueError: FFmpeg does not know the file, or it has no video.
+        ValueError: FFmpeg cannot open the file, or the file has no video stream.
     """
     av = optional("av", "video", "Reading videos")
     try:
@@ -33,7 +33,7 @@ def open_stream(path: Path) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds after the first frame, and ticks of a stream."""
+    """Converts between seconds after the first frame and ticks of a stream."""
 
     origin: int
     base: Fraction
@@ -48,15 +48,15 @@ class Clock:
 
 
 def clock_of(stream: Any) -> Clock:
-    """The clock of a stream, which says when its first frame is shown."""
+    """The clock of a stream; time 0 is the start of its first frame."""
     return Clock(stream.start_time or 0, stream.time_base)
 
 
 def duration_of(container: Any, stream: Any) -> float:
-    """Seconds, as the file says."""
+    """Duration in seconds, as the file states it."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     whole = (container.duration or 0) / 1e6
-    if "matroska" in container.format.name:  # says when it ends
+    if "matroska" in container.format.name:  # states the end time
         return whole - float((stream.start_time or 0) * stream.time_base)
     return whole

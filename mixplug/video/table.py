@@ -1,4 +1,4 @@
-"""What the packets of a video say, without decoding one."""
+"""Table of a video's packets, made without decoding."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _TICK = 1 << 10  # packets between two calls of tick
 
 @dataclass
 class PacketTable:
-    """All packets of a stream that have a frame to show.
+    """All packets of a stream whose frames are displayed.
 
     Attributes:
-        ticks: when frames are shown, in the order of decoding.
-        shown: the same, sorted.
-        keys: places in ``ticks`` of keyframes.
-        keyframes: their ticks, sorted.
-        corrupt: ticks of packets of which the file says that they are.
+        ticks: ticks at which the frames are shown, in decoding order.
+        shown: the same ticks, sorted.
+        keys: indices of keyframes in ``ticks``.
+        keyframes: ticks of keyframes, sorted.
+        corrupt: ticks of packets that the file marks as corrupt.
     """
 
     ticks: array[int] = field(default_factory=lambda: array("q"))
@@ -30,7 +30,7 @@ class PacketTable:
 
     @classmethod
     def of(cls, container: Any, stream: Any, tick: Callable[[int], None]) -> PacketTable:
-        """Read a file through; ``tick`` gets where in time the reading is."""
+        """Read a whole file; ``tick`` is called with the current tick."""
         table = cls()
         queue = PacketQueue(container, stream)
         while not queue.ended:
@@ -56,16 +56,16 @@ class PacketTable:
     keyframes: list[int] = field(default_factory=list)
     _place: dict[int, int] = field(default_factory=dict)
 
-    def spoiled(self, pts: int) -> tuple[int, int | None]:
-        """Which frames a damaged packet may spoil: from one up to, not with, the next keyframe.
+    def damaged_ticks(self, pts: int) -> tuple[int, int | None]:
+        """The ticks [start, end) that a damaged packet may affect, up to the next keyframe.
 
-        What is decoded after it may be shown before it.
+        A frame that is decoded after the damage may be shown before it.
 
         Args:
-            pts: tick of the frame of the packet.
+            pts: tick of the damaged packet's frame.
 
         Returns:
-            Two ticks; None is the end of the file.
+            Two ticks; an end of None means the end of the file.
         """
         place = self._place[pts]
         following = bisect.bisect_right(self.keys, place)
@@ -74,7 +74,7 @@ class PacketTable:
         key = self.keys[following]
         return min(self.ticks[place:key]), self.ticks[key]
 
-    def before(self, pts: int, count: int) -> int:
-        """The last keyframe that is at least ``count`` frames before a frame, or the first."""
+    def keyframe_before(self, pts: int, count: int) -> int:
+        """The last keyframe at least ``count`` frames before a frame, or the first keyframe."""
         frame = self.shown[max(0, bisect.bisect_left(self.shown, pts) - count)]
         return self.keyframes[max(0, bisect.bisect_right(self.keyframes, frame) - 1)]

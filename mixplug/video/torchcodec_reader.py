@@ -1,4 +1,4 @@
-"""Frames by torchcodec, which uses FFmpeg's libraries of the system."""
+"""Frames read by torchcodec, which uses FFmpeg's libraries of the system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mixplug.optional import install_line, optional
 from mixplug.video.reader import Crop, DecodeError, VideoReader
 
 _LACKS = (
-    f"The backend torchcodec is installed ({install_line('torchcodec')}), but does not load: it "
-    "needs FFmpeg's libraries on the system (Debian: apt-get install ffmpeg), of a version that it "
-    "supports. backend='pyav' brings its own. It says: {}"
+    f"torchcodec is installed ({install_line('torchcodec')}), but cannot be loaded. It needs "
+    "FFmpeg's libraries on the system (Debian: apt-get install ffmpeg), in a version that it "
+    "supports. backend='pyav' includes its own libraries. Error of torchcodec: {}"
 )
 
 
@@ -30,13 +30,13 @@ class TorchcodecReader(VideoReader):
             decoders = optional("torchcodec.decoders", "torchcodec", "The backend torchcodec")
             decoder = decoders.VideoDecoder(str(self.path), num_ffmpeg_threads=self._threads)
         except (RuntimeError, ValueError, OSError) as error:
-            if "libtorchcodec" in str(error):  # at import, or when first used: versions differ
+            if "libtorchcodec" in str(error):  # at import or at first use, depending on the version
                 raise ImportError(_LACKS.format(str(error).strip().splitlines()[0])) from error
             raise ValueError(f"{self.path} cannot be opened as a video: {error}") from error
-        about = decoder.metadata
-        self._begin = about.begin_stream_seconds or 0.0
-        self.duration = about.end_stream_seconds - self._begin
-        self.fps = float(about.average_fps)
+        metadata = decoder.metadata
+        self._begin = metadata.begin_stream_seconds or 0.0
+        self.duration = metadata.end_stream_seconds - self._begin
+        self.fps = float(metadata.average_fps)
         self.size = tuple(decoder[0].shape[-2:])
         return decoder
 
@@ -47,6 +47,7 @@ class TorchcodecReader(VideoReader):
             frames = source.get_frames_played_at(seconds=seconds).data
         except (RuntimeError, IndexError) as error:
             raise DecodeError(
-                f"{self.path} has no frames at {min(times):.3f} to {max(times):.3f} s: {error}"
+                f"The frames of {self.path} at {min(times):.3f} to {max(times):.3f} s cannot be "
+                f"decoded: {error}"
             ) from error
         return frames[..., top : top + height, left : left + width].contiguous()

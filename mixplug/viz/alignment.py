@@ -1,4 +1,4 @@
-"""Figures 3.1 to 3.3: what mixing feature maps with and without alignment looks like.
+"""Feature maps of two images, mixed with and without alignment (Figures 3.1 to 3.3).
 
 Letters: L values of λ, A and A' the maps of two images x and x', N = H W positions of a map.
 """
@@ -16,18 +16,19 @@ from torch import Tensor
 from mixplug.functional.aligned import align, assignment, correspondences, mix
 from mixplug.optional import optional
 from mixplug.stages import Stages
-from mixplug.viz.axes import bare
+from mixplug.viz.axes import hide_axes
 from mixplug.viz.embedding import COLORS
 
-# Each way of mixing two maps, by name: λ weighs the first operand, which in (3.13) is A'.
+# Four ways to mix two maps, by name. λ weighs the first operand, which is A' in (3.13).
 WAYS = {
     "not aligned": "mix(A, A')",
     "A aligned to A' (3.12)": "mix(A, Ã)",
     "not aligned, swapped": "mix(A', A)",
     "A' aligned to A (3.13)": "mix(A', Ã')",
 }
-_GAP = 0.5  # between the two images of correspondences, in widths
-_LOWER = 0.45  # how much lower the second is, in heights: else lines within a row hide each other
+_GAP = 0.5  # gap between the two images of correspondences, in widths
+# Offset of the second image downwards, in heights, so that lines of one row do not overlap.
+_LOWER = 0.45
 
 
 @torch.no_grad()
@@ -40,17 +41,17 @@ def interpolations(
     prepare: Callable[[Tensor], Tensor] = lambda a: a,
     **options: Any,
 ) -> dict[str, Tensor]:
-    r"""Decoded images of two images' maps, mixed at several λ in the four ways of ``WAYS``.
+    r"""Images decoded from the maps of two images, mixed at several λ in the four ways of ``WAYS``.
 
         D(f(λ A + (1 - λ) A')),   D(f(λ A + (1 - λ) A~)) (3.12),   and both for A', A (3.13)
 
     Args:
         stages: the network, in evaluation mode.
-        decode: D, (L, D) embeddings to (L, C, H, W).
+        decode: D, maps embeddings (L, D) to images (L, C, H, W).
         pair: x and x', (2, C, H, W).
         lam: (L,) in [0, 1], the weight of the first operand.
-        at: name of the module whose output is A; None is where the stages have it.
-        prepare: what is done to maps before, such as pooling.
+        at: name of the module whose output is A; None uses the default of ``stages``.
+        prepare: function that is applied to the maps first, such as pooling.
         **options: eps, iters, normalize_cost, tol of :func:`mixplug.functional.align`.
 
     Returns:
@@ -94,9 +95,9 @@ def transport(
     prepare: Callable[[Tensor], Tensor] = lambda a: a,
     **options: Any,
 ) -> tuple[Tensor, tuple[int, int]]:
-    """R between two images' maps, (N, N), rows sum to 1, and the grid (H, W) of a map.
+    """R between the maps of two images, (N, N), rows sum to 1, and the grid (H, W) of a map.
 
-    Arguments as for :func:`interpolations`.
+    Arguments are those of :func:`interpolations`.
     """
     a = prepare(stages.with_map(pair, at)[1])
     return assignment(a[:1], a[1:], **options)[0][0], (a.shape[-2], a.shape[-1])
@@ -109,16 +110,16 @@ def figure(
     path: Path,
     title: str = "",
 ) -> None:
-    """Draw and save the four ways below each other, λ from left to right, originals at the ends.
+    """Draw and save the four ways as rows, λ from left to right, with the originals at the ends.
 
-    The first operand is at the end of λ = 1: x in the upper two rows, x' in the lower two.
+    The first operand is at the side of λ = 1: x in the upper two rows, x' in the lower two.
 
     Args:
         originals: x and x', (2, H, W, 3) in [0, 1].
         rows: (L, H, W, 3) in [0, 1] for each of ``WAYS``.
         lam: L values, ascending.
-        path: of the PNG.
-        title: above it.
+        path: path of the PNG.
+        title: title of the figure.
     """
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     columns, side = len(lam), 1.15
@@ -154,18 +155,18 @@ def lines(
     title: str = "",
     top: int = 2,
 ) -> None:
-    """Draw and save which positions of A' those of A correspond to, as lines between images.
+    """Draw and save the correspondences between A and A' as lines between the two images.
 
-    A line is as wide as its share r_ij of the position's mass; of each position the ``top``
-    strongest are drawn that have half of the strongest's at least.
+    The width of a line shows its share r_ij of the position's mass. From each position, at most
+    ``top`` lines are drawn: the strongest ones, if they have at least half of the largest share.
 
     Args:
         originals: x and x', (2, H, W, 3) in [0, 1].
-        plan: R, (N, N), rows that sum to 1.
+        plan: R, (N, N), rows sum to 1.
         grid: (rows, columns) of the N positions.
-        path: of the PNG.
-        title: above it.
-        top: lines from a position, at most.
+        path: path of the PNG.
+        title: title of the figure.
+        top: largest number of lines from a position.
     """
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     effects = optional("matplotlib.patheffects", "demo", "The figure")
@@ -203,7 +204,7 @@ def lines(
 def _center(
     i: int, grid: tuple[int, int], aspect: float, corner: tuple[float, float]
 ) -> tuple[float, float]:
-    """Of a position in an image with this corner: across, and down."""
+    """Center (x, y) of a position in an image with this corner."""
     across, down = corner
     return (
         across + (i % grid[1] + 0.5) / grid[1] * aspect,
@@ -213,5 +214,5 @@ def _center(
 
 def _picture(cell: Any, image: Tensor) -> Any:
     cell.imshow(image.numpy(), interpolation="nearest")
-    bare(cell)
+    hide_axes(cell)
     return cell

@@ -1,4 +1,4 @@
-"""Figure 5.6: where networks look, on the same images."""
+"""Attention maps of several networks on the same images (Figure 5.6)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.optional import optional
-from mixplug.viz.axes import bare
-from mixplug.viz.labels import wrapped
+from mixplug.viz.axes import hide_axes
+from mixplug.viz.labels import wrap_name
 
-_STRENGTH = 0.65  # of color where attention is strongest
-_LINE = 30  # letters in a line beside a row
+_STRENGTH = 0.65  # opacity of the color where attention is strongest
+_LINE = 30  # characters per line of a row's label
 
 
 def overlay(images: Tensor, maps: Tensor) -> Tensor:
-    """Images with colors by attention: none where it is 0, most where the image's is strongest.
+    """Color images by attention: no color where it is 0, most where it has the image's maximum.
 
-    Attention is resized to the image, bilinearly, and divided by its maximum.
+    Attention is resized to the image bilinearly and divided by its maximum.
 
     Args:
         images: (N, H, W, 3) uint8, RGB.
-        maps: (N, h, w) >= 0, such as :func:`mixplug.functional.attention_map` gives.
+        maps: (N, h, w) >= 0, such as the output of :func:`mixplug.functional.attention_map`.
 
     Returns:
         (N, H, W, 3) uint8.
@@ -49,13 +49,13 @@ def overlay(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def figure(images: Tensor, maps: Mapping[str, Tensor], path: Path, title: str = "") -> None:
-    """Draw and save images in the first row, and in one row per network where it looks.
+    """Draw and save the images in the first row, and one row per network with its attention.
 
     Args:
         images: (N, H, W, 3) uint8, RGB.
-        maps: (N, h, w) >= 0 by network.
-        path: of the PNG.
-        title: above it.
+        maps: (N, h, w) >= 0 for each network.
+        path: path of the PNG.
+        title: title of the figure.
 
     Raises:
         ValueError: no network; see :func:`overlay`.
@@ -64,7 +64,7 @@ def figure(images: Tensor, maps: Mapping[str, Tensor], path: Path, title: str = 
         raise ValueError("There is no attention to draw.")
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     rows = {"image": images.cpu(), **{name: overlay(images, found) for name, found in maps.items()}}
-    names = [wrapped(name, _LINE) for name in rows]
+    names = [wrap_name(name, _LINE) for name in rows]
     aside = 0.075 * max(len(line) for name in names for line in name.split("\n")) + 0.2
     side = 1.2
     high = side * images.shape[1] / images.shape[2]
@@ -78,7 +78,7 @@ def figure(images: Tensor, maps: Mapping[str, Tensor], path: Path, title: str = 
     for cells, name, pictures in zip(grid, names, rows.values(), strict=True):
         for cell, picture in zip(cells, pictures, strict=True):
             cell.imshow(picture.numpy())
-            bare(cell)
+            hide_axes(cell)
         cells[0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
     fig.suptitle(title, fontsize=10)
     fig.savefig(path, dpi=140)

@@ -1,12 +1,12 @@
-"""Cells of a figure that hold a picture and nothing else."""
+"""Axes of a figure that show only a picture."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def bare(cell: Any) -> None:
-    """Take ticks and edges from an axes of matplotlib; what is written beside it stays."""
+def hide_axes(cell: Any) -> None:
+    """Remove ticks and edges of matplotlib axes; labels and titles stay."""
     cell.set(xticks=[], yticks=[])
     for edge in cell.spines.values():
         edge.set_visible(False)

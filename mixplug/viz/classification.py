@@ -1,4 +1,4 @@
-"""Reliability curves, and mixed examples as a decoder shows them."""
+"""Reliability curves, and mixed examples seen through a decoder."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def figure(
     """Draw and save one figure: calibration on the left, mixed examples on the right.
 
     Args:
-        probabilities: (B, K) rows by method.
+        probabilities: (B, K) for each method.
         labels: (B,) classes.
-        examples: (5, h, w) images by the way of mixing, one per λ of ``LAMBDAS``.
-        path: of the PNG.
+        examples: (5, h, w) images for each way of mixing, one per λ of ``LAMBDAS``.
+        path: path of the PNG.
     """
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     fig = plt.figure(figsize=(12, 5.2), layout="constrained")
@@ -41,14 +41,14 @@ def figure(
 
 
 def reliability(panel: Any, probabilities: Mapping[str, Tensor], labels: Tensor) -> None:
-    """Accuracy against confidence in bins: on the diagonal a network is as right as it is sure."""
+    """Draw accuracy against confidence in bins; on the diagonal both are equal."""
     axes = panel.subplots()
     bins = {name: calibration_bins(rows, labels, bins=10) for name, rows in probabilities.items()}
     errors = {
         name: float(expected_calibration_error(rows, labels))
         for name, rows in probabilities.items()
     }
-    curves(axes, bins, errors, least=5 / len(labels))  # fewer say nothing about an accuracy
+    curves(axes, bins, errors, least=5 / len(labels))  # too few examples give no useful accuracy
     axes.set(
         xlabel="confidence",
         ylabel="accuracy",
@@ -58,7 +58,7 @@ def reliability(panel: Any, probabilities: Mapping[str, Tensor], labels: Tensor)
 
 
 def image_grid(panel: Any, examples: Mapping[str, Tensor]) -> None:
-    """One row per way of mixing, one column per λ."""
+    """Draw one row per way of mixing, one column per λ."""
     axes = panel.subplots(len(examples), len(LAMBDAS), squeeze=False)
     for row, (name, images) in zip(axes, examples.items(), strict=True):
         for cell, image, lam in zip(row, images, LAMBDAS, strict=True):
@@ -67,26 +67,26 @@ def image_grid(panel: Any, examples: Mapping[str, Tensor]) -> None:
             if row is axes[0]:
                 cell.set_title(f"λ = {lam:g}", fontsize=10)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
-    panel.suptitle("One pair, mixed; rows 2 to 4 through a decoder", fontsize=12)
+    panel.suptitle("One mixed pair of images; rows 2 to 4 are decoded embeddings", fontsize=12)
 
 
 def mixed_examples(
     model: nn.Module, features: str, classifier: str, images: Tensor, pair: Sequence[int]
 ) -> dict[str, Tensor]:
-    """A pair of images mixed in five ratios: as pixels, and as features seen through a decoder.
+    """Mix a pair of images in five ratios: as pixels, and as features that a decoder makes visible.
 
-    The decoder is trained here, on clean embeddings of the frozen network, for the picture only
+    The decoder is trained here on clean embeddings of the frozen network, only for this figure
     (3.3.3). The aligned maps are those of (3.12) and (3.13).
 
     Args:
         model: trained classifier.
-        features: name of its module that gives the map.
-        classifier: name of its last module.
-        images: (B, C, H, W) to train the decoder on.
-        pair: two indices of them.
+        features: name of the module whose output is the map.
+        classifier: name of the last module.
+        images: (B, C, H, W) images to train the decoder on.
+        pair: indices of two images.
 
     Returns:
-        (5, H, W) per way of mixing.
+        (5, H, W) for each way of mixing.
     """
     model.eval()
     stages = Stages(model, features, classifier)
@@ -107,7 +107,7 @@ def mixed_examples(
 
 
 def train_decoder(stages: Stages, images: Tensor, steps: int = 400) -> nn.Module:
-    """A decoder of clean embeddings (B, D), by the squared distance of pixels."""
+    """Train a decoder of clean embeddings (B, D) with the squared error of pixels."""
     with torch.no_grad():
         codes = stages(images).embedding
     with torch.random.fork_rng(devices=[]):

@@ -1,14 +1,15 @@
-"""Names of columns and curves, such as paths of checkpoints: told apart, and in lines."""
+"""Line breaks for long names, such as paths of checkpoints."""
 
 from __future__ import annotations
 
 import re
 
 
-def wrapped(name: str, width: int) -> str:
-    """A name in lines of at most ``width`` letters, broken where one reads on, else anywhere.
+def wrap_name(name: str, width: int) -> str:
+    """Break a name into lines of at most ``width`` characters.
 
-    Spaces and the signs ``/ _ -`` end a line; none is lost but the spaces.
+    Lines end after spaces and the signs ``/ _ -`` if possible, otherwise anywhere. No character is
+    lost except spaces.
     """
     lines = [""]
     for part in re.findall(r"[^\s/_-]*[\s/_-]?", name):

@@ -1,4 +1,4 @@
-"""Figure 3.5: predicted boxes in red, true ones in green, and the maps that they come from."""
+"""Predicted boxes in red, true boxes in green, and the heat maps (Figure 3.5)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mixplug.optional import optional
 
 PREDICTED, TRUE = "#e6001f", "#00c853"
 _COLUMNS = 8
-_LETTERS = 22  # of a line of a caption
-_COVER = 0.5  # of the map over the image
+_LETTERS = 22  # characters per line of a caption
+_COVER = 0.5  # opacity of the map over the image
 
 
 def figure(
@@ -22,14 +22,14 @@ def figure(
 ) -> None:
     """Draw and save a grid: each image with its boxes, and below it the map over the image.
 
-    A caption names the class and the overlap of the boxes; a class that was predicted in its place
-    stands below. True boxes are dashed, so that they are told apart without colors as well.
+    A caption has the class and the overlap (IoU) of the boxes, and the predicted class if it is
+    wrong. True boxes are dashed, so they can be distinguished without colors.
 
     Args:
         shown: images.
         class_names: one per label.
-        path: of the PNG.
-        title: above it.
+        path: path of the PNG.
+        title: title of the figure.
 
     Raises:
         ValueError: no image.
@@ -76,7 +76,7 @@ def _boxes(cell: Any, one: LocalizedImage) -> None:
 
 
 def _box(cell: Any, box: Tensor, color: str, style: str) -> None:
-    """Around the pixels of a box; the middle of the first pixel of an image is at 0."""
+    """Draw a box around its pixels; the center of an image's first pixel is at 0."""
     left, top, right, bottom = (float(side) - 0.5 for side in box)
     patches = optional("matplotlib.patches", "card", "The figure")
     cell.add_patch(
@@ -88,17 +88,17 @@ def _box(cell: Any, box: Tensor, color: str, style: str) -> None:
 
 
 def _caption(one: LocalizedImage, class_names: Sequence[str]) -> str:
-    lines = [_short(class_names[one.label]), f"IoU {one.iou:.2f}", " "]
+    lines = [_shorten(class_names[one.label]), f"IoU {one.iou:.2f}", " "]
     if one.predicted != one.label:
-        lines[-1] = f"taken for {_short(_name(one.predicted, class_names))}"
+        lines[-1] = f"predicted: {_shorten(_name(one.predicted, class_names))}"
     return "\n".join(lines)
 
 
 def _name(label: int, class_names: Sequence[str]) -> str:
-    """Of a class that the network has; the data may have fewer."""
+    """Name of a class of the network; the data may have fewer classes."""
     return class_names[label] if label < len(class_names) else str(label)
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     name = name.replace("_", " ")
     return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""Scores of images that a network was trained for, and of others, as histograms."""
+"""Histograms of the scores of in-distribution and out-of-distribution images."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from torch import Tensor
 
 from mixplug.optional import optional
 from mixplug.viz.embedding import COLORS
-from mixplug.viz.labels import wrapped
+from mixplug.viz.labels import wrap_name
 
-_ACROSS = 3  # networks beside each other
+_ACROSS = 3  # networks per row
 _BINS = 40
-_LINE = 46  # letters in a line above a network
+_LINE = 46  # characters per line of a title
 
 
 def figure(
     scores: Mapping[str, Mapping[str, Tensor]], path: Path, score: str = "score", title: str = ""
 ) -> None:
-    """Draw and save one histogram of scores per network and set; less overlap is better.
+    """Draw and save a histogram of scores for each network and set; less overlap is better.
 
-    Bins are common to the sets of a network, and every histogram has area 1.
+    All sets of a network use the same bins, and every histogram has area 1.
 
     Args:
-        scores: (N,) by network and by set, of which the first is in-distribution, drawn filled.
-        path: of the PNG.
-        score: its name.
-        title: above the figure.
+        scores: (N,) for each network and set; the first set is in-distribution and drawn filled.
+        path: path of the PNG.
+        score: name of the score.
+        title: title of the figure.
 
     Raises:
-        ValueError: no network, or one without scores.
+        ValueError: no network, or a network without scores.
     """
     if not scores or not all(sets for sets in scores.values()):
         raise ValueError("There are no scores to draw.")
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     across = min(_ACROSS, len(scores))
     down = -(-len(scores) // across)
-    sets = list(dict.fromkeys(name for of_one in scores.values() for name in of_one))
+    sets = list(dict.fromkeys(name for by_set in scores.values() for name in by_set))
     columns = max(1, min(len(sets), int(4 * across / (0.09 * max(map(len, sets)) + 0.9))))
-    lines = max(len(wrapped(name, _LINE).split("\n")) for name in scores)
+    lines = max(len(wrap_name(name, _LINE).split("\n")) for name in scores)
     high = (2.9 + 0.16 * lines) * down + 0.22 * -(-len(sets) // columns) + 0.4
     fig, grid = plt.subplots(
         down, across, figsize=(4 * across, high), squeeze=False, layout="constrained"
     )
-    for cell, (name, of_one) in zip(grid.flat, scores.items(), strict=False):
-        histograms(cell, of_one, sets)
-        cell.set_title(wrapped(name, _LINE), fontsize=9)
+    for cell, (name, by_set) in zip(grid.flat, scores.items(), strict=False):
+        histograms(cell, by_set, sets)
+        cell.set_title(wrap_name(name, _LINE), fontsize=9)
         cell.set(xlabel=score, yticks=[])
     for cell in list(grid.flat)[len(scores) :]:
         cell.set_visible(False)
@@ -65,7 +65,7 @@ def figure(
 
 
 def histograms(axes: Any, scores: Mapping[str, Tensor], order: list[str]) -> None:
-    """Draw the sets of one network; a set's color is by its place in ``order``."""
+    """Draw the sets of one network; the position in ``order`` gives the color of a set."""
     every = torch.cat([found.flatten().double().cpu() for found in scores.values()])
     low, high = float(every.min()), float(every.max())
     edges = torch.linspace(low, high if high > low else low + 1, _BINS + 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Figure 4.2: how often a mixed embedding acts as a positive, against λ."""
+"""How often a mixed embedding acts as a positive, against λ (Figure 4.2)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def figure(lam: Tensor, measured: Tensor, theory: Tensor, path: Path, note: str 
     Args:
         lam: (L,) values of λ.
         measured: (L,) fractions, from the derivative of the loss.
-        theory: (L,) fractions, by (4.14).
-        path: of the PNG.
-        note: said below the title: the data, the loss.
+        theory: (L,) fractions, from (4.14).
+        path: path of the PNG.
+        note: subtitle, such as data and loss.
     """
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     fig, axes = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
@@ -27,7 +27,13 @@ def figure(lam: Tensor, measured: Tensor, theory: Tensor, path: Path, note: str 
         lam, measured, color="#0072B2", marker="o", markersize=6, label="measured: ∂ℓ/∂s(a, v) ≤ 0"
     )
     axes.plot(
-        lam, theory, color="#D55E00", linestyle="--", marker="x", markersize=7, label="by (4.14)"
+        lam,
+        theory,
+        color="#D55E00",
+        linestyle="--",
+        marker="x",
+        markersize=7,
+        label="theory (4.14)",
     )
     axes.set(
         xlabel="λ, the weight of the positive",
@@ -37,6 +43,8 @@ def figure(lam: Tensor, measured: Tensor, theory: Tensor, path: Path, note: str 
     )
     fig.suptitle("How often a mixed embedding acts as a positive")
     axes.set_title(note, fontsize=9, color="0.35")
-    fig.legend(loc="outside lower center", ncols=2, frameon=False)  # curves may be anywhere
+    fig.legend(
+        loc="outside lower center", ncols=2, frameon=False
+    )  # outside, because curves may be anywhere
     fig.savefig(path, dpi=130)
     plt.close(fig)

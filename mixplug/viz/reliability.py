@@ -1,4 +1,4 @@
-"""Figure 3.4: accuracy against confidence, one curve per network."""
+"""Accuracy against confidence, one curve per network (Figure 3.4)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from mixplug.optional import optional
 from mixplug.viz.embedding import COLORS, MARKERS
-from mixplug.viz.labels import wrapped
+from mixplug.viz.labels import wrap_name
 
 Bins = Sequence[Tensor]
-_LINE = 88  # letters in a line of the legend
+_LINE = 88  # characters per line of the legend
 
 
 def figure(bins: Mapping[str, Bins], path: Path, title: str = "", least: float = 0.0) -> None:
-    """Draw and save reliability curves, the examples' shares by confidence, and ECE.
+    """Draw and save reliability curves, the share of images by confidence, and ECE.
 
     Args:
-        bins: share, accuracy and confidence, (bins,) each, of
-            :func:`mixplug.functional.calibration_bins`, by network.
-        path: of the PNG.
-        title: above it.
+        bins: share, accuracy and confidence, (bins,) each, from
+            :func:`mixplug.functional.calibration_bins`, for each network.
+        path: path of the PNG.
+        title: title of the figure.
         least: see :func:`curves`.
 
     Raises:
@@ -32,13 +32,13 @@ def figure(bins: Mapping[str, Bins], path: Path, title: str = "", least: float =
     if not bins:
         raise ValueError("There is no reliability curve to draw.")
     plt = optional("matplotlib.pyplot", "demo", "The figure")
-    names = {name: wrapped(name, _LINE) for name in bins}
+    names = {name: wrap_name(name, _LINE) for name in bins}
     rows = sum(text.count("\n") + 1 for text in names.values())
     longest = max(len(line) for text in names.values() for line in text.split("\n"))
     size = (max(6.0, 0.075 * longest + 2.0), 6.2 + 0.21 * rows)
     fig = plt.figure(figsize=size, layout="constrained")
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    curves(above, {names[name]: of_one for name, of_one in bins.items()}, least=least)
+    curves(above, {names[name]: values for name, values in bins.items()}, least=least)
     above.set_ylabel("accuracy")
     for place, (share, _, _) in enumerate(bins.values()):
         edges = [i / len(share) for i in range(len(share) + 1)]
@@ -56,13 +56,13 @@ def curves(
     errors: Mapping[str, float] | None = None,
     least: float = 0.0,
 ) -> None:
-    """Draw a reliability curve for every network: on the diagonal it is as right as it is sure.
+    """Draw a reliability curve for each network; on the diagonal accuracy equals confidence.
 
     Args:
-        axes: of matplotlib.
-        bins: share, accuracy and confidence by network, as for :func:`figure`.
-        errors: ECE by network, a fraction; None is that of these bins.
-        least: share of the examples that a bin needs to have a point; an empty bin has none.
+        axes: axes of matplotlib.
+        bins: share, accuracy and confidence for each network, as for :func:`figure`.
+        errors: ECE of each network, a fraction; None computes it from these bins.
+        least: smallest share of the examples for which a bin gets a point; empty bins never do.
     """
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
     for place, (name, (share, accuracy, confidence)) in enumerate(bins.items()):

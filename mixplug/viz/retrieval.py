@@ -1,4 +1,4 @@
-"""Figure 4.3: queries and what was found for them, as a picture and as a web page."""
+"""Queries and their retrieved neighbors, as a picture and as a web page (Figure 4.3)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mixplug.optional import optional
 
-# Frames differ also without color: hits are solid and ticked, misses dashed and crossed.
+# Frames can be distinguished without color: hits are solid with ✓, misses dashed with ✗.
 HIT, MISS = "#00804d", "#d0202e"
 _SMALL = 64  # pixels; images up to this size are shown with square pixels
-_LARGEST = 320  # pixels of a side on the web page
+_LARGEST = 320  # largest side on the web page in pixels
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Retrieved:
 
     Attributes:
         query: (H, W, 3) uint8, RGB.
-        caption: of the query.
-        neighbors: (H, W, 3) uint8 each, of any sizes.
-        hits: whether a neighbor is of the query's class.
-        captions: of the neighbors.
+        caption: caption of the query.
+        neighbors: (H, W, 3) uint8 each, of any size.
+        hits: for each neighbor, whether it has the query's class.
+        captions: captions of the neighbors.
     """
 
     query: Tensor
@@ -41,23 +41,23 @@ class Retrieved:
     def __post_init__(self) -> None:
         if not len(self.neighbors) == len(self.hits) == len(self.captions) >= 1:
             raise ValueError(
-                f"A query needs neighbors, hits and captions, equally many and at least one, got "
-                f"{len(self.neighbors)}, {len(self.hits)} and {len(self.captions)}."
+                f"A query needs the same number (at least one) of neighbors, hits and captions, "
+                f"got {len(self.neighbors)}, {len(self.hits)} and {len(self.captions)}."
             )
 
 
 def figure(rows: Sequence[Retrieved], path: Path, title: str = "") -> None:
-    """Draw and save a row for each query: itself, a gap, and its neighbors.
+    """Draw and save a row for each query: the query, a gap, and its neighbors.
 
     Args:
         rows: queries.
-        path: of the PNG.
-        title: above it.
+        path: path of the PNG.
+        title: title of the figure.
 
     Raises:
         ValueError: no query.
     """
-    _some(rows)
+    _check_rows(rows)
     plt = optional("matplotlib.pyplot", "demo", "The figure")
     most = max(len(row.neighbors) for row in rows)
     fig, axes = plt.subplots(
@@ -87,7 +87,7 @@ def figure(rows: Sequence[Retrieved], path: Path, title: str = "") -> None:
 def _picture(cell: Any, image: Tensor, caption: str) -> None:
     small = max(image.shape[:2]) <= _SMALL
     cell.imshow(image.numpy(), interpolation="nearest" if small else "antialiased")
-    # square cells, so that headings and captions stand in line whatever the images' shapes
+    # square cells align headings and captions for images of any shape
     cell.set(box_aspect=1, adjustable="datalim", facecolor="0.93")
     short = caption if len(caption) <= 20 else caption[:19] + "…"
     cell.text(0.5, -0.05, short, transform=cell.transAxes, ha="center", va="top", fontsize=8)
@@ -108,17 +108,17 @@ def _frame(cell: Any, hit: bool) -> None:
 
 
 def page(rows: Sequence[Retrieved], title: str, note: str = "") -> str:
-    """A web page in one file: images are inside it, nothing is fetched.
+    """A web page in one file: images are embedded, nothing is downloaded.
 
     Args:
         rows: queries.
-        title: of the page.
-        note: a line below it.
+        title: title of the page.
+        note: line below the title.
 
     Raises:
         ValueError: no query.
     """
-    _some(rows)
+    _check_rows(rows)
     body = "\n".join(_section(number, row) for number, row in enumerate(rows, 1))
     return _PAGE.format(title=escape(title), note=escape(note), body=body, hit=HIT, miss=MISS)
 
@@ -149,7 +149,7 @@ def _cell(image: Tensor, caption: str, alt: str, kind: str) -> str:
 
 
 def _data_uri(image: Tensor) -> str:
-    """Small images as they are; others at most 320 pixels wide and high, as JPEG."""
+    """Encode small images losslessly, others as JPEG of at most 320 x 320 pixels."""
     pillow = optional("PIL.Image", "demo", "The page")
     picture, buffer = pillow.fromarray(image.contiguous().numpy()), io.BytesIO()
     small = max(picture.size) <= _SMALL
@@ -162,7 +162,7 @@ def _data_uri(image: Tensor) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _some(rows: Sequence[Retrieved]) -> None:
+def _check_rows(rows: Sequence[Retrieved]) -> None:
     if not rows:
         raise ValueError("There is no query to show.")
 
@@ -196,9 +196,9 @@ figcaption {{ font-size: .85rem; overflow-wrap: anywhere; margin-top: .2rem; }}
 <body>
 <h1>{title}</h1>
 <p>{note}</p>
-<p>In every row the query comes first, then its nearest neighbors in order.
-<span style="color: var(--hit)">✓ solid frame: of the query's class.</span>
-<span style="color: var(--miss)">✗ dashed frame: of another class.</span></p>
+<p>Each row shows the query first, then its nearest neighbors in order.
+<span style="color: var(--hit)">✓ solid frame: same class as the query.</span>
+<span style="color: var(--miss)">✗ dashed frame: another class.</span></p>
 {body}
 </body>
 </html>

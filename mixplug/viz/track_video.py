@@ -1,4 +1,7 @@
-"""Figures 6.4 to 6.6 for any video and any vision transformer: ``mixplug viz tracks``."""
+"""Tracked objects for any video and any vision transformer (Figures 6.4 to 6.6).
+
+The command is ``mixplug viz tracks``.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug.functional.track import cls_attention, patch_masks
-from mixplug.models.self_distillation.distillation import normalized
-from mixplug.models.self_distillation.dora import Tracker, object_tracks
+from mixplug.models.self_distillation import Tracker, object_tracks
+from mixplug.models.self_distillation.views import normalized
 from mixplug.models.vit import vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader
@@ -20,8 +23,8 @@ from mixplug.video.index import VideoIndex
 from mixplug.viz.tracks import film, overlay, strip
 from mixplug.weights.position import Grid
 
-# How objects are tracked in a row of the picture. The joint plan, the letter of (6.4), does not
-# depend on the number of patches, which in a picture is another one than in training.
+# Ways of tracking, one per row of the picture. The joint plan, which follows (6.4) literally, does
+# not depend on the number of patches, which differs between a picture and training.
 WAYS = {
     "without Sinkhorn-Knopp (6.3)": Tracker(refine=False),
     "with Sinkhorn-Knopp (6.6)": Tracker(plan="joint"),
@@ -44,29 +47,29 @@ def draw_tracks(
     grid: Grid | None = None,
     tick: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Path], str]:
-    """Discover objects in a frame of a video, track them over the following, and draw them.
+    """Discover objects in a frame of a video, track them over the next frames, and draw them.
 
     Args:
         video: a file, or a folder of frames.
         checkpoint: see :func:`mixplug.models.vit.vit_of`.
         out: folder for ``tracks.png`` and ``tracks.mp4``.
-        start: of the first frame, in seconds.
+        start: time of the first frame in seconds.
         frames: T.
-        interval: Δ, seconds from one to the next.
-        heads: which heads the objects are discovered with; None is three, see
+        interval: Δ, seconds between frames.
+        heads: attention heads that discover the objects; None selects three, see
             :func:`distinct_heads`.
-        side: height in pixels to which frames are resized; None leaves them.
-        part: of the checkpoint.
-        head_count: h, where the checkpoint's shapes do not tell.
-        fps: of a folder of frames.
-        grid: (rows, columns) of patches that the checkpoint was trained on, if no square.
-        tick: called with what is being done.
+        side: height in pixels to which frames are resized; None keeps their size.
+        part: part of the checkpoint.
+        head_count: h, if the checkpoint's shapes do not determine it.
+        fps: frames per second of a folder of frames.
+        grid: (rows, columns) of the patches on which the checkpoint was trained, if not square.
+        tick: function that is called with the name of the current step.
 
     Returns:
-        The files, and a line that says what is on them.
+        The files, and a line that describes them.
 
     Raises:
-        ValueError: the clip does not fit into the video, a head that there is not, or see
+        ValueError: the clip is not within the video, a head does not exist, or the errors of
             :func:`mixplug.models.vit.vit_of` and :func:`mixplug.video.open_reader`.
     """
     tick("loading")
@@ -78,22 +81,22 @@ def draw_tracks(
     heads = heads or distinct_heads(vit, clip[0], side)
     cuts = cuts_before(video, times)
     files = draw_clip(vit, clip, times, interval, out, heads, side, Path(video).name, tick, cuts)
-    said = (
-        f"{len(heads)} objects, of heads {list(heads)}, over {frames} frames of {Path(video).name}"
+    summary = (
+        f"{len(heads)} objects of heads {list(heads)} over {frames} frames of {Path(video).name}"
     )
-    return files, f"{said}; {report.line()}" if report else said
+    return files, f"{summary}; {report.line()}" if report else summary
 
 
 def cuts_before(video: str | Path, times: Sequence[float]) -> list[int]:
-    """Numbers of the frames of another scene than the frame before, if the video has an index.
+    """Numbers of the frames with a cut before them, if the video has an index.
 
     Args:
         video: a file, or a folder of frames.
-        times: of the frames, in seconds, ascending.
+        times: times of the frames in seconds, ascending.
     """
     try:
         cuts = VideoIndex.of(video).cuts
-    except ValueError:  # never scanned, not to the end, or changed since
+    except ValueError:  # no index, an incomplete one, or an outdated one
         return []
     pairs = enumerate(pairwise(times), 1)
     return [number for number, (a, b) in pairs if any(a < cut <= b for cut in cuts)]
@@ -111,23 +114,23 @@ def draw_clip(
     tick: Callable[[str], None] = lambda _: None,
     cuts: Sequence[int] = (),
 ) -> list[Path]:
-    """Both ways of tracking, over the frames of a clip.
+    """Draw both ways of tracking over the frames of a clip.
 
     Args:
         vit: a vision transformer in evaluation mode.
         clip: (T, 3, H, W) uint8.
-        times: of the frames, in seconds.
-        interval: between them.
+        times: times of the frames in seconds.
+        interval: seconds between frames.
         out: folder for ``tracks.png`` and ``tracks.mp4``.
-        heads: which heads the objects are discovered with.
-        side: height in pixels, None leaves it.
-        title: of the picture.
-        tick: called with what is being done.
-        cuts: numbers of the frames before which there is a cut.
+        heads: attention heads that discover the objects.
+        side: height in pixels to which frames are resized; None keeps their size.
+        title: title of the picture.
+        tick: function that is called with the name of the current step.
+        cuts: numbers of the frames with a cut before them.
     """
     tick("tracking")
     view = as_encoder(vit)
-    clip = fitted(clip, view.patch, side)
+    clip = fit_to_patches(clip, view.patch, side)
     images = normalized(clip)
     grid = view.grid((clip.shape[-2], clip.shape[-1]))
     rows = {
@@ -146,19 +149,19 @@ def draw_clip(
 def distinct_heads(
     vit: nn.Module, frame: Tensor, side: int | None = None, objects: int = 3
 ) -> tuple[int, ...]:
-    """The heads whose class token attends (6.1) to places that overlap least in a frame.
+    """The heads whose class token attends (6.1) to regions of a frame that overlap least.
 
-    Training draws heads at random; a picture is of one draw, and of heads that look at the same
-    place there is little to see.
+    Training draws heads at random. A picture shows only one draw, which is not informative if all
+    heads attend to the same region.
 
     Args:
         vit: a vision transformer in evaluation mode.
-        frame: (3, H, W) uint8, in which objects are discovered.
-        side: height in pixels, None leaves it.
-        objects: k; all heads where there are no more.
+        frame: (3, H, W) uint8, the frame in which objects are discovered.
+        side: height in pixels to which the frame is resized; None keeps its size.
+        objects: k; all heads are returned if there are no more than k.
     """
     view = as_encoder(vit)
-    tokens = view.tokens(normalized(fitted(frame[None], view.patch, side)))
+    tokens = view.tokens(normalized(fit_to_patches(frame[None], view.patch, side)))
     shares = overlaps(cls_attention(tokens.queries, tokens.keys, tokens.prefix))[0]
     choices = combinations(range(view.heads), min(objects, view.heads))
     return min(
@@ -167,7 +170,7 @@ def distinct_heads(
 
 
 def overlaps(attention: Tensor) -> Tensor:
-    """Intersection over union of the masks (6.7) of every two objects.
+    """Intersection over union of the masks (6.7) of each pair of objects.
 
     Args:
         attention: (T, k, N).
@@ -181,8 +184,8 @@ def overlaps(attention: Tensor) -> Tensor:
     return both / (own[:, :, None] + own[:, None] - both)
 
 
-def fitted(clip: Tensor, patch: tuple[int, int], side: int | None) -> Tensor:
-    """Frames (T, 3, H, W) of a height, cut at the right and below to whole patches."""
+def fit_to_patches(clip: Tensor, patch: tuple[int, int], side: int | None) -> Tensor:
+    """Resize frames (T, 3, H, W) to a height, then crop right and bottom to whole patches."""
     if side is not None:
         wide = round(clip.shape[-1] * side / clip.shape[-2])
         resized = F.interpolate(clip.float(), (side, wide), mode="bicubic", antialias=True)
@@ -190,7 +193,7 @@ def fitted(clip: Tensor, patch: tuple[int, int], side: int | None) -> Tensor:
     rows, columns = (size // part for size, part in zip(clip.shape[-2:], patch, strict=True))
     if not rows * columns:
         raise ValueError(
-            f"Frames of {clip.shape[-2]} x {clip.shape[-1]} pixels are smaller than a patch of "
-            f"{patch[0]} x {patch[1]}."
+            f"Frames must be at least as large as a patch of {patch[0]} x {patch[1]} pixels, got "
+            f"{clip.shape[-2]} x {clip.shape[-1]}."
         )
     return clip[..., : rows * patch[0], : columns * patch[1]]

@@ -1,4 +1,4 @@
-"""Figures 6.4 to 6.6: the k objects that are tracked over a clip, as a strip and as a video.
+"""The k objects that are tracked over a clip, as a strip and as a video (Figures 6.4 to 6.6).
 
 Letters: T frames of H x W, k objects, N patches in a grid.
 """
@@ -16,47 +16,47 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.optional import optional
-from mixplug.viz.axes import bare
+from mixplug.viz.axes import hide_axes
 
-# Of three objects; the hues of more are spread evenly.
+# Colors of up to three objects; the hues of more objects are spread evenly.
 _PURE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-_STRONG = 0.95  # quantile of a map that has the full color
-_STRENGTH = 0.6  # of color where an object is most attended to
-_LABEL = 22  # pixels in height, above a film
-_ACROSS = 8  # frames in a row
-_CUT = "#E69F00"  # none of the pure colors
+_STRONG = 0.95  # quantile of a map from which on the color is full
+_STRENGTH = 0.6  # opacity of the color where attention is strongest
+_LABEL = 22  # height in pixels of the label above a film
+_ACROSS = 8  # frames per row
+_CUT = "#E69F00"  # differs from the pure colors
 _QUALITY = {"libx264": {"crf": "18", "preset": "fast"}, "mpeg4": {"q": "3"}}
 
 
 def colors(objects: int) -> Tensor:
-    """(k, 3) in [0, 1]: red, green and blue, or k hues."""
+    """Colors (k, 3) in [0, 1]: red, green and blue, or k hues."""
     if objects <= len(_PURE):
         return torch.tensor(_PURE[:objects]).view(-1, 3)
     return torch.tensor([colorsys.hsv_to_rgb(i / objects, 1.0, 1.0) for i in range(objects)])
 
 
 def overlay(frames: Tensor, attention: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Frames with a color for each object, by how much it is attended to.
+    """Color frames by the attention to each object.
 
-    Shown is by how much attention exceeds its mean over the frame, which is where a binary mask has
-    its edge (6.7), relative to the strongest twentieth of the patches, so that a weak object is
-    seen as well. Where objects overlap, colors add up to others, and to white.
+    The color shows by how much attention exceeds its mean over the frame, which is the threshold of
+    a binary mask (6.7), relative to the strongest twentieth of the patches. So weak objects are
+    visible too. Where objects overlap, their colors add up to other colors or white.
 
     Args:
         frames: (T, 3, H, W) uint8, RGB.
         attention: T' (T, k, N) of (6.6), or T of (6.3).
-        grid: of the N patches.
+        grid: (rows, columns) of the N patches.
 
     Returns:
         (T, 3, H, W) uint8.
 
     Raises:
-        ValueError: attention that does not belong to these frames or this grid.
+        ValueError: attention that does not fit the frames or the grid.
     """
     rows, columns = grid
     if attention.shape[0] != len(frames) or attention.shape[-1] != rows * columns:
         raise ValueError(
-            f"overlay needs attention (T, k, N) of {len(frames)} frames with a grid of "
+            f"overlay needs attention (T, k, N) for {len(frames)} frames and a grid of "
             f"{rows} x {columns}, got {tuple(attention.shape)}."
         )
     above = (attention - attention.mean(-1, keepdim=True)).relu()
@@ -78,16 +78,15 @@ def strip(
     heads: Sequence[int] = (),
     cuts: Sequence[int] = (),
 ) -> None:
-    """Draw and save a row of frames for each way of tracking; eight frames, then the next rows.
+    """Draw and save a row of frames for each way of tracking, in blocks of eight frames.
 
     Args:
-        rows: a name, and (T, 3, H, W) uint8.
-        times: of the frames, in seconds.
-        path: of the PNG.
-        title: above it.
-        heads: of the objects, whose colors a legend then tells.
-        cuts: numbers of the frames that belong to another scene than the frame before, which a
-            line says.
+        rows: frames (T, 3, H, W) uint8 for each way.
+        times: times of the frames in seconds.
+        path: path of the PNG.
+        title: title of the figure.
+        heads: heads of the objects, for a legend of the colors.
+        cuts: numbers of the frames with a cut before them, which a line marks.
     """
     plt = optional("matplotlib.pyplot", "video", "The figure")
     _, _, height, width = next(iter(rows.values())).shape
@@ -109,7 +108,7 @@ def strip(
                         [-0.035] * 2, [0, 1], color=_CUT, linewidth=3, clip_on=False,
                         transform=cell.transAxes,
                     )  # fmt: skip
-                    line.set_in_layout(False)  # or this picture would be smaller than others
+                    line.set_in_layout(False)  # otherwise this picture would be smaller than others
         for cell, time in zip(axes[0], times[block * across :], strict=False):
             cell.set_title(f"{time:.1f} s", fontsize=9)
     _legend(fig, heads, bool(cuts))
@@ -119,8 +118,8 @@ def strip(
 
 
 def _frame(cell: Any, frame: Tensor | None) -> None:
-    """A picture without axes, or an empty place."""
-    bare(cell)
+    """Draw a picture without axes, or leave the place empty."""
+    hide_axes(cell)
     if frame is None:
         cell.set_visible(False)
     else:
@@ -128,7 +127,7 @@ def _frame(cell: Any, frame: Tensor | None) -> None:
 
 
 def _legend(fig: Any, heads: Sequence[int], cuts: bool) -> None:
-    """Which color is which head, and what the line is."""
+    """Legend for the colors of the heads and the line of a cut."""
     patches = optional("matplotlib.patches", "video", "The figure")
     handles = [
         patches.Patch(color=color, label=f"head {head}")
@@ -144,16 +143,16 @@ def _legend(fig: Any, heads: Sequence[int], cuts: bool) -> None:
 
 
 def film(rows: Mapping[str, Tensor], rate: float, path: Path) -> None:
-    """Write the ways of tracking beside each other as MP4, each with its name above.
+    """Write the ways of tracking side by side as MP4, each with its name above it.
 
     Args:
-        rows: a name, and (T, 3, H, W) uint8.
+        rows: frames (T, 3, H, W) uint8 for each way.
         rate: frames per second.
-        path: of the MP4.
+        path: path of the MP4.
     """
     av = optional("av", "video", "The video")
-    beside = torch.cat([_named(name, frames) for name, frames in rows.items()], -1)
-    even = beside[..., : beside.shape[-2] // 2 * 2, : beside.shape[-1] // 2 * 2]
+    joined = torch.cat([_with_label(name, frames) for name, frames in rows.items()], -1)
+    even = joined[..., : joined.shape[-2] // 2 * 2, : joined.shape[-1] // 2 * 2]
     codec = next(name for name in _QUALITY if name in av.codecs_available)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
@@ -164,7 +163,7 @@ def film(rows: Mapping[str, Tensor], rate: float, path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _named(name: str, frames: Tensor) -> Tensor:
+def _with_label(name: str, frames: Tensor) -> Tensor:
     """Frames with a line of text above them."""
     image = optional("PIL.Image", "video", "The video")
     draw = optional("PIL.ImageDraw", "video", "The video")

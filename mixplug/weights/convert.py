@@ -1,4 +1,4 @@
-"""A network of a checkpoint written for another host."""
+"""Convert one network of a checkpoint to the names of another framework."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ _SUFFIXES = (".safetensors", ".pth", ".pt")
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written.
+    """Result of a conversion.
 
     Attributes:
-        source: the part that was taken, with its prefix in the file.
-        layout: 'timm', 'mmpretrain' or 'mmseg', of the names it had.
-        state: what was written, flat.
-        left_out: the rest of the part: names of classifiers, and heads where the host has none.
+        source: the converted part, with its prefix in the file.
+        layout: layout of the names in the file: 'timm', 'mmpretrain' or 'mmseg'.
+        state: the written tensors, flat.
+        left_out: names in the part that were not written: classifiers, and heads that the target
+            layout does not have.
     """
 
     source: str
@@ -52,36 +53,37 @@ def convert(
     to: str = "timm",
     grid: Grid | None = None,
 ) -> Converted:
-    """Write one network of a checkpoint under the names of another host.
+    """Write one network of a checkpoint under the names of another framework.
 
-    A .pth for 'timm', 'mmpretrain' and 'mmseg' is ``{'state_dict': {...}}`` of the backbone, as
-    they load it (and of timm's own classifier, from timm to timm); for 'dino' it is
-    ``{'teacher': {'backbone.…', 'head.…'}}``, as DINO's evaluation reads it, with 'student' where
-    that is the part. A .safetensors has the same names joined by dots, without 'state_dict'. The
-    way back gives equal tensors.
+    For 'timm', 'mmpretrain' and 'mmseg', a .pth file is ``{'state_dict': {...}}`` with the backbone
+    in the form that the framework loads (from timm to timm, it includes timm's own classifier). For
+    'dino' it is ``{'teacher': {'backbone.…', 'head.…'}}``, the form that DINO's evaluation reads,
+    or 'student' if that is the part. A .safetensors file has the same names joined by dots, without
+    'state_dict'. Converting back gives equal tensors.
 
-    mmseg's models are the same only with ``norm_cfg=dict(type='LN', eps=1e-6)`` and ``final_norm``,
-    and its VisionTransformer only with ``patch_bias=True``; by default it has no bias of patches.
+    mmseg's models compute the same only with ``norm_cfg=dict(type='LN', eps=1e-6)`` and
+    ``final_norm``. Its VisionTransformer also needs ``patch_bias=True``, because by default its
+    patch embedding has no bias.
 
     Args:
-        path: of the checkpoint.
-        out: .safetensors, .pth or .pt.
-        part: which of its networks, see :func:`mixplug.weights.part`.
-        to: 'timm', 'mmpretrain', 'mmseg' or 'dino'. A ViT stays one, and a BEiT, too.
-        grid: (rows, columns) of patches to resize position embeddings to, and a BEiT's biases;
-            from a square.
+        path: path of the checkpoint.
+        out: path of the result, ending with .safetensors, .pth or .pt.
+        part: network in the checkpoint, see :func:`mixplug.weights.part`.
+        to: 'timm', 'mmpretrain', 'mmseg' or 'dino'. A ViT stays a ViT, and a BEiT stays a BEiT.
+        grid: (rows, columns) of patches to which position embeddings and a BEiT's biases are
+            resized; the grid in the checkpoint must be square.
 
     Raises:
-        ValueError: another ending or host, ``out`` is the checkpoint itself, a part without a
-            vision transformer, or one with tensors that the host has no place for.
+        ValueError: an unknown suffix or framework, ``out`` is the checkpoint itself, a part without
+            a vision transformer, or tensors that the target framework does not have.
     """
     path, out = Path(path), Path(out)
     if out.suffix not in _SUFFIXES:
-        raise ValueError(f"A checkpoint ends with {listed(_SUFFIXES)}, got {out.name}.")
+        raise ValueError(f"out must end with {listed(_SUFFIXES)}; got {out.name}.")
     if to not in LAYOUTS:
-        raise ValueError(f"A checkpoint is converted to {listed(LAYOUTS)}, got {to!r}.")
+        raise ValueError(f"to must be {listed(LAYOUTS)}; got {to!r}.")
     if out.exists() and out.samefile(path):
-        raise ValueError(f"{out} is the checkpoint itself: write to another file.")
+        raise ValueError(f"{out} is the checkpoint itself. Choose another output file.")
     chosen = part_of(read(path), part, path.name)
     layout = layout_of(chosen.backbone)
     if layout is None:
@@ -110,20 +112,20 @@ def _resized(backbone: Mapping[str, Tensor], grid: Grid) -> dict[str, Tensor]:
 
 
 def _dino(chosen: Part, backbone: Mapping[str, Tensor], with_head: bool) -> dict[str, Tensor]:
-    owner = chosen.name if chosen.name in _OWNERS else _OWNERS[0]  # the one that DINO evaluates
+    owner = chosen.name if chosen.name in _OWNERS else _OWNERS[0]  # DINO evaluates the teacher
     named = {f"{owner}.backbone.{name}": tensor for name, tensor in backbone.items()}
     head = head_to_dino(chosen.head) if with_head else {}
     return named | {f"{owner}.head.{name}": tensor for name, tensor in head.items()}
 
 
-def _write(state: Mapping[str, Tensor], out: Path, said: dict[str, str]) -> None:
+def _write(state: Mapping[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Copies: a view would bring its whole storage, and safetensors takes no shared ones.
+    # Copy, because a view would save its whole storage, and safetensors refuses shared tensors.
     whole = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     if out.suffix == ".safetensors":
         from safetensors.torch import save_file
 
-        save_file(whole, out, metadata=said)
+        save_file(whole, out, metadata=metadata)
         return
     nested: dict[str, Any] = {}
     for name, tensor in whole.items():

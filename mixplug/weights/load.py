@@ -1,4 +1,4 @@
-"""Weights into a model, or a list of what does not fit."""
+"""Load weights into a model, or report everything that does not fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mixplug.weights.sizes import differences, tokens_of
 from mixplug.weights.verdict import MIN_LOADED, refusal
 
 _POSITIONS = "pos_embed"
-_INNER = ("model", "timm_model", "module", "_orig_mod")  # the only child of a wrapper
+_INNER = ("model", "timm_model", "module", "_orig_mod")  # names of the only child of a wrapper
 
 
 def load(
@@ -27,39 +27,40 @@ def load(
     grid: Grid | None = None,
     source: str = "a state dict",
 ) -> Report:
-    """Load tensors by the model's own names; all that fit, or none.
+    """Load tensors under the model's own names; either all that fit, or none.
 
     Position embeddings and a BEiT's biases of another grid are resized, see
     :func:`resize_positions` and :func:`resize_biases`.
 
     Args:
         model: any network.
-        state: its tensors; dtype and device become the model's.
-        min_loaded: the share of the numbers in the model's state that needs to be loaded. Unless it
-            is below 0.99, nothing may be left at random, and nothing be left out that the
-            checkpoint's network computes with, see :func:`mixplug.weights.refusal`.
-        grid: (rows, columns) of the patches that ``state`` was trained on; None takes a square, or
-            the model's where there are as many.
-        source: what ``state`` is, for the report.
+        state: its tensors; they are cast to the model's dtype and device.
+        min_loaded: share of the values in the model's state that must be loaded, in [0, 1]. From
+            0.99 on, two more rules hold: no tensor of the model may stay randomly initialized, and
+            no tensor that the checkpoint's network uses may be dropped, see
+            :func:`mixplug.weights.refusal`.
+        grid: (rows, columns) of the patches of ``state``; None means a square, or the model's grid
+            if the number of patches is the same.
+        source: description of ``state`` for the report.
 
     Raises:
-        ValueError: less than that fits, with the list of what does not; the model is as before. Or
-            ``min_loaded`` is no share.
+        ValueError: too little fits. The message lists what does not fit, and the model is
+            unchanged. Also if ``min_loaded`` is not in [0, 1].
     """
     if not 0 <= min_loaded <= 1:
-        raise ValueError(f"min_loaded needs to be in [0, 1], got {min_loaded}.")
+        raise ValueError(f"min_loaded must be in [0, 1], got {min_loaded}.")
     given, resized = _with_positions(model, state, grid)
-    has = model.state_dict()
-    wanted = {name: value for name, value in has.items() if not is_derived(name)}
-    report = _compare(wanted, given, resized, source, differences(state, has))
-    why = refusal(report, min_loaded)
-    if why:
+    own = model.state_dict()
+    wanted = {name: value for name, value in own.items() if not is_derived(name)}
+    report = _compare(wanted, given, resized, source, differences(state, own))
+    reason = refusal(report, min_loaded)
+    if reason:
         kind = type(model).__name__
         problems = report.text(("missing", "mismatched", "unexpected"))
         raise ValueError(
-            f"{100 * min_loaded:g} % of {kind} need to be loaded, but only this would be: "
+            f"At least {100 * min_loaded:g} % of {kind} must be loaded, but only this fits: "
             f"{report.line()}.\n(name, shape in the checkpoint, shape in the model)\n{problems}\n"
-            f"{kind} is as before, since {why}."
+            f"{kind} was not changed, because {reason}."
         )
     fitting = report.loaded.keys() | report.resized.keys()
     model.load_state_dict({name: given[name] for name in fitting}, strict=False)
@@ -73,21 +74,21 @@ def load_file(
     min_loaded: float = MIN_LOADED,
     grid: Grid | None = None,
 ) -> Report:
-    """Load the backbone of a checkpoint, whatever host has written it.
+    """Load the backbone of a checkpoint from any supported framework.
 
-    The names of vision transformers are translated between timm, mmpretrain, mmseg and DINO; those
-    of other networks need to be the model's.
+    Names of vision transformers are translated between timm, mmpretrain, mmseg and DINO. Names of
+    other networks must be those of the model.
 
     Args:
-        model: the backbone itself, or a wrapper that has nothing besides it.
-        path: of the checkpoint.
-        part: which of its networks, see :func:`mixplug.weights.part`.
+        model: the backbone itself, or a wrapper that contains nothing else.
+        path: path of the checkpoint.
+        part: network in the checkpoint, see :func:`mixplug.weights.part`.
         min_loaded: see :func:`load`.
         grid: see :func:`load`.
 
     Raises:
         ValueError: see :func:`mixplug.weights.read`, :func:`mixplug.weights.part`,
-            :func:`mixplug.weights.translate` and :func:`load`; or one of the two is a BEiT, and the
+            :func:`mixplug.weights.translate` and :func:`load`; or one network is a BEiT and the
             other a ViT.
     """
     chosen = part_of(read(path), part, Path(path).name)
@@ -95,23 +96,23 @@ def load_file(
     state: Mapping[str, Tensor] = chosen.backbone
     layouts = layout_of(state), layout_of(core.state_dict())
     source = f"{chosen} of {Path(path).name}"
-    _same_kind(core, state, source)
+    _check_kind(core, state, source)
     if None in layouts or layouts[0] == layouts[1]:
         return load(core, state, min_loaded, grid, source)
     translated, dropped = translate(state, str(layouts[0]), str(layouts[1]))
-    translated |= {name: state[name] for name in dropped}  # the report says that it has them
-    return load(core, translated, min_loaded, grid, f"{source}, named as in {layouts[0]}")
+    translated |= {name: state[name] for name in dropped}  # for the report
+    return load(core, translated, min_loaded, grid, f"{source}, with the names of {layouts[0]}")
 
 
-def _same_kind(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse a BEiT for a ViT, and the other way: nearly all of it would fit, and mean nothing."""
+def _check_kind(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a BEiT for a ViT and vice versa: nearly all tensors would fit, but be useless."""
     names = model.state_dict()
     if layout_of(state) is None or layout_of(names) is None or kind_of(state) == kind_of(names):
         return
     marks = only_beit(state) or only_beit(names)
     raise ValueError(
-        f"{source} is of a {kind_of(state)}, and {type(model).__name__} is a {kind_of(names)}: "
-        f"what one has learned is of no use without the BEiT's {', '.join(marks)}."
+        f"{source} is a {kind_of(state)}, but {type(model).__name__} is a {kind_of(names)}. "
+        f"Weights of one kind do not work in the other: only a BEiT has {', '.join(marks)}."
     )
 
 
@@ -127,26 +128,28 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 def _with_positions(
     model: nn.Module, state: Mapping[str, Tensor], grid: Grid | None
 ) -> tuple[dict[str, Tensor], dict[str, Pair]]:
-    """The tensors with positions of the model's grid, and the shapes of those that were resized."""
+    """The tensors with positions for the model's grid, and the shapes of the resized ones."""
     found = {name: tensor for name, tensor in state.items() if not is_derived(name)}
     resized: dict[str, Pair] = {}
     own = model.state_dict()
-    same_tokens = tokens_of(state) == tokens_of(own)  # else no grid is what is left of positions
-    for name, has in own.items():
+    same_tokens = tokens_of(state) == tokens_of(own)  # otherwise the grid is unknown
+    for name, target_value in own.items():
         given = state.get(name)
-        if given is None or given.dim() not in (2, 3) or given.dim() != has.dim():
+        if given is None or given.dim() not in (2, 3) or given.dim() != target_value.dim():
             continue
-        if given.shape[-1] != has.shape[-1] or (grid is None and given.shape == has.shape):
+        if given.shape[-1] != target_value.shape[-1]:
+            continue
+        if grid is None and given.shape == target_value.shape:
             continue
         if name.endswith(_POSITIONS) and given.dim() == 3:
             if not same_tokens:
                 continue
-            target = _grid_of(model, has.shape[1])
-            prefix = has.shape[1] - target[0] * target[1]
+            target = _grid_of(model, target_value.shape[1])
+            prefix = target_value.shape[1] - target[0] * target[1]
             source = grid or square_grid(given.shape[1] - prefix)
             found[name] = resize_positions(given, source, target)
         elif only_beit([name]) and given.dim() == 2:
-            found[name] = resize_biases(given, grid, _grid_of(model, len(has)))
+            found[name] = resize_biases(given, grid, _grid_of(model, len(target_value)))
         else:
             continue
         if found[name] is not given:
@@ -155,7 +158,7 @@ def _with_positions(
 
 
 def _grid_of(model: Any, positions: int) -> Grid:
-    """Rows and columns of the patches that a model of timm, mmpretrain or mmseg is made for."""
+    """Rows and columns of the patches of a model from timm, mmpretrain or mmseg."""
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     grid = grid or getattr(model, "patch_resolution", None)
     image, patch = getattr(model, "img_size", None), getattr(model, "patch_size", None)
@@ -163,9 +166,9 @@ def _grid_of(model: Any, positions: int) -> Grid:
         grid = image[0] // patch, image[1] // patch
     if grid is None:
         raise ValueError(
-            f"{type(model).__name__} does not say the grid of its {positions} position embeddings; "
-            f"it needs patch_embed.grid_size, patch_resolution, or img_size and patch_size, as in "
-            f"timm, mmpretrain and mmseg."
+            f"The grid of the {positions} position embeddings of {type(model).__name__} is "
+            f"unknown. The model needs patch_embed.grid_size, patch_resolution, or img_size and "
+            f"patch_size, as in timm, mmpretrain and mmseg."
         )
     return int(grid[0]), int(grid[1])
 

@@ -1,9 +1,10 @@
-"""What the tensors of a vision transformer are called in timm, mmpretrain, mmseg and DINO.
+"""Names of a vision transformer's tensors in timm, mmpretrain, mmseg and DINO.
 
-timm's names are the ones that others are translated to and from. All keep queries, keys and values
-in one matrix, in this order, so a translation changes names only, and its way back is exact. There
-are two kinds, and neither computes what the other does: a ViT, and a BEiT, whose attention has
-biases of relative positions, and of queries and values alone. Adding a layout is adding a table.
+All translations go through timm's names. All frameworks store queries, keys and values in one
+matrix, in this order. So a translation only changes names and can be reversed exactly. There are
+two kinds of networks, which compute different things: a ViT, and a BEiT, whose attention has biases
+for relative positions, and biases for queries and values but not for keys. To add a layout, add a
+table.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from torch import Tensor
 from mixplug.names import listed
 
 _BLOCK = re.compile(r"^(blocks|layers)\.(\d+)\.")
-VIT, BEIT = "VisionTransformer", "BEiT"  # the kinds
+VIT, BEIT = "VisionTransformer", "BEiT"  # the two kinds
 
 
 def _affine(modules: Mapping[str, str]) -> dict[str, str]:
-    """Names of weights and biases, of those of their modules."""
+    """Names of weights and biases from the names of their modules."""
     return {f"{a}.{leaf}": f"{b}.{leaf}" for a, b in modules.items() for leaf in ("weight", "bias")}
 
 
-# What all have, by timm's names and by those of OpenMMLab.
+# Tensors that all models have: timm's name to OpenMMLab's name.
 _COMMON = {"cls_token": "cls_token"} | _affine(
     {
         "patch_embed.proj": "patch_embed.projection",
@@ -37,15 +38,15 @@ _COMMON = {"cls_token": "cls_token"} | _affine(
 )
 _POSITIONS = {"pos_embed": "pos_embed"}
 _QKV = _affine({f"blocks.*.attn.{name}": f"layers.*.attn.{name}" for name in ("qkv", "proj")})
-_AVERAGE = _affine({"fc_norm": "ln2"})  # after averaging
+_AVERAGE = _affine({"fc_norm": "ln2"})  # the norm after averaging
 _TABLE = "relative_position_bias_table"
 _BEIT_ONLY = {
     f"blocks.*.{name}": f"layers.*.{name}"
     for name in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias", f"attn.{_TABLE}")
 }
-_ONE_TABLE = {f"rel_pos_bias.{_TABLE}": f"rel_pos_bias.{_TABLE}"}  # for all blocks
+_ONE_TABLE = {f"rel_pos_bias.{_TABLE}": f"rel_pos_bias.{_TABLE}"}  # shared by all blocks
 _BEIT = {k: v for k, v in (_COMMON | _QKV).items() if "qkv.bias" not in k} | _BEIT_ONLY
-# Per kind and layout: timm's name to its own, for all that its model has.
+# For each kind and layout: timm's name to the layout's name, for all tensors of the model.
 _TABLES: dict[str, dict[str, dict[str, str]]] = {
     VIT: {
         "mmpretrain": _COMMON
@@ -72,15 +73,15 @@ _TABLES: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 LAYOUTS = ("timm", *_TABLES[VIT])
-# What a model always has, by timm's names: weights without it are of something else.
+# Tensors that a model always has, by timm's names.
 _ALWAYS = {
     (VIT, "mmseg"): ("cls_token", "pos_embed"),
     (BEIT, "mmseg"): ("cls_token", *_BEIT_ONLY),
     (BEIT, "timm"): ("cls_token",),
 }
-UNNEEDED = ("head.", "head_dist.", "mask_token")  # features are the same without these
-_DENSE = {"mmseg": ("fc_norm.",)}  # likewise in a host that averages no features
-_DERIVED = "relative_position_index"  # what a model makes of its grid; only OpenMMLab's save it
+UNNEEDED = ("head.", "head_dist.", "mask_token")  # features do not depend on these
+_DENSE = {"mmseg": ("fc_norm.",)}  # also not on these if the framework does not average features
+_DERIVED = "relative_position_index"  # computed from the grid; only OpenMMLab's models save it
 _LAST_LAYER = {
     "last_layer.parametrizations.weight.original0": "last_layer.weight_g",
     "last_layer.parametrizations.weight.original1": "last_layer.weight_v",
@@ -88,9 +89,9 @@ _LAST_LAYER = {
 
 
 def layout_of(names: Iterable[str]) -> str | None:
-    """Whose the names are; None is no vision transformer.
+    """Layout of the names, or None if they do not belong to a vision transformer.
 
-    DINO's are 'timm', and those of a BEiT are 'mmseg' where mmpretrain has the same.
+    DINO's names are 'timm'. BEiT names that mmseg and mmpretrain share are 'mmseg'.
     """
     known = set(names)
     if "patch_embed.proj.weight" in known and any(n.startswith("blocks.") for n in known):
@@ -108,71 +109,73 @@ def layout_of(names: Iterable[str]) -> str | None:
 
 
 def only_beit(names: Iterable[str]) -> list[str]:
-    """Those names, with ``*`` for numbers of blocks, that a BEiT has and a ViT has not."""
+    """Names that a BEiT has and a ViT does not have, with ``*`` for block numbers."""
     marks = {*_BEIT_ONLY, *_BEIT_ONLY.values(), *_ONE_TABLE}
     return sorted(marks.intersection(map(generic, names)))
 
 
 def kind_of(names: Iterable[str]) -> str:
-    """:data:`BEIT` or :data:`VIT`, of a vision transformer with names of any layout."""
+    """:data:`BEIT` or :data:`VIT`, from a vision transformer's names in any layout."""
     return BEIT if only_beit(names) else VIT
 
 
 def is_derived(name: str) -> bool:
-    """Whether a tensor is no weight, but made of the grid by each model for itself."""
+    """Whether a tensor is not a weight but computed from the grid by each model."""
     return name.endswith(_DERIVED)
 
 
 def translate(
     state: Mapping[str, Tensor], source: str, target: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """A backbone's tensors under the names of another layout; tensors are the same objects.
+    """The tensors of a backbone under the names of another layout; the tensors are not copied.
 
-    What a model makes for itself, the indices of relative positions, is no weight: it is left out
-    unsaid.
+    Indices of relative positions are dropped without a report, because each model computes them
+    itself.
 
     Args:
-        state: of the backbone, without prefix.
-        source: of :data:`LAYOUTS`, what ``state`` has.
-        target: likewise. A ViT becomes its VisionTransformer, a BEiT its BEiT.
+        state: tensors of the backbone, without prefix.
+        source: layout of ``state``, one of :data:`LAYOUTS`.
+        target: layout of the result, one of :data:`LAYOUTS`. A ViT becomes the layout's
+            VisionTransformer, a BEiT its BEiT.
 
     Returns:
-        The tensors, and the names (in ``state``) of a classifier's or a mask's that were left out;
-        none between equal layouts. mmseg has no norm of averages, which is left out likewise.
+        The tensors, and the names in ``state`` of dropped tensors of a classifier or a mask token;
+        no names are dropped between equal layouts. mmseg has no norm after averaging, which is
+        dropped in the same way.
 
     Raises:
-        ValueError: another layout, one that has no such model, tensors that it has no place for and
-            that matter, or no tensors where it always has some.
+        ValueError: an unknown layout, a layout without such a model, tensors that matter but that
+            the target does not have, or missing tensors that the target always has.
     """
     for layout in (source, target):
         if layout not in LAYOUTS:
-            raise ValueError(f"A layout is {listed(LAYOUTS)}, got {layout!r}.")
+            raise ValueError(f"A layout must be {listed(LAYOUTS)}; got {layout!r}.")
     kind = kind_of(state)
-    theirs, ours = _table(kind, source), _table(kind, target)
-    to_timm = {name: timm for timm, name in theirs.items()}
+    source_table, target_table = _table(kind, source), _table(kind, target)
+    to_timm = {name: timm for timm, name in source_table.items()}
     found: dict[str, Tensor] = {}
     canonical: set[str] = set()
-    dropped, homeless = [], []
+    dropped, unsupported = [], []
     for name, tensor in state.items():
         if is_derived(name):
             continue
         timm = name if source == "timm" else _renamed(name, to_timm)
-        known = timm if target == "timm" else _renamed(timm, ours)
+        known = timm if target == "timm" else _renamed(timm, target_table)
         if known and timm:
             found[known] = tensor
             canonical.add(generic(timm))
         elif name.startswith(UNNEEDED) or (timm or "").startswith(_DENSE.get(target, ())):
             dropped.append(name)
         else:
-            homeless.append(name)
-    if homeless:
+            unsupported.append(name)
+    if unsupported:
         raise ValueError(
-            f"{len(homeless)} tensors have no place between the {kind}s of {source} and "
-            f"{target}, which would compute something else without them: "
-            f"{', '.join(sorted({generic(name) for name in homeless}))}."
+            f"{len(unsupported)} tensors cannot be converted from the {kind} of {source} to that "
+            f"of {target}, which would compute something else without them: "
+            f"{', '.join(sorted({generic(name) for name in unsupported}))}."
         )
     if source != target:
-        _complete(canonical, kind, target)
+        _check_complete(canonical, kind, target)
     return found, dropped
 
 
@@ -180,31 +183,34 @@ def _table(kind: str, layout: str) -> Mapping[str, str]:
     if layout == "timm":
         return {}
     if layout not in _TABLES[kind]:
-        has = listed(("timm", *_TABLES[kind]), "and")
-        raise ValueError(f"{layout} has no {kind}; a {kind} is converted between {has}.")
+        others = listed(("timm", *_TABLES[kind]), "and")
+        raise ValueError(f"{layout} has no {kind}. A {kind} can be converted between {others}.")
     return _TABLES[kind][layout]
 
 
-def _complete(canonical: set[str], kind: str, target: str) -> None:
-    """Refuse what would leave tensors of every such model at random."""
+def _check_complete(canonical: set[str], kind: str, target: str) -> None:
+    """Refuse weights that lack tensors of every model of this kind."""
     always = set(_ALWAYS.get((kind, target), ()))
     if kind == VIT and target == "mmseg" and "blocks.*.attn.proj.bias" in canonical:
-        always.add("blocks.*.attn.qkv.bias")  # one switch for both, in torch's own attention
-    lacking = sorted(always - canonical)
-    if lacking:
+        always.add("blocks.*.attn.qkv.bias")  # torch's attention has both biases or none
+    missing = sorted(always - canonical)
+    if missing:
         raise ValueError(
-            f"Every {kind} of {target} has what these weights have not, by timm's names: "
-            f"{', '.join(lacking)}."
+            f"These weights lack tensors that every {kind} of {target} has (timm's names): "
+            f"{', '.join(missing)}."
         )
 
 
 def generic(name: str) -> str:
-    """A name with ``*`` for the number of its block."""
+    """A name with ``*`` in place of the block number."""
     return _BLOCK.sub(r"\1.*.", name)
 
 
 def head_to_dino(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A projection head with DINO's names; torch's own of a weight-normalized layer are changed."""
+    """The tensors of a projection head with DINO's names.
+
+    The names that torch's parametrized weight norm gives are changed to the older ones.
+    """
     return {_LAST_LAYER.get(name, name): tensor for name, tensor in head.items()}
 
 

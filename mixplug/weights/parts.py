@@ -1,4 +1,4 @@
-"""The backbone in a checkpoint: which of several it is, and without the prefixes of its hosts."""
+"""Find the backbone in a checkpoint, and strip the prefixes of its framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixplug.names import listed
 
-PARTS = ("teacher", "ema", "model", "student")  # None takes the first that there is
+PARTS = ("teacher", "ema", "model", "student")  # in order of preference
 _OWNERS = {"teacher": "teacher", "student": "student", "state_dict_ema": "ema", "model_ema": "ema"}
 _HOLDERS = ("state_dict", "model", "module", *_OWNERS)
 _WRAPPERS = ("state_dict", "model", "module", "_orig_mod", "timm_model")
@@ -21,10 +21,10 @@ class Part:
     """One of the networks in a checkpoint.
 
     Attributes:
-        name: of :data:`PARTS`.
-        prefix: of the backbone's names in the file, with the dot; '' where there is none.
-        backbone: its tensors, without the prefix; names are otherwise as in the file.
-        head: those of what follows the backbone, without the prefix.
+        name: one of :data:`PARTS`.
+        prefix: prefix of the backbone's names in the file, with the dot; '' without a prefix.
+        backbone: tensors of the backbone, without the prefix; names are otherwise as in the file.
+        head: tensors of the head after the backbone, without the prefix.
     """
 
     name: str
@@ -42,38 +42,40 @@ def part(
 ) -> Part:
     """One of the networks in a checkpoint.
 
-    The backbone is what stands below the last ``backbone.`` of its network's names, wherever that
-    is in them, or all of a network without such names.
+    The backbone consists of all names below the last ``backbone.`` in the names of the network.
+    Without such names, the whole network is the backbone.
 
     Args:
-        checkpoint: from :func:`mixplug.weights.read`.
-        name: 'teacher' and 'student' as DINO and DoRA have them; 'ema' of timm; 'model', which is
-            none of these. None takes the first in the order of :data:`PARTS`; ``str`` of what is
-            returned says which.
-        file: what the checkpoint is called in errors.
+        checkpoint: result of :func:`mixplug.weights.read`.
+        name: 'teacher' or 'student' of DINO and DoRA, 'ema' of timm, or 'model' for a network that
+            is none of these. None takes the first existing one in the order of :data:`PARTS`;
+            ``str`` of the result tells which.
+        file: name of the checkpoint in error messages.
 
     Raises:
-        ValueError: no such part, or several backbones in it.
+        ValueError: a missing part, or several backbones in the part.
     """
     if name is not None and name not in PARTS:
-        raise ValueError(f"A part is {listed(PARTS)}, got {name!r}.")
+        raise ValueError(f"part must be {listed(PARTS)}; got {name!r}.")
     found = parts(checkpoint)
     chosen = name or next((known for known in PARTS if known in found), None)
     if chosen is None or chosen not in found:
         if not found:
-            raise ValueError(f"{file} has no tensors of a network, only {list(checkpoint)[:6]}.")
+            raise ValueError(
+                f"{file} has no tensors of a network, only the keys {list(checkpoint)[:6]}."
+            )
         raise ValueError(
-            f"{file} has no part {name}, only {', '.join(found)}: take that one, or leave out the "
-            f"key part of init_cfg (the option --part of a command) for the first there is."
+            f"{file} has no part {name}. It has: {', '.join(found)}. Choose one of these, or omit "
+            f"the key part of init_cfg (--part on the command line) to use the first one."
         )
     return found[chosen]
 
 
 def parts(checkpoint: Mapping[str, Any]) -> dict[str, Part]:
-    """All networks in a checkpoint by their names, in the order of :data:`PARTS`.
+    """All networks in a checkpoint by name, in the order of :data:`PARTS`.
 
     Raises:
-        ValueError: several backbones in one of them.
+        ValueError: a network with several backbones.
     """
     groups: dict[str, dict[tuple[bool, str], dict[str, Tensor]]] = {}
     for key, value in tensors(checkpoint).items():
@@ -81,7 +83,7 @@ def parts(checkpoint: Mapping[str, Any]) -> dict[str, Part]:
         groups.setdefault(owner, {}).setdefault((is_backbone, prefix), {})[rest] = value
     named = any(is_backbone for is_backbone, _ in groups.get("model", {}))
     if not named and not groups.keys().isdisjoint(("teacher", "student")):
-        groups.pop("model", None)  # a center or a counter that stands beside them
+        groups.pop("model", None)  # not a network, but a center or a counter beside the others
     return {name: _part(name, groups[name]) for name in PARTS if name in groups}
 
 
@@ -99,7 +101,7 @@ def tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _split(key: str) -> tuple[str, bool, str, str]:
-    """Owner, whether it is of a backbone, prefix, and the rest of a name."""
+    """Split a name into owner, whether it belongs to a backbone, prefix, and rest."""
     path = key.split(".")
     owned = [i for i, step in enumerate(path[:-1]) if step in _OWNERS]
     owner = _OWNERS[path[owned[-1]]] if owned else "model"
@@ -119,8 +121,8 @@ def _part(name: str, groups: Mapping[tuple[bool, str], Mapping[str, Tensor]]) ->
     candidates = backbones or others
     if len(candidates) > 1:
         raise ValueError(
-            f"The checkpoint has {len(candidates)} backbones in its part {name!r}, under "
-            f"{sorted(candidates)}; one is needed."
+            f"The part {name!r} of the checkpoint must have one backbone, got {len(candidates)}: "
+            f"{sorted(candidates)}."
         )
     ((prefix, state),) = candidates.items()
     head = {

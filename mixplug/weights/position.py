@@ -1,4 +1,4 @@
-"""Position embeddings and biases of another grid."""
+"""Resize position embeddings and relative position biases to another grid."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from mixplug.functional.precision import exact_dtype
 from mixplug.optional import optional
 
 Grid = tuple[int, int]
-_TOKENS = 3  # rows of a table that are no offset: of, to and from the class token
+_TOKENS = 3  # last rows of a table, for pairs with the class token: to, from, and itself
 
 
 def resize_positions(
     positions: Tensor, source: Grid, target: Grid, antialias: bool = True
 ) -> Tensor:
-    """Position embeddings of a grid of patches for another one, by bicubic interpolation.
+    """Resize position embeddings from one grid of patches to another, by bicubic interpolation.
 
-    What stands before those of the patches (class token, registers) is kept. Antialiasing is as in
-    timm, so that weights resized once equal those that timm resizes in every forward. DINO and
-    mmpretrain do without, and torch's cubic is then another one, where the grid grows too.
+    Embeddings before those of the patches (class token, registers) are not changed. Antialiasing is
+    the same as in timm, so weights that are resized once equal those that timm resizes in every
+    forward pass. DINO and mmpretrain do not antialias; then torch uses another cubic kernel, so
+    results also differ if the grid grows.
 
     Args:
-        positions: (1, P + N, D), the P first of no patch; computed in float32, or float64 if given.
+        positions: (1, P + N, D), the first P belong to no patch; computed in float32, or float64 if
+            given.
         source: (rows, columns) of the N patches.
-        target: (rows, columns) wanted, of N' patches.
-        antialias: whether to smooth before a grid is made smaller.
+        target: (rows, columns) of the N' patches of the result.
+        antialias: whether to smooth before the grid is made smaller.
 
     Returns:
-        (1, P + N', D) in the dtype of ``positions``, which is returned itself for an equal grid.
+        (1, P + N', D) in the dtype of ``positions``; for an equal grid ``positions`` itself.
 
     Raises:
-        ValueError: ``positions`` do not have this grid, or a grid without patches is wanted.
+        ValueError: ``positions`` do not have the grid ``source``, or a grid has no patches.
     """
     count = source[0] * source[1]
     prefix = positions.shape[1] - count if positions.dim() == 3 else -1
     if prefix < 0 or min(*source, *target) < 1:
         raise ValueError(
-            f"resize_positions needs positions (1, P + N, D) of N = {source[0]} x {source[1]} "
-            f"patches for a grid of {target[0]} x {target[1]}, got {tuple(positions.shape)}."
+            f"resize_positions needs positions (1, P + N, D) with N = {source[0]} x {source[1]} "
+            f"patches and a target grid >= 1 x 1, got {tuple(positions.shape)} and a target of "
+            f"{target[0]} x {target[1]}."
         )
     if tuple(source) == tuple(target):
         return positions
@@ -55,22 +58,22 @@ def resize_positions(
 
 
 def resize_biases(table: Tensor, source: Grid | None, target: Grid) -> Tensor:
-    """Biases of relative positions of a BEiT for another grid, by timm.
+    """Resize the relative position biases of a BEiT to another grid, with timm.
 
-    The nearer an offset, the finer it is resolved: offsets of the old grid lie in a geometric
-    sequence on the new one, and cubic splines go through them, as in BEiT's fine-tuning.
+    The smaller an offset, the finer its resolution: the offsets of the old grid form a geometric
+    sequence on the new grid, and cubic splines interpolate between them, as in BEiT's fine-tuning.
 
     Args:
-        table: (N, h), N = (2 rows - 1)(2 columns - 1) + 3, the last 3 of the class token.
-        source: (rows, columns) of the patches; None is a square.
-        target: (rows, columns) wanted.
+        table: (N, h), N = (2 rows - 1)(2 columns - 1) + 3, the last 3 for the class token.
+        source: (rows, columns) of the patches; None means a square.
+        target: (rows, columns) of the result.
 
     Returns:
-        (N', h) in the dtype of ``table``, which is returned itself for an equal grid.
+        (N', h) in the dtype of ``table``; for an equal grid ``table`` itself.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: ``table`` is not of this grid, or of no square.
+        ValueError: ``table`` does not have the grid ``source``, or no square grid.
     """
     offsets = len(table) - _TOKENS
     if source is None:
@@ -78,8 +81,8 @@ def resize_biases(table: Tensor, source: Grid | None, target: Grid) -> Tensor:
         source = (side, side)
     if (2 * source[0] - 1) * (2 * source[1] - 1) != offsets:
         raise ValueError(
-            f"A table of {len(table)} biases is not of a grid of {source[0]} x {source[1]} "
-            f"patches: say which, as (rows, columns)."
+            f"A table of {len(table)} biases does not fit a grid of {source[0]} x {source[1]} "
+            f"patches. Pass the grid as (rows, columns)."
         )
     if tuple(source) == tuple(target):
         return table
@@ -93,17 +96,18 @@ def square_grid(patches: int) -> Grid:
     """The grid of a square image.
 
     Raises:
-        ValueError: there is none of so many patches.
+        ValueError: the number of patches is not a square.
     """
     side = math.isqrt(max(0, patches))
     if side < 1 or side * side != patches:
         raise ValueError(
-            f"{patches} position embeddings are of no square grid: say which, as (rows, columns)."
+            f"{patches} position embeddings do not form a square grid. Pass the grid as (rows, "
+            f"columns)."
         )
     return side, side
 
 
 def prefix_tokens(state: Mapping[str, Tensor]) -> int:
-    """P of a ViT whose tensors have timm's names: its class token and its registers."""
+    """Number P of a ViT's class token and registers, from tensors with timm's names."""
     registers = state["reg_token"].shape[1] if "reg_token" in state else 0
     return ("cls_token" in state) + registers

@@ -1,4 +1,4 @@
-"""What of a checkpoint a model got, shape by shape."""
+"""Report of a load: which tensors of a checkpoint went into a model, with their shapes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ Pair = tuple[Shape, Shape]  # in the checkpoint, in the model
 
 @dataclass(frozen=True)
 class Report:
-    """Every tensor of a model and of a checkpoint is in one of these, by its name in the model.
+    """Every tensor of a model and of a checkpoint is in one of these, under its name in the model.
 
     Attributes:
-        loaded: of the same shape in both.
-        resized: position embeddings, loaded after interpolation.
-        missing: what the model has and the checkpoint has not.
-        unexpected: what the checkpoint has and the model has not.
-        mismatched: in both, of shapes that do not fit; not loaded.
-        source: where the checkpoint's tensors come from, in words.
-        difference: of the two networks, in words; '' where there is none, or none is known.
+        loaded: tensors with the same shape in both.
+        resized: position embeddings and biases that were loaded after interpolation.
+        missing: tensors that only the model has.
+        unexpected: tensors that only the checkpoint has.
+        mismatched: tensors in both whose shapes do not fit; they are not loaded.
+        source: description of the checkpoint's tensors.
+        difference: description of how the two networks differ; '' if they do not or if it is
+            unknown.
     """
 
     loaded: Mapping[str, Shape] = field(default_factory=dict)
@@ -38,54 +39,57 @@ class Report:
 
     @property
     def share(self) -> float:
-        """How many of the numbers in the model's state were loaded, in [0, 1]."""
-        got, lacking = self._sizes()
-        return got / (got + lacking) if got + lacking else 0.0
+        """Share of the values in the model's state that were loaded, in [0, 1]."""
+        loaded, missing = self._sizes()
+        return loaded / (loaded + missing) if loaded + missing else 0.0
 
     @property
     def percent(self) -> str:
-        """The share in words, rounded down, so that 100 % is all of it."""
+        """The share as text, rounded down, so 100 % means all values."""
         return f"{math.floor(self.share * 10_000) / 100:.2f} %"
 
     @property
     def complete(self) -> bool:
-        """Whether the model lacks nothing."""
+        """Whether every tensor of the model was loaded."""
         return not self.missing and not self.mismatched
 
     def _sizes(self) -> tuple[int, int]:
-        got = [*self.loaded.values(), *(shape for _, shape in self.resized.values())]
-        lacking = [*self.missing.values(), *(shape for _, shape in self.mismatched.values())]
-        return sum(map(math.prod, got)), sum(map(math.prod, lacking))
+        loaded = [*self.loaded.values(), *(shape for _, shape in self.resized.values())]
+        missing = [*self.missing.values(), *(shape for _, shape in self.mismatched.values())]
+        return sum(map(math.prod, loaded)), sum(map(math.prod, missing))
 
     def line(self) -> str:
-        """All of it in one line, for a log."""
-        got, lacking = self._sizes()
+        """Summary in one line, for a log."""
+        loaded, missing = self._sizes()
         tensors = len(self.loaded) + len(self.resized)
         wanted = tensors + len(self.missing) + len(self.mismatched)
-        said = [
-            f"{tensors} of {wanted} tensors ({self.percent} of {got + lacking:,} numbers) "
+        facts = [
+            f"{tensors} of {wanted} tensors ({self.percent} of {loaded + missing:,} numbers) "
             f"from {self.source}"
         ]
-        for name, (given, has) in self.resized.items():
-            said.append(f"resized {name} from {given[1]} to {has[1]} positions")
+        for name, (given, own) in self.resized.items():
+            facts.append(f"resized {name} from {given[1]} to {own[1]} positions")
         for what in ("missing", "mismatched", "unexpected"):
             names = getattr(self, what)
             if names:
-                said.append(f"{what}: {shortened(map(generic, names))}")
-        return "; ".join(said)
+                facts.append(f"{what}: {shortened(map(generic, names))}")
+        return "; ".join(facts)
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """What happened, name, shape in the checkpoint, shape in the model; blocks in one row."""
+        """Rows of kind, name, shape in the checkpoint and shape in the model.
+
+        Blocks with equal shapes share one row.
+        """
         found = [("loaded", name, shape, shape) for name, shape in self.loaded.items()]
         for what in ("resized", "mismatched"):
             pairs: Mapping[str, Pair] = getattr(self, what)
-            found += [(what, name, given, has) for name, (given, has) in pairs.items()]
+            found += [(what, name, given, own) for name, (given, own) in pairs.items()]
         found += [("missing", name, (), shape) for name, shape in self.missing.items()]
         found += [("unexpected", name, shape, ()) for name, shape in self.unexpected.items()]
-        return _together(found)
+        return _merge_blocks(found)
 
     def text(self, only: Sequence[str] = ()) -> str:
-        """The rows as a table of plain text; ``only`` those of these kinds, if any are named."""
+        """The rows as a plain-text table; ``only`` selects kinds of rows, empty selects all."""
         rows = [row for row in self.rows() if not only or row[0] in only]
         widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
         return "\n".join(
@@ -94,10 +98,12 @@ class Report:
         )
 
 
-def _together(found: Sequence[tuple[str, str, Shape, Shape]]) -> list[tuple[str, str, str, str]]:
-    """Blocks with the same shapes as one row, which says how many."""
-    count = Counter((what, generic(name), given, has) for what, name, given, has in found)
-    absent = {"missing": 2, "unexpected": 3}  # which of the two shapes there is not; () is a number
+def _merge_blocks(
+    found: Sequence[tuple[str, str, Shape, Shape]],
+) -> list[tuple[str, str, str, str]]:
+    """One row for all blocks with the same shapes, with their number."""
+    count = Counter((what, generic(name), given, own) for what, name, given, own in found)
+    absent = {"missing": 2, "unexpected": 3}  # column of the shape that does not exist
     rows = []
     for row, times in count.items():
         shapes = ["-" if absent.get(row[0]) == i else str(row[i]) for i in (2, 3)]

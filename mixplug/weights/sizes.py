@@ -1,4 +1,4 @@
-"""How two vision transformers differ, by what the shapes of their tensors say."""
+"""Describe how two vision transformers differ, from the shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from mixplug.names import listed, shortened
 from mixplug.weights.names import layout_of
 
-# Tensors whose tokens stand before those of the patches, and what one is called.
+# Tensors with tokens before those of the patches, and the names of these tokens.
 _TOKENS = {
     "cls_token": "class token",
     "dist_token": "distillation token",
@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"^(?:blocks|layers)\.(\d+)\.")
 
 
 def tokens_of(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many tokens of each kind stand before those of the patches, by names of any host."""
+    """Number of tokens of each kind before those of the patches, from names of any framework."""
     found: dict[str, int] = {}
     for name, kind in _TOKENS.items():
         if name in state and state[name].dim() > 1:
@@ -30,17 +30,17 @@ def tokens_of(state: Mapping[str, Tensor]) -> dict[str, int]:
     return {kind: count for kind, count in found.items() if count}
 
 
-def differences(given: Mapping[str, Tensor], has: Mapping[str, Tensor]) -> str:
-    """In words how a checkpoint's network differs from a model; '' where that is not known."""
-    if layout_of(has) is None:
+def differences(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """How a checkpoint's network differs from a model, as text; '' if unknown or equal."""
+    if layout_of(own) is None:
         return ""
     if layout_of(given) is None:
         return f"the checkpoint has no vision transformer, but {shortened(given)}"
-    theirs, ours = _sizes(given), _sizes(has)
-    other = [what for what in ours if theirs[what] != ours[what]]
-    if not other:
+    theirs, ours = _sizes(given), _sizes(own)
+    different = [what for what in ours if theirs[what] != ours[what]]
+    if not different:
         return ""
-    sides = [", ".join(side[what] for what in other) for side in (theirs, ours)]
+    sides = [", ".join(side[what] for what in different) for side in (theirs, ours)]
     return f"the checkpoint has {sides[0]}; the model has {sides[1]}"
 
 
@@ -52,10 +52,10 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, str]:
         "width": f"width {patch.shape[0]}",
         "depth": f"depth {depth}",
         "patch": f"patches of {side} pixels",
-        "tokens": _said(tokens_of(state)),
+        "tokens": _describe(tokens_of(state)),
     }
 
 
-def _said(tokens: Mapping[str, int]) -> str:
-    said = [f"a {kind}" if count == 1 else f"{count} {kind}s" for kind, count in tokens.items()]
-    return f"{listed(said, 'and') or 'no token'} before the patches"
+def _describe(tokens: Mapping[str, int]) -> str:
+    counts = [f"a {kind}" if count == 1 else f"{count} {kind}s" for kind, count in tokens.items()]
+    return f"{listed(counts, 'and') or 'no token'} before the patches"

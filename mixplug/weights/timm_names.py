@@ -1,4 +1,4 @@
-"""Names of timm's models, looked up before anything is made or downloaded."""
+"""Check names of timm's models before a model is built or downloaded."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from mixplug.optional import optional
 
 
 def timm_with(name: str, extra: str = "video", why: str = "A vision transformer") -> ModuleType:
-    """timm, if it has a model of this name; what has a scheme, as 'hf-hub:', it fetches by itself.
+    """Import timm, and check that it has a model of this name.
+
+    A name with a scheme, such as 'hf-hub:', is not checked, because timm downloads the model
+    itself.
 
     Args:
-        name: as for ``timm.create_model``, with or without a tag.
-        extra: of mixplug, that brings timm.
-        why: what it is wanted for.
+        name: name as for ``timm.create_model``, with or without a tag.
+        extra: extra of mixplug that installs timm, for the error message.
+        why: feature that needs timm, for the error message.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such model; it names the nearest.
+        ValueError: timm has no such model; the message suggests similar names.
     """
     timm = optional("timm", extra, why)
     if ":" not in name and not timm.is_model(name):

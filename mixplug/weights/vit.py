@@ -1,4 +1,4 @@
-"""What the tensors of a vision transformer say about it: keys of timm's, and a description."""
+"""Derive a vision transformer's settings from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from mixplug.weights.position import Grid, prefix_tokens, square_grid
 
 TIMM = "timm:"
 _NEEDED = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2}  # axes
-_HEAD = 64  # channels of a head in nearly all vision transformers
+_HEAD = 64  # channels per head in nearly all vision transformers
 
 
 def keys_of(
     state: Mapping[str, Tensor], heads: int | None = None, grid: Grid | None = None
 ) -> dict[str, Any]:
-    """Keys of timm's VisionTransformer that fit tensors with timm's names.
+    """Arguments of timm's VisionTransformer that fit tensors with timm's names.
 
     Args:
-        state: without the classifier.
-        heads: None takes what the norms of queries say, or one per 64 channels.
-        grid: (rows, columns) of the patches; None is a square.
+        state: tensors without the classifier.
+        heads: number of attention heads; None derives it from the norms of queries, or assumes 64
+            channels per head.
+        grid: (rows, columns) of the patches; None means a square.
 
     Raises:
-        ValueError: tensors that every ViT has are not there; the grid is no square and not given;
-            heads do not divide the width.
+        ValueError: tensors that every ViT has are missing, the grid is not square and not given, or
+            the width is not a multiple of the number of heads.
     """
-    lacking = [
+    wrong = [
         name for name, axes in _NEEDED.items() if name not in state or state[name].dim() != axes
     ]
-    if lacking:
+    if wrong:
         raise ValueError(
-            f"No ViT for images is without these, or has them in another form: {lacking}."
+            f"A ViT for images needs these tensors, but they are missing or have another number "
+            f"of axes: {wrong}."
         )
     width, channels, *patch = state["patch_embed.proj.weight"].shape
     norm = state.get("blocks.0.attn.q_norm.weight")
@@ -44,7 +46,7 @@ def keys_of(
     prefix = prefix_tokens(state)
     grid, no_embed_class = _grid(state["pos_embed"].shape[1], prefix, grid)
     scale = state.get("blocks.0.ls1.gamma")
-    averaged = "fc_norm.weight" in state  # timm has it where tokens are averaged before the norm
+    averaged = "fc_norm.weight" in state  # timm has it if tokens are averaged before the norm
     return {
         "img_size": (grid[0] * patch[0], grid[1] * patch[1]),
         "patch_size": tuple(patch),
@@ -55,7 +57,7 @@ def keys_of(
         "mlp_ratio": (len(state["blocks.0.mlp.fc1.weight"]) + 0.5) / width,  # timm rounds down
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
         "qk_norm": norm is not None,
-        "init_values": None if scale is None else 1.0,  # the checkpoint's follow
+        "init_values": None if scale is None else 1.0,  # replaced by the checkpoint's
         "class_token": "cls_token" in state,
         "no_embed_class": no_embed_class,
         "reg_tokens": prefix - ("cls_token" in state),
@@ -68,25 +70,25 @@ def keys_of(
     }
 
 
-def described(
+def describe(
     backbone: Mapping[str, Tensor], grid: Grid | None = None, heads: int | None = None
 ) -> str:
-    """In words what network tensors are of, as far as their shapes, ``grid`` and ``heads`` say."""
+    """Describe the network of some tensors, as far as shapes, ``grid`` and ``heads`` tell."""
     layout = layout_of(backbone)
     if layout is None:
         return "no vision transformer of timm, mmpretrain, mmseg or DINO"
     if kind_of(backbone) == BEIT:
-        return f"a BEiT named as in {layout}"
+        return f"a BEiT with the names of {layout}"
     try:
         keys = keys_of(translate(backbone, layout, "timm")[0], heads, grid)
     except ValueError as error:
-        return f"a vision transformer named as in {layout}. {error}"
+        return f"a vision transformer with the names of {layout}. {error}"
     rows, columns = (s // p for s, p in zip(keys["img_size"], keys["patch_size"], strict=True))
     return (
-        f"a vision transformer named as in {layout}, width {keys['embed_dim']}, depth "
+        f"a vision transformer with the names of {layout}, width {keys['embed_dim']}, depth "
         f"{keys['depth']}, patches of {keys['patch_size'][0]} x {keys['patch_size'][1]} pixels in "
-        f"a grid of {rows} x {columns}, {keys['reg_tokens']} registers; "
-        f"{keys['num_heads']} heads, if they have {keys['embed_dim'] // keys['num_heads']} channels"
+        f"a grid of {rows} x {columns}, {keys['reg_tokens']} registers; {keys['num_heads']} heads, "
+        f"assuming {keys['embed_dim'] // keys['num_heads']} channels per head"
     )
 
 
@@ -94,18 +96,18 @@ def _heads(width: int, channels: int, heads: int | None) -> int:
     if heads is None and not width % channels:
         return width // channels
     if heads is None or heads < 1 or width % heads:
-        said = f"{heads} heads" if heads is not None else f"heads of {channels} channels"
+        split = f"{heads} heads" if heads is not None else f"heads of {channels} channels"
         raise ValueError(
-            f"A width of {width} cannot be split into {said}: say how many heads there are, by "
-            f"heads=... or, in a command, --heads; no shape tells."
+            f"A width of {width} cannot be split into {split}. Pass the number of heads with "
+            f"heads=... (--heads on the command line), because shapes do not determine it."
         )
     return heads
 
 
 def _grid(positions: int, prefix: int, grid: Grid | None) -> tuple[Grid, bool]:
-    """The grid of the patches, and whether the prefix tokens have no positions."""
+    """The grid of the patches, and whether the prefix tokens have no position embeddings."""
     if grid is not None:
         return grid, positions == grid[0] * grid[1] and prefix > 0
-    if prefix and math.isqrt(positions) ** 2 == positions:  # or, rarely, the other and no square
+    if prefix and math.isqrt(positions) ** 2 == positions:  # rarely wrong, for a non-square grid
         return square_grid(positions), True
     return square_grid(positions - prefix), False

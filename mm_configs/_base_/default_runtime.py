@@ -1,4 +1,4 @@
-# makes the key `mixup` work, under any tool that reads configs with mmengine
+# enables the key `mixup` in every tool that reads configs with mmengine
 custom_imports = dict(imports=['mixplug.mm'])
 default_scope = 'mmpretrain'
 default_hooks = dict(

@@ -1,4 +1,4 @@
 _base_ = './default_runtime.py'
 
-# nothing is better or worse while there is no validation
+# without validation there is no score to select a checkpoint by
 default_hooks = dict(checkpoint=dict(save_best=None))

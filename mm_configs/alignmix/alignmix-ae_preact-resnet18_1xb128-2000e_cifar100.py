@@ -4,6 +4,6 @@ _base_ = '../_base_/preact-resnet18_1xb128-2000e_cifar100.py'
 
 mixup = dict(type='AlignMixup', decoder='ae', image_shape=(3, 32, 32))
 
-# not in the thesis: L_r is a sum over pixels, and its gradient diverges at this
-# rate unless it is bounded
+# not in the thesis: L_r is a sum over pixels, and with this learning rate training
+# diverges without gradient clipping
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))

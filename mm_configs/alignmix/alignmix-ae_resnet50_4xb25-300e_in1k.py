@@ -9,6 +9,6 @@ _base_ = [
 
 mixup = dict(type='AlignMixup', decoder='ae', image_shape=(3, 224, 224))
 
-# not in the thesis: L_r is a sum over pixels, and its gradient diverges at this
-# rate unless it is bounded
+# not in the thesis: L_r is a sum over pixels, and with this learning rate training
+# diverges without gradient clipping
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))

@@ -8,6 +8,6 @@ _base_ = [
 mixup = dict(
     type='AlignMixup', decoder='ae', image_shape=(3, 16, 16))
 
-# L_r is a sum over pixels, and its gradient diverges at this rate unless it is
-# bounded
+# L_r is a sum over pixels, and with this learning rate training diverges without
+# gradient clipping
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/decoder_runtime.py',
 ]
 
-# A is the last map, 512x4x4, and f a fully-connected layer (3.4.1)
+# A is the last map, 512x4x4, and f a fully connected layer (3.4.1)
 model = dict(
     neck=dict(
         _delete_=True,
@@ -13,7 +13,7 @@ model = dict(
         out_channels=512,
         norm_cfg=None))
 
-# L_r on clean images only (3.3.3): no mode of mixing is left
+# only L_r on clean images (3.3.3), so there are no mixing modes
 mixup = dict(
     type='AlignMixup',
     modes=(),

@@ -4,8 +4,8 @@ _base_ = [
     '../_base_/decoder_runtime.py',
 ]
 
-# A is the last map, 2048x7x7, and f a fully-connected layer (3.4.1), here as wide
-# as that of R-18: the thesis does not say
+# A is the last map, 2048x7x7, and f a fully connected layer (3.4.1). The thesis
+# does not give its width; here it is that of R-18.
 model = dict(
     neck=dict(
         _delete_=True,
@@ -15,7 +15,7 @@ model = dict(
         norm_cfg=None),
     head=dict(in_channels=512))
 
-# L_r on clean images only (3.3.3): no mode of mixing is left
+# only L_r on clean images (3.3.3), so there are no mixing modes
 mixup = dict(
     type='AlignMixup',
     modes=(),

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/decoder_runtime.py',
 ]
 
-# A is the last map, 64x4x4, and f a fully-connected layer (3.4.1)
+# A is the last map, 64x4x4, and f a fully connected layer (3.4.1)
 model = dict(
     neck=dict(
         _delete_=True,
@@ -13,7 +13,7 @@ model = dict(
         out_channels=64,
         norm_cfg=None))
 
-# L_r on clean images only (3.3.3): no mode of mixing is left
+# only L_r on clean images (3.3.3), so there are no mixing modes
 mixup = dict(
     type='AlignMixup',
     modes=(),
@@ -22,7 +22,7 @@ mixup = dict(
     image_shape=(3, 16, 16),
     decoder_width=32)
 
-# a quick run, about a minute on two cores
+# a quick run of about a minute on two cores
 param_scheduler = dict(type='CosineAnnealingLR', T_max=20, by_epoch=True)
 train_cfg = dict(by_epoch=True, max_epochs=20)
 auto_scale_lr = dict(base_batch_size=64)

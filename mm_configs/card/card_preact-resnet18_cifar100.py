@@ -1,4 +1,4 @@
-# The reliability card: mixplug eval card, with checkpoints of any method.
+# Reliability card: run `mixplug eval card` with checkpoints of any method.
 _base_ = [
     '../_base_/models/preact-resnet18_cifar.py',
     '../_base_/datasets/cifar100_bs128.py',
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/card/cifar_ood.py',
 ]
 
-# The thesis' numbers, not ours, in %.
+# Numbers of the thesis, not ours, in %.
 #
 # Table 3.3: top-1 error   FGSM    PGD
 # baseline                87.12  99.97
@@ -107,6 +107,6 @@ _base_ = [
 # MultiMix                           78.3   86.6     89.0      88.2
 # Dense MultiMix                     81.4   89.0     90.8      88.0
 #
-# Table 5.7 has the other methods as Table 3.4.
+# For the other methods, Table 5.7 repeats Table 3.4.
 
 model = dict(head=dict(num_classes=100))

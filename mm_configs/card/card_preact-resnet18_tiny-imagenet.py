@@ -1,4 +1,4 @@
-# The reliability card: mixplug eval card, with checkpoints of any method.
+# Reliability card: run `mixplug eval card` with checkpoints of any method.
 _base_ = [
     '../_base_/models/preact-resnet18_tiny-imagenet.py',
     '../_base_/datasets/tiny-imagenet_bs64.py',
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/card/attacks.py',
 ]
 
-# The thesis' numbers, not ours, in %.
+# Numbers of the thesis, not ours, in %.
 #
 # Table 3.3: top-1 error   FGSM
 # baseline                91.85

@@ -1,4 +1,4 @@
-# The reliability card: mixplug eval card, with checkpoints of any method.
+# Reliability card: run `mixplug eval card` with checkpoints of any method.
 _base_ = [
     '../_base_/models/wrn16-8_cifar.py',
     '../_base_/datasets/cifar100_bs128.py',
@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/card/cifar_ood.py',
 ]
 
-# The thesis' numbers, not ours, in %.
+# Numbers of the thesis, not ours, in %.
 #
 # Table 3.3: top-1 error   FGSM    PGD
 # baseline                72.81  99.99

@@ -7,7 +7,7 @@ _base_ = [
 
 # the thesis' number, not ours: top-1 accuracy 68.44 ± 0.05 % (Table 5.2)
 
-# 5.4.1: b = 128, and all hyperparameters are per GPU
+# b = 128, and all hyperparameters are per GPU (5.4.1)
 train_dataloader = dict(batch_size=128)
 auto_scale_lr = dict(base_batch_size=256)
 

@@ -1,5 +1,5 @@
-# A tiny Cascade Mask R-CNN on the digits 0 to 2 in street scenes, some minutes on two cores. The
-# folder comes from `mixplug demo transfer`, or from toy_scenes.write_scenes('data/digit-scenes',
+# A tiny Cascade Mask R-CNN for the digits 0 to 2 in street scenes; takes some minutes on two cores.
+# `mixplug demo transfer` writes the data set, or toy_scenes.write_scenes('data/digit-scenes',
 # digits=3) of mixplug.data.
 _base_ = [
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
@@ -10,7 +10,7 @@ classes = ('0', '1', '2')
 strides = [2, 4, 8, 16]
 model = dict(
     data_preprocessor=dict(pad_size_divisor=16),
-    # the network of `mixplug demo dora`: three blocks, patches of 8 pixels, strides of 2 to 16
+    # network of `mixplug demo dora`: three blocks, patches of 8 pixels, strides of 2 to 16
     backbone=dict(
         _delete_=True,
         type='mixplug.TimmViT',
@@ -82,7 +82,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(128, 128), keep_ratio=True),
-    dict(type='PackDetInputs'),  # no flips: digits are read
+    dict(type='PackDetInputs'),  # no flips: a flipped digit is not a digit
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),

@@ -1,8 +1,8 @@
-# Table 5.5: SSD on VOC07+12 from a ResNet-50 trained on ImageNet with a mixup key. mAP with the
-# baseline 76.7, input mixup 76.6, CutMix 77.6, AlignMixup 78.4, MultiMix 77.9, Dense MultiMix 79.2:
-# --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/.../epoch_300.pth
-# The thesis does not say which maps of the network SSD takes: here those of strides 8 and 16, whose
-# channels are VGG's.
+# Table 5.5: SSD on VOC07+12 with a ResNet-50 that was trained on ImageNet with mixup. mAP:
+# baseline 76.7, input mixup 76.6, CutMix 77.6, AlignMixup 78.4, MultiMix 77.9, Dense MultiMix 79.2.
+# Checkpoint: --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/.../epoch_300.pth
+# The thesis does not say which maps SSD uses: here those of strides 8 and 16, whose numbers of
+# channels are those of VGG.
 _base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'
 custom_imports = dict(imports=['mixplug.mm'])
 

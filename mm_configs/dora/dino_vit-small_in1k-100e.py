@@ -1,4 +1,4 @@
-# Tables 6.3, 6.4 and 6.6.
+# DINO on ImageNet (Tables 6.3, 6.4 and 6.6).
 _base_ = [
     '../_base_/models/dino_vit-small-p16.py',
     '../_base_/datasets/imagenet-views_8xb128.py',

@@ -1,4 +1,4 @@
-# Table 6.5, the baseline.
+# DINO on all ten videos, the baseline (Table 6.5).
 _base_ = [
     '../_base_/models/dino_vit-small-p16.py',
     '../_base_/datasets/walking-tours-all_8xb16.py',

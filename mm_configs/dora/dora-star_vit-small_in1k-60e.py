@@ -1,4 +1,4 @@
-# DoRA*: 60 epochs cost as much as 100 of DINO (Table 6.6).
+# DoRA*: 60 epochs take as long as 100 epochs of DINO (Table 6.6).
 _base_ = [
     '../_base_/models/dora_vit-small-p16.py',
     '../_base_/datasets/imagenet-views_8xb128.py',

@@ -1,4 +1,4 @@
-# Tables 6.3 to 6.5: all ten videos.
+# DoRA on all ten videos (Tables 6.3 to 6.5).
 _base_ = [
     '../_base_/models/dora_vit-small-p16.py',
     '../_base_/datasets/walking-tours-all_8xb16.py',

@@ -1,5 +1,5 @@
-# A minute on two cores, without a download: ten seconds of a street, in clips of 4 frames. It shows
-# that all is in place; so short a run learns nothing that would be worth measuring.
+# A quick run of a minute on two cores, without a download: ten seconds of a street in clips of 4
+# frames. It shows that everything works; it is too short to learn useful features.
 _base_ = ['../_base_/selfsup_runtime.py']
 
 model = dict(
@@ -33,7 +33,7 @@ train_dataloader = dict(
         interval=0.2,
         crop=224,
         frames_per_epoch=640,
-        # of so few scenes nothing would be learned against strong changes of color
+        # a few scenes are not enough for strong color changes
         views=dict(large=64, small=32, smalls=4, jitter_p=0.0, gray=0.0, solarize=(0.0, 0.0, 0.0))))
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.04), clip_grad=dict(max_norm=3.0))

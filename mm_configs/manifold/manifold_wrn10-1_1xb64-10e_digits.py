@@ -5,5 +5,5 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# inputs, the first stage, and the last map
+# the input, the first stage, and the last map
 mixup = dict(type='ManifoldMixup', layers=('x', 'backbone.stages.0', 'A'))

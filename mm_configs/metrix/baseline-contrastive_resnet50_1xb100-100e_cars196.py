@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 81.6, R@2 88.2, R@4 92.7 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 81.6, R@2 88.2, R@4 92.7 % (Table 4.3)
 
 model = dict(loss=dict(type='Contrastive'))

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 64.7, R@2 75.9, R@4 84.6 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 64.7, R@2 75.9, R@4 84.6 % (Table 4.3)
 
 model = dict(loss=dict(type='Contrastive'))

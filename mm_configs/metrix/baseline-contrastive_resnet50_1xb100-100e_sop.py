@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 74.9, R@10 87.0, R@100 93.9 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 74.9, R@10 87.0, R@100 93.9 % (Table 4.3)
 
 model = dict(loss=dict(type='Contrastive'))

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 67.8, R@2 77.8, R@4 85.6 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 67.8, R@2 77.8, R@4 85.6 % (Table 4.3)
 
 model = dict(loss=dict(type='MultiSimilarity'))

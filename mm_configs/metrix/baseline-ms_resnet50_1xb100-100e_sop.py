@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 76.9, R@10 89.8, R@100 95.9 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 76.9, R@10 89.8, R@100 95.9 % (Table 4.3)
 
 model = dict(loss=dict(type='MultiSimilarity'))

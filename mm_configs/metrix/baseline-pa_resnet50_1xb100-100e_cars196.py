@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 87.6, R@2 92.3, R@4 95.5 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 87.6, R@2 92.3, R@4 95.5 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyAnchor', num_classes=98))

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 69.5, R@2 79.3, R@4 87.0 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 69.5, R@2 79.3, R@4 87.0 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyAnchor', num_classes=100))

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 90.0, R@10 97.4, R@20 98.2 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 90.0, R@10 97.4, R@20 98.2 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyAnchor', num_classes=3997))

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 79.1, R@10 90.8, R@100 96.2 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 79.1, R@10 90.8, R@100 96.2 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyAnchor', num_classes=11318))

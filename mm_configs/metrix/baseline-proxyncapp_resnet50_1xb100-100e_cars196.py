@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 86.6, R@2 92.1, R@4 95.4 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 86.6, R@2 92.1, R@4 95.4 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyNCAPlusPlus', num_classes=98))

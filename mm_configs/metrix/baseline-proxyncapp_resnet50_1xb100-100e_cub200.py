@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 69.1, R@2 79.5, R@4 87.7 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 69.1, R@2 79.5, R@4 87.7 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyNCAPlusPlus', num_classes=100))

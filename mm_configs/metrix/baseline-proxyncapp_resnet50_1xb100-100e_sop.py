@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# the thesis' numbers, not ours: R@1 80.4, R@10 91.7, R@100 96.7 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 80.4, R@10 91.7, R@100 96.7 % (Table 4.3)
 
 model = dict(loss=dict(type='ProxyNCAPlusPlus', num_classes=11318))

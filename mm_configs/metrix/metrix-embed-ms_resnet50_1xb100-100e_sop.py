@@ -1,6 +1,6 @@
 _base_ = './baseline-ms_resnet50_1xb100-100e_sop.py'
 
-# the thesis' numbers, not ours: R@1 78.5, R@10 91.3, R@100 96.7 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 78.5, R@10 91.3, R@100 96.7 % (Table 4.3)
 
 model = dict(
     loss=dict(

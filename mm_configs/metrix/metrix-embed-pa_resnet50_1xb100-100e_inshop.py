@@ -1,6 +1,6 @@
 _base_ = './baseline-pa_resnet50_1xb100-100e_inshop.py'
 
-# the thesis' numbers, not ours: R@1 91.6, R@10 98.3, R@20 98.3 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 91.6, R@10 98.3, R@20 98.3 % (Table 4.3)
 
 model = dict(
     loss=dict(

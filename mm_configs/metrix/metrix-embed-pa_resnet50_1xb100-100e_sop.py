@@ -1,6 +1,6 @@
 _base_ = './baseline-pa_resnet50_1xb100-100e_sop.py'
 
-# the thesis' numbers, not ours: R@1 80.6, R@10 91.7, R@100 96.6 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 80.6, R@10 91.7, R@100 96.6 % (Table 4.3)
 
 model = dict(
     loss=dict(

@@ -1,6 +1,6 @@
 _base_ = './baseline-proxyncapp_resnet50_1xb100-100e_cub200.py'
 
-# the thesis' numbers, not ours: R@1 70.2, R@2 80.2, R@4 88.2 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 70.2, R@2 80.2, R@4 88.2 % (Table 4.3)
 
 model = dict(
     loss=dict(

@@ -1,6 +1,6 @@
 _base_ = './baseline-proxyncapp_resnet50_1xb100-100e_inshop.py'
 
-# the thesis' numbers, not ours: R@1 91.6, R@10 98.1, R@20 98.8 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 91.6, R@10 98.1, R@20 98.8 % (Table 4.3)
 
 model = dict(
     loss=dict(

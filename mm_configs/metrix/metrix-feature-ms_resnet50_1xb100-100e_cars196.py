@@ -1,6 +1,6 @@
 _base_ = './baseline-ms_resnet50_1xb100-100e_cars196.py'
 
-# the thesis' numbers, not ours: R@1 89.6, R@2 94.2, R@4 96.0 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 89.6, R@2 94.2, R@4 96.0 % (Table 4.3)
 
 model = dict(
     loss=dict(

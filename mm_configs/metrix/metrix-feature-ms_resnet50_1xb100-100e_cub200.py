@@ -1,6 +1,6 @@
 _base_ = './baseline-ms_resnet50_1xb100-100e_cub200.py'
 
-# the thesis' numbers, not ours: R@1 71.4, R@2 80.6, R@4 86.8 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 71.4, R@2 80.6, R@4 86.8 % (Table 4.3)
 
 model = dict(
     loss=dict(

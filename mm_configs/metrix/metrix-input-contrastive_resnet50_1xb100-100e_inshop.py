@@ -1,6 +1,6 @@
 _base_ = './baseline-contrastive_resnet50_1xb100-100e_inshop.py'
 
-# the thesis' numbers, not ours: R@1 87.7, R@10 95.9, R@20 96.5 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 87.7, R@10 95.9, R@20 96.5 % (Table 4.3)
 
 model = dict(
     loss=dict(

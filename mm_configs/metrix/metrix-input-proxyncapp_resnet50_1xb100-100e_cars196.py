@@ -1,6 +1,6 @@
 _base_ = './baseline-proxyncapp_resnet50_1xb100-100e_cars196.py'
 
-# the thesis' numbers, not ours: R@1 87.5, R@2 92.9, R@4 96.0 % (Table 4.3)
+# Results of the thesis, not of this code: R@1 87.5, R@2 92.9, R@4 96.0 % (Table 4.3)
 
 model = dict(
     loss=dict(

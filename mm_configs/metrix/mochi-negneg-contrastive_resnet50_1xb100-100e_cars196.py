@@ -1,6 +1,6 @@
 _base_ = './baseline-contrastive_resnet50_1xb100-100e_cars196.py'
 
-# the thesis' numbers, not ours: R@1 76.3, R@2 84.0, R@4 89.3 % (Table 4.4)
+# Results of the thesis, not of this code: R@1 76.3, R@2 84.0, R@4 89.3 % (Table 4.4)
 
 model = dict(
     loss=dict(

@@ -1,6 +1,6 @@
 _base_ = './baseline-contrastive_resnet50_1xb100-100e_cub200.py'
 
-# the thesis' numbers, not ours: R@1 63.1, R@2 74.3, R@4 83.8 % (Table 4.4)
+# Results of the thesis, not of this code: R@1 63.1, R@2 74.3, R@4 83.8 % (Table 4.4)
 
 model = dict(
     loss=dict(

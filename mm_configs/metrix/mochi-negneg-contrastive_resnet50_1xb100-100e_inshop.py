@@ -1,6 +1,6 @@
 _base_ = './baseline-contrastive_resnet50_1xb100-100e_inshop.py'
 
-# the thesis' numbers, not ours: R@1 81.8, R@10 91.9, R@20 93.9 % (Table 4.4)
+# Results of the thesis, not of this code: R@1 81.8, R@10 91.9, R@20 93.9 % (Table 4.4)
 
 model = dict(
     loss=dict(

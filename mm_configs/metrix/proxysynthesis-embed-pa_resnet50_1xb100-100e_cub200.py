@@ -1,6 +1,6 @@
 _base_ = './baseline-pa_resnet50_1xb100-100e_cub200.py'
 
-# the thesis' numbers, not ours: R@1 70.0, R@2 79.8, R@4 87.2 % (Table 4.4)
+# Results of the thesis, not of this code: R@1 70.0, R@2 79.8, R@4 87.2 % (Table 4.4)
 
 model = dict(
     loss=dict(

@@ -1,6 +1,6 @@
 _base_ = './baseline-pa_resnet50_1xb100-100e_inshop.py'
 
-# the thesis' numbers, not ours: R@1 90.3, R@10 97.4, R@20 98.0 % (Table 4.4)
+# Results of the thesis, not of this code: R@1 90.3, R@10 97.4, R@20 98.0 % (Table 4.4)
 
 model = dict(
     loss=dict(

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# not in the thesis; of the method that it compares with, DAML, it quotes an
+# not in the thesis, which quotes for the other method, DAML, an
 # accuracy of 53.13 % (Table 5.8)
 
 train_dataloader = dict(dataset=dict(target='Art'))

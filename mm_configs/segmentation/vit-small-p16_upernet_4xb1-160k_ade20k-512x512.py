@@ -1,6 +1,7 @@
-# Table 6.3a: UPerNet from a ViT-S/16, from nothing: mIoU 25.1, Acc_m 33.3. A batch of 4 (6.5.3) is
-# one image on each of 4 GPUs. The other configs here say which weights instead.
-# Its parts are spelled out: mmengine finds no base 'mmseg::' where mmseg is the maintained fork.
+# Table 6.3a: UPerNet with a ViT-S/16 from random weights: mIoU 25.1, Acc_m 33.3. A batch of 4
+# (6.5.3) is one image on each of 4 GPUs. The other configs in this folder start from pretrained
+# weights. All parts are written here, because mmengine finds no base 'mmseg::' for the maintained
+# fork of mmseg.
 _base_ = [
     '../_base_/models/upernet_vit-small-p16.py',
     '../_base_/datasets/ade20k_512x512.py',

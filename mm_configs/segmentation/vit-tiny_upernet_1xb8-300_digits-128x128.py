@@ -1,6 +1,6 @@
-# A tiny UPerNet on the digits 0 to 2 in street scenes, a minute or two on two cores. The folder comes
-# from `mixplug demo transfer`, or from toy_scenes.write_scenes('data/digit-scenes', digits=3) of
-# mixplug.data.
+# A tiny UPerNet for the digits 0 to 2 in street scenes; takes a minute or two on two cores.
+# `mixplug demo transfer` writes the data set, or toy_scenes.write_scenes('data/digit-scenes',
+# digits=3) of mixplug.data.
 _base_ = [
     '../_base_/models/upernet_vit-small-p16.py',
     '../_base_/segmentation_runtime.py',
@@ -8,7 +8,7 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
-    # the network of `mixplug demo dora`: three blocks, patches of 8 pixels, strides of 2 to 16
+    # network of `mixplug demo dora`: three blocks, patches of 8 pixels, strides of 2 to 16
     backbone=dict(
         _delete_=True,
         type='mixplug.TimmViT',
@@ -25,7 +25,7 @@ model = dict(
         channels=32,
         num_classes=4,
         norm_cfg=dict(type='BN'),
-        # most pixels are background, which else is all that so few steps learn
+        # most pixels are background; without weights, so few steps learn only background
         loss_decode=dict(class_weight=[0.2, 1.0, 1.0, 1.0])),
     auxiliary_head=dict(
         in_channels=96, channels=32, num_classes=4, norm_cfg=dict(type='BN')),

@@ -1,9 +1,10 @@
-# Table 6.4b: SeqTrack with a frozen ViT-S/16 and a decoder of two blocks, from nothing: mAO 23.1,
-# SR_0.5 19.0, SR_0.75 3.4. The other configs here say which weights instead.
+# Table 6.4b: SeqTrack with a frozen, random ViT-S/16 and a decoder of two blocks: mAO 23.1,
+# SR_0.5 19.0, SR_0.75 3.4. The other configs in this folder set pretrained weights.
 _base_ = '../_base_/default_runtime.py'
 
-# 6.5.3 leaves all else at SeqTrack's defaults, which are its seqtrack_b256_got: crops of 256 pixels
-# and four times the object's side, the first template and the latest, 4000 bins, window penalty.
+# All other settings are SeqTrack's defaults (6.5.3), those of seqtrack_b256_got: crops of 256
+# pixels and four times the object's side, the first and the latest template, 4000 bins, window
+# penalty.
 model = dict(
     type='mixplug.FrozenTracker',
     backbone=dict(
@@ -22,7 +23,7 @@ model = dict(
     heads=8,
     hidden=1024,
     dropout=0.1)
-# 8 pairs on each of 8 GPUs, 30000 of them an epoch
+# 8 pairs on each of 8 GPUs, 30000 pairs per epoch
 train_dataloader = dict(
     batch_size=8,
     num_workers=8,
@@ -45,12 +46,12 @@ val_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='pseudo_collate'),  # sequences are no tensors that could be stacked
+    collate_fn=dict(type='pseudo_collate'),  # sequences cannot be stacked
     dataset=dict(type='mixplug.GOT10k', root='data/got10k', split='val'))
 val_evaluator = dict(type='mixplug.GOT10kMetric')
 val_cfg = dict()
-# The table's numbers are those of the test split, whose boxes only the server has: submit
-# work_dirs/got10k_test.zip. With split='val' scores are printed here.
+# The table has scores of the test split, whose boxes only the evaluation server has: submit
+# work_dirs/got10k_test.zip. With split='val', the scores are printed here.
 test_dataloader = dict(
     batch_size=1,
     num_workers=1,

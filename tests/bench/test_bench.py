@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic; its numbers are printed, not tested."""
+"""Arithmetic of the benchmarks; their results are printed, not tested."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from mixplug.cli import app
 from mixplug.functional import sinkhorn
 
 
-def test_in_turns_calls_in_turns_and_drops_the_first_round(monkeypatch) -> None:
+def test_in_turns_alternates_and_drops_the_first_round(monkeypatch) -> None:
     calls: list[str] = []
     clock = iter(range(100))
     monkeypatch.setattr(measure, "_now", lambda: float(next(clock)))
@@ -23,12 +23,12 @@ def test_in_turns_calls_in_turns_and_drops_the_first_round(monkeypatch) -> None:
     assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
 
-def test_ratio_is_of_the_fastest() -> None:
+def test_ratio_uses_the_fastest_rounds() -> None:
     assert measure.ratio([6.0, 9.0], [4.0, 3.0]) == 2.0
 
 
 @pytest.mark.parametrize(
-    ("row", "kept"),
+    ("row", "met"),
     [
         (Row("a", 5.0, 5.0, at_least=True), True),
         (Row("a", 4.9, 5.0, at_least=True), False),
@@ -36,11 +36,11 @@ def test_ratio_is_of_the_fastest() -> None:
         (Row("a", 1.07, 1.06, at_least=False), False),
     ],
 )
-def test_row_knows_whether_it_was_kept(row: Row, kept: bool) -> None:
-    assert row.kept is kept
+def test_a_row_knows_whether_its_bound_is_met(row: Row, met: bool) -> None:
+    assert row.met is met
 
 
-def test_peak_bytes_counts_what_is_held_at_a_time() -> None:
+def test_peak_bytes_counts_simultaneous_memory() -> None:
     def call() -> None:
         for _ in range(3):  # one after the other, so one at a time
             torch.empty(1 << 20, dtype=torch.uint8)
@@ -58,7 +58,7 @@ def test_peak_bytes_counts_what_is_held_at_a_time() -> None:
     ],
     ids=["multimix", "dense"],
 )
-def test_what_is_compared_is_the_same(make, monkeypatch) -> None:
+def test_both_alternatives_give_the_same_loss(make, monkeypatch) -> None:
     losses = []
     backward = torch.Tensor.backward
     monkeypatch.setattr(
@@ -69,7 +69,7 @@ def test_what_is_compared_is_the_same(make, monkeypatch) -> None:
     torch.testing.assert_close(losses[0], losses[1])
 
 
-def test_the_plain_sinkhorn_is_the_same_plan() -> None:
+def test_the_plain_sinkhorn_gives_the_same_plan() -> None:
     cost = torch.rand(2, 4, 5, dtype=torch.float64) * 20
     torch.testing.assert_close(bench.log_sum_exp_loop(cost, 0.1, 7), sinkhorn(cost, 0.1, 7))
 

@@ -1,4 +1,4 @@
-"""``mixplug bench eval``: which rows there are, and that both sides do the same passes."""
+"""``mixplug bench eval``: its rows, and that both sides make the same passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 class Counting(nn.Module):
-    """Counts the images that go through it."""
+    """Counts the images that pass through it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class Counting(nn.Module):
         return self.fc(self.pool(self.act(self.conv(x))).flatten(1))
 
 
-def test_bare_passes_are_as_many_as_the_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Counting] = []
+def test_card_and_bare_loop_make_the_same_number_of_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks: list[Counting] = []
 
     def network(*args: object, **keys: object) -> Counting:
-        made.append(Counting())
-        made[-1].stages = nn.ModuleDict({"2": nn.ModuleDict({"0": nn.Identity()})})
-        return made[-1]
+        networks.append(Counting())
+        networks[-1].stages = nn.ModuleDict({"2": nn.ModuleDict({"0": nn.Identity()})})
+        return networks[-1]
 
     def stages(model: nn.Module, *names: str) -> card.mixplug.Stages:
         return real(model, "conv", "fc", "act")
@@ -43,6 +43,6 @@ def test_bare_passes_are_as_many_as_the_cards(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(card.mixplug, "Stages", stages)
     monkeypatch.setattr(card, "write_card", lambda *arguments: [])
     rows = list(card.card_rows(60, CPU, 1, lambda: None))
-    per_image = 4 + (1 + 1) + (10 + 1)  # test, train, two noises; attacks end in a look
-    assert made[0].images == (32 + 2 * 60) * per_image  # first ones, once bare, once as the card
+    per_image = 4 + (1 + 1) + (10 + 1)  # test, train, two noises; two attacks with a final pass
+    assert networks[0].images == (32 + 2 * 60) * per_image  # warm-up, bare loop, card
     assert (rows[0].bound, rows[0].at_least) == (1.2, False)

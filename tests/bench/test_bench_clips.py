@@ -1,4 +1,4 @@
-"""What the benchmark of clips compares is the same; its numbers are printed, not tested."""
+"""Both sides of the clip benchmark read the same frames; its results are printed, not tested."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SETTINGS = {"frames": 3, "interval": 0.7, "crop": 48, "frames_per_epoch": 3 * 20
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty frames, five times."""
+    """Sixty frames, repeated five times."""
     path = tmp_path_factory.mktemp("bench") / "film.mp4"
     return bench.make_film(path, 11, (72, 160), ("bikes",), frames=60)
 
 
-def test_the_film_is_what_its_index_says(film: Path) -> None:
-    """A scan finds the same, and every repetition shows the same frames."""
+def test_the_film_matches_its_index(film: Path) -> None:
+    """A scan finds the same values, and every repetition shows the same frames."""
     index = VideoIndex.of(film)
     assert index.frames == 300 and index.duration == pytest.approx(12)
     with av.open(str(film)) as container:
@@ -46,10 +46,10 @@ def test_the_film_is_what_its_index_says(film: Path) -> None:
 def test_both_alternatives_give_the_same_frames(film: Path, group: int) -> None:
     data = bench.clips_of(film, group, **SETTINGS)
     places = [data.place(0, index) for index in range(12)]
-    for place, together in zip(places, data.read(places), strict=True):
+    for place, grouped in zip(places, data.read(places), strict=True):
         opened = bench.opened_for_each(data, place)
         assert opened.shape == (3, 3, 48, 48)
-        assert torch.equal(opened, data.clip(place)) and torch.equal(opened, together)
+        assert torch.equal(opened, data.clip(place)) and torch.equal(opened, grouped)
     assert len({place.start for place in places}) == 12
 
 
@@ -60,23 +60,23 @@ def test_rows(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = []
     rows = list(bench.speed_rows(film, 1, lambda: ticks.append(0)))
     assert [row.bound for row in rows] == [3.0, bench.NO_BOUND] and len(ticks) == 8
-    assert all(row.value > 0 for row in rows) and rows[0].at_least and rows[1].kept
+    assert all(row.value > 0 for row in rows) and rows[0].at_least and rows[1].met
     row = bench.memory_row(film, 40, lambda: ticks.append(0))
-    assert row.kept and len(ticks) == 18 and "the first 4 clips" in row.note
+    assert row.met and len(ticks) == 18 and "the first 4 clips" in row.note
 
 
-def test_a_worker_that_keeps_what_it_reads_is_seen(
+def test_growing_memory_of_a_worker_is_detected(
     film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bound is on what is held, whatever the process has held before it made workers."""
-    of, kept = bench.clips_of, []
+    """The bound applies to current memory, whatever the parent process used before."""
+    of, leaked = bench.clips_of, []
     monkeypatch.setattr(bench, "clips_of", lambda path, group=1: of(path, group, **SETTINGS))
     monkeypatch.setattr(
-        bench.VideoClips, "read", lambda *_: kept.append(torch.ones(1 << 21, dtype=torch.uint8))
+        bench.VideoClips, "read", lambda *_: leaked.append(torch.ones(1 << 21, dtype=torch.uint8))
     )
     row = bench.memory_row(film, 80, lambda: None)
-    assert row.value > 30 and not row.kept  # 2 MiB in each of 20 groups, of which 2 were the start
+    assert row.value > 30 and not row.met  # 2 MiB per group, 20 groups, 2 for warm-up
 
 
-def test_shipped_clips_are_there() -> None:
+def test_shipped_clips_exist() -> None:
     assert all(shipped_clip(name).exists() for name in bench.SOURCES)

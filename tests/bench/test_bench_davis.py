@@ -1,4 +1,4 @@
-"""The measurement of label propagation, at a fraction of its size."""
+"""The measurement of label propagation, at a small size."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from mixplug.bench import davis
 
 
-def test_frames_and_memory_are_those_of_a_full_context(monkeypatch) -> None:
-    """A clock that gains a second each time it is asked: every frame takes one."""
+def test_speed_and_memory_with_a_full_context(monkeypatch) -> None:
+    """The fake clock advances one second per call, so each frame takes one second."""
     seconds = iter(range(100))
     monkeypatch.setattr(davis.time, "perf_counter", lambda: float(next(seconds)))
     monkeypatch.setattr(davis, "PROTOCOL", davis.Protocol(size=64))
@@ -19,6 +19,6 @@ def test_frames_and_memory_are_those_of_a_full_context(monkeypatch) -> None:
     assert fps == pytest.approx(1.0)
     assert len(ticks) == 9
     positions, width = 4 * 8, 192
-    held = 4 * positions * width * 8  # features of eight frames
+    context = 4 * positions * width * 8  # features of eight frames
     weights = 4 * 5_500_000
-    assert 2 * held < peak < weights  # they are stacked once more for every frame
+    assert 2 * context < peak < weights  # the features are stacked once more for every frame

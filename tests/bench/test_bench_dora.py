@@ -1,4 +1,4 @@
-"""What ``mixplug bench dora`` compares is the same; its numbers are printed, not tested."""
+"""Both sides of ``mixplug bench dora`` compute the same; its results are printed, not tested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from mixplug.bench import dora as bench
-from mixplug.models.self_distillation.distillation import DINO, Views
+from mixplug.models.self_distillation import DINO, Views
 from mixplug.models.vit.encoder import build_timm_vit
 
 

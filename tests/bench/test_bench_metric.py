@@ -1,4 +1,4 @@
-"""What ``mixplug bench metric`` compares is the same; its numbers are printed, not tested."""
+"""Both sides of ``mixplug bench metric`` compute the same; its results are printed, not tested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_mixing_embeddings_first_gives_the_same_loss_and_gradient() -> None:
     assert_close(torch.autograd.grad(plain, e), torch.autograd.grad(closed, e))
 
 
-def test_steps_differ_in_the_mixed_loss_alone() -> None:
+def test_steps_differ_only_in_the_mixed_loss() -> None:
     maps = torch.randn(20, 4, 2, 2, requires_grad=True)
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 6))
     norms = {}
@@ -35,7 +35,7 @@ def test_steps_differ_in_the_mixed_loss_alone() -> None:
     assert len(set(norms.values())) == 3
 
 
-def test_a_row_without_a_promise_has_none_in_the_table(monkeypatch) -> None:
+def test_a_row_without_a_bound_has_none_in_the_table(monkeypatch) -> None:
     rows = [Row("free", 3.0, NO_BOUND, False, "ms"), Row("bound", 3.0, 2.0, False, "x")]
     monkeypatch.setattr(bench, "GROUPS", {"loss": lambda *_: iter(rows)})
     run = CliRunner().invoke(app, ["bench", "metric"], env={"COLUMNS": "100"})

@@ -1,4 +1,4 @@
-"""The benchmark of a detector's step: what it times, and what it makes of the times."""
+"""The benchmark of a detector's step: the steps, and the ratio."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mixplug.bench import roi
 from mixplug.mixers.multimix import MultiMix
 
 
-def test_it_is_the_median_of_the_rounds_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_is_the_median_of_the_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"plain": [1.0, 4.0, 2.0], "mixed": [3.0, 2.0, 2.0]}
     monkeypatch.setattr(roi, "_steps", lambda *_: {})
     monkeypatch.setattr(roi, "in_turns", lambda *_: seconds)
     assert roi.measure_roi() == 1.0
 
 
-def test_steps_are_taken_in_turns_on_the_same_rois(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is trained: of the two only the mixed one asks the mixer, once a step."""
+def test_steps_alternate_on_the_same_rois(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the mixed model calls the mixer, once per step."""
     rows, ticks = [], []
     plain = MultiMix.mix_rows
     monkeypatch.setattr(
@@ -32,7 +32,7 @@ def test_steps_are_taken_in_turns_on_the_same_rois(monkeypatch: pytest.MonkeyPat
     assert len(set(rows)) == 1
 
 
-def test_both_models_start_alike_and_learn() -> None:
+def test_both_models_start_equal_and_learn() -> None:
     config = Config(detector())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(roi, "_step", lambda model, *_: model)

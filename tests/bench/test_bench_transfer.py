@@ -1,4 +1,4 @@
-"""``mixplug bench transfer``: which rows there are, and that both sides of a ratio do the same."""
+"""``mixplug bench transfer``: its rows, and that both sides of a ratio compute the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_backbone_against_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: list[int] = []
     (row,) = transfer.vit_rows(CPU, 2, lambda: ticks.append(1))
     assert (row.bound, row.at_least) == (1.03, False)
-    assert len(ticks) == 2 * 3  # two alternatives, two rounds and one that does not count
+    assert len(ticks) == 2 * 3  # two alternatives, two rounds and a warm-up
     assert 0.1 < row.value < 10
 
 
@@ -30,11 +30,11 @@ def test_both_sides_give_the_same_maps() -> None:
     torch.testing.assert_close(list(ours(x)), wanted)
 
 
-def test_rows_say_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_contain_the_measured_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "measure_davis", lambda device, tick: (0.5, 88_000_000))
     fps, peak = transfer.davis_rows(CPU, 1, lambda: None)
     assert (fps.value, peak.value, peak.unit) == (0.5, 88.0, "MB")
     monkeypatch.setattr(roi, "measure_roi", lambda rounds, device, tick: 1.5)
     (row,) = transfer.roi_rows(CPU, 1, lambda: None)
-    assert (row.value, row.bound, row.kept) == (1.5, 1.03, False)
+    assert (row.value, row.bound, row.met) == (1.5, 1.03, False)
     assert list(transfer.GROUPS) == ["vit", "roi", "davis"]

@@ -1,4 +1,4 @@
-"""The sampler of clips: every index once, on one rank, with its epoch."""
+"""ClipSampler: each index once per epoch, on one rank, together with the epoch."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def epoch(sampler: ClipSampler, number: int) -> list[int]:
     ("size", "world", "group", "shuffle"),
     itertools.product((1, 7, 24), (1, 2, 5), (1, 3), (False, True)),
 )
-def test_every_index_once_an_epoch(size: int, world: int, group: int, shuffle: bool) -> None:
-    """Over all ranks; what is missing to equal numbers is drawn twice, nothing more often."""
+def test_each_index_is_drawn_once_per_epoch(
+    size: int, world: int, group: int, shuffle: bool
+) -> None:
+    """Over all ranks; only the padding to equal numbers per rank is drawn twice."""
     data = Keys(size, group)
     ranks = [ClipSampler(data, 3, rank, world, shuffle) for rank in range(world)]
     for number in (0, 4):
@@ -56,14 +58,14 @@ def test_unshuffled_indices_are_in_order() -> None:
     assert epoch(ClipSampler(Keys(5), 0, 1, 2, shuffle=False), 0) == [3, 4, 0]
 
 
-def test_shuffled_ones_are_a_permutation_of_the_epoch() -> None:
+def test_shuffled_indices_are_a_permutation() -> None:
     order = sampling.permutation(20, generators(6, 3).synced).tolist()
     assert epoch(ClipSampler(Keys(20), 6), 3) == [60 + i for i in order]
     two = [epoch(ClipSampler(Keys(20), 6, rank, 2), 3) for rank in (0, 1)]
     assert two[0] + two[1] == [60 + i for i in order]
 
 
-def test_places_are_uniform() -> None:
+def test_positions_are_uniform() -> None:
     """An index comes first in 1/10 of all epochs, within five standard errors."""
     sampler = ClipSampler(Keys(10), 1)
     first = Counter(epoch(sampler, e)[0] % 10 for e in range(1000))
@@ -72,7 +74,7 @@ def test_places_are_uniform() -> None:
 
 @pytest.mark.parametrize("world", [1, 3])
 def test_groups_stay_together(world: int) -> None:
-    """In a row, on one rank, in a random order of the groups."""
+    """A group is consecutive and on one rank; the groups are in random order."""
     ranks = [epoch(ClipSampler(Keys(36, 4), 0, rank, world), 0) for rank in range(world)]
     starts = []
     for drawn in ranks:
@@ -106,8 +108,8 @@ def test_an_epoch_depends_on_seed_and_epoch_alone() -> None:
     assert places[0] != places[1] and first != epoch(ClipSampler(Keys(30), 6), 2)
 
 
-def test_sources_are_not_those_of_a_model_or_of_another_sampler() -> None:
-    """A step of a model has the same number as an epoch here."""
+def test_seeds_differ_from_those_of_models_and_other_samplers() -> None:
+    """Although a step of a model has the same number as an epoch here."""
     mine = generators(5, 3, 1)
     own = generators(5, 3, 2).local.initial_seed()
     seeds = {mine.synced.initial_seed(), mine.local.initial_seed(), own}
@@ -118,7 +120,7 @@ def test_sources_are_not_those_of_a_model_or_of_another_sampler() -> None:
     assert len(seeds) == 7
 
 
-def test_persistent_workers_are_told_the_epoch() -> None:
+def test_persistent_workers_get_the_epoch() -> None:
     sampler = ClipSampler(Keys(8), 2)
     loader = DataLoader(Keys(8), 2, sampler=sampler, num_workers=2, persistent_workers=True)
     for number in range(3):
@@ -128,9 +130,9 @@ def test_persistent_workers_are_told_the_epoch() -> None:
         assert sorted(keys) == list(range(8 * number, 8 * number + 8))
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments() -> None:
     for rank, world in ((-1, 2), (2, 2), (0, 0)):
         with pytest.raises(ValueError, match=rf"0 <= rank < world, got rank={rank}, world={world}"):
             ClipSampler(Keys(3), 0, rank, world)
-    with pytest.raises(ValueError, match="needs a data set that is not empty"):
+    with pytest.raises(ValueError, match="a data set with at least one item, got 0"):
         ClipSampler(Keys(0))

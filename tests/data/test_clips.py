@@ -1,7 +1,7 @@
-"""Clips: where they are taken, what they show, and what happens where they cannot be had.
+"""Clips: their position, their content, and the handling of clips that cannot be decoded.
 
-Frames of the folders say by their colors which frame and which pixel it is. Statistical bounds are
-five standard errors.
+In the folders of frames, colors encode the number of the frame and the position of the pixel.
+Statistical bounds are five standard errors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cut(folder: Path) -> Iterator[Path]:
-    """The same, with cuts at 2.5 s and 6 s, blank from 3 to 4 s and damaged from 8 to 8.2 s."""
+    """The same folder with cuts at 2.5 and 6 s, blank from 3 to 4 s and damaged from 8 to 8.2 s."""
     bad = [(3.0, 4.0, "blank"), (8.0, 8.2, "corrupt")]
     save_index(folder, FPS, COUNT, cuts=(2.5, 6.0), bad=bad)
     yield folder
@@ -56,8 +56,8 @@ def clips(video: object, **settings: object) -> VideoClips:
     return VideoClips(video, **{**SMALL, **settings})
 
 
-def shown(clip: Tensor) -> list[int]:
-    """The number of every frame of a clip, which is the same in all its pixels."""
+def frame_numbers(clip: Tensor) -> list[int]:
+    """The number of each frame of a clip; it is the same in all pixels of the frame."""
     assert torch.equal(clip[:, 0], clip[:, 0, :1, :1].expand_as(clip[:, 0]))
     return clip[:, 0, 0, 0].tolist()
 
@@ -70,15 +70,15 @@ def places(data: VideoClips, n: int = 1500) -> list[Place]:
     return [data.place(*divmod(i, len(data))) for i in range(n)]
 
 
-# ---------------------------------------------------------------- what a clip shows
+# ---------------------------------------------------------------- content of a clip
 
 
-def test_a_clip_shows_the_frames_of_its_times_at_its_place(folder: Path) -> None:
+def test_a_clip_has_the_frames_and_the_crop_of_its_place(folder: Path) -> None:
     data = clips(folder)
     for place in places(data, 40):
         clip = data.clip(place)
         assert clip.shape == (4, 3, 16, 16) and clip.dtype == torch.uint8
-        assert shown(clip) == [math.floor((place.start + 0.5 * t) * FPS) for t in range(4)]
+        assert frame_numbers(clip) == [math.floor((place.start + 0.5 * t) * FPS) for t in range(4)]
         top, left = place.corner
         for t in range(4):
             assert clip[t, 1, :, 0].tolist() == list(range(top, top + 16))
@@ -102,14 +102,14 @@ def test_whole_frames(folder: Path) -> None:
 
 
 def test_single_frames(folder: Path) -> None:
-    """T = 1 has nothing to be apart: all of the video can be shown."""
+    """With T = 1 the interval has no effect: any frame of the video can be drawn."""
     data = clips(folder, frames=1, interval=1000.0)
     frames = Counter(math.floor(place.start * FPS) for place in places(data, 3000))
     assert frames.keys() == set(range(COUNT)) and data.reach == 0
 
 
-def test_the_thesis_defaults(tmp_path: Path) -> None:
-    """6.5.2: eight frames a second apart, of 300 x 300 pixels; two global and six local crops."""
+def test_defaults_of_the_thesis(tmp_path: Path) -> None:
+    """6.5.2: eight frames, one second apart, 300 x 300 pixels; two global and six local crops."""
     path = frames_folder(tmp_path / "large", 90, 300, 310)
     save_index(path, 10, 90, (300, 310))
     data = VideoClips(path)
@@ -121,11 +121,11 @@ def test_the_thesis_defaults(tmp_path: Path) -> None:
     assert [b - a for a, b in itertools.pairwise(frames)] == [10] * 7
 
 
-# ---------------------------------------------------------------- where it is taken
+# ---------------------------------------------------------------- position of a clip
 
 
 def test_starts_and_crops_are_uniform(folder: Path) -> None:
-    """A clip of 1.5 s fits in 10 s until 8.5 s; a crop of 16 in 40 x 50 has 25 x 35 places."""
+    """A 1.5 s clip in 10 s starts before 8.5 s; a crop of 16 in 40 x 50 has 25 x 35 positions."""
     data = clips(folder)
     found = places(data, 3000)
     assert all(0 <= p.start < 8.5 for p in found)
@@ -139,8 +139,8 @@ def test_starts_and_crops_are_uniform(folder: Path) -> None:
     rate(sum(p.start < 4.25 and p.corner[0] < 12 for p in found), 3000, 0.5 * 12 / 25)
 
 
-def test_never_across_a_cut_or_what_is_bad(cut: Path) -> None:
-    """Spans: 0-2.5, 2.5-3, 4-6, 6-8, 8.2-10, of which starts take 1, 0, .5, .5 and .3 s."""
+def test_clips_avoid_cuts_and_bad_parts(cut: Path) -> None:
+    """Spans: 0-2.5, 2.5-3, 4-6, 6-8, 8.2-10; room for starts: 1, 0, 0.5, 0.5 and 0.3 s."""
     data = clips(cut)
     spans = [(0, 2.5), (4, 6), (6, 8), (8.2, 10)]
     hits: Counter[tuple[float, float]] = Counter()
@@ -150,7 +150,7 @@ def test_never_across_a_cut_or_what_is_bad(cut: Path) -> None:
     for span in spans:
         rate(hits[span], 2000, (span[1] - span[0] - 1.5) / 2.3)
     for place in places(data, 60):
-        frames = shown(data.clip(place))
+        frames = frame_numbers(data.clip(place))
         assert any(10 * a <= frames[0] and frames[-1] < 10 * b for a, b in spans)
 
 
@@ -162,8 +162,10 @@ def test_never_across_a_cut_or_what_is_bad(cut: Path) -> None:
         ({"across_cuts": True, "blanks": True}, [(0, 8), (8.2, 10)]),
     ],
 )
-def test_options_that_relax(cut: Path, options: dict, spans: list[tuple[float, float]]) -> None:
-    """What is damaged is never shown."""
+def test_options_allow_cuts_and_blanks(
+    cut: Path, options: dict, spans: list[tuple[float, float]]
+) -> None:
+    """Damaged parts are never used."""
     data = clips(cut, **options)
     room = sum(b - a - 1.5 for a, b in spans)
     found = places(data)
@@ -172,8 +174,8 @@ def test_options_that_relax(cut: Path, options: dict, spans: list[tuple[float, f
     assert sum(a <= p.start and p.start + 1.5 < b for p in found for a, b in spans) == 1500
 
 
-def test_a_cut_is_not_touched_by_rounding(tmp_path: Path) -> None:
-    """Between the cuts a clip would fit, but its last frame is 4 ns before the cut: too near."""
+def test_rounding_does_not_reach_a_cut(tmp_path: Path) -> None:
+    """A clip fits between the cuts, but its last frame would be 4 ns before a cut: too close."""
     path = frames_folder(tmp_path / "tight", 40)
     save_index(path, FPS, 40, cuts=(0.3, 0.7))
     data = clips(path, frames=5, interval=0.1 - 2e-9)
@@ -181,16 +183,18 @@ def test_a_cut_is_not_touched_by_rounding(tmp_path: Path) -> None:
     assert 3.6 - 2e-6 < data.starts[0][2] < 3.6
 
 
-def test_without_an_index_the_whole_video_counts(tmp_path: Path) -> None:
+def test_without_an_index_the_whole_video_is_used(tmp_path: Path) -> None:
     path = frames_folder(tmp_path / "plain", 30)
     data = clips(path, index="ignore", fps=15)
     assert data.reach == 1.5 and len(data) == 30 // 4
     assert all(0 <= p.start < 0.5 for p in places(data, 100))
     place = data.place(0, 0)
-    assert shown(data.clip(place)) == [math.floor((place.start + 0.5 * t) * 15) for t in range(4)]
+    assert frame_numbers(data.clip(place)) == [
+        math.floor((place.start + 0.5 * t) * 15) for t in range(4)
+    ]
 
 
-def test_an_index_is_built_where_there_is_none(tmp_path: Path) -> None:
+def test_a_missing_index_is_built(tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", 60)
     data = clips(path, index="build")
     assert VideoIndex.path_of(path).exists()
@@ -200,8 +204,8 @@ def test_an_index_is_built_where_there_is_none(tmp_path: Path) -> None:
     assert VideoIndex.path_of(path).stat().st_mtime_ns == before
 
 
-def test_several_videos_count_by_their_clips(tmp_path: Path) -> None:
-    """Room for starts of 0.5 s and 3.5 s: the longer has seven eighths."""
+def test_longer_videos_are_drawn_more_often(tmp_path: Path) -> None:
+    """Starts have room of 0.5 s and 3.5 s, so the longer video gets seven eighths."""
     short, long = (frames_folder(tmp_path / n, c) for n, c in (("a", 20), ("b", 50)))
     for path, count in ((short, 20), (long, 50)):
         save_index(path, FPS, count)
@@ -210,19 +214,19 @@ def test_several_videos_count_by_their_clips(tmp_path: Path) -> None:
     found = places(data)
     rate(sum(p.path == long for p in found), 1500, 7 / 8)
     for place in found[:30]:
-        assert shown(data.clip(place))[0] == math.floor(place.start * FPS)
+        assert frame_numbers(data.clip(place))[0] == math.floor(place.start * FPS)
 
 
-def test_videos_without_room_are_left_out_and_said(tmp_path: Path) -> None:
+def test_videos_without_room_are_skipped_with_a_warning(tmp_path: Path) -> None:
     short, long = (frames_folder(tmp_path / n, c) for n, c in (("a", 10), ("b", 50)))
     for path, count in ((short, 10), (long, 50)):
         save_index(path, FPS, count)
-    with pytest.warns(UserWarning, match=r"1 of 2 videos are not used, the first: \S+a lasts 1 s"):
+    with pytest.warns(UserWarning, match=r"1 of 2 videos are not used. The first: \S+a lasts 1 s"):
         data = clips([short, long])
     assert list(data.videos) == [long] and {p.path for p in places(data, 50)} == {long}
 
 
-def test_videos_are_found(tmp_path: Path) -> None:
+def test_find_videos(tmp_path: Path) -> None:
     for name in ("b/two.MP4", "one.mkv", "notes.txt", "b/.hidden.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -234,10 +238,10 @@ def test_videos_are_found(tmp_path: Path) -> None:
     assert find_videos("shipped:bikes") == [shipped_clip("bikes")]
     (tmp_path / "empty").mkdir()
     for wrong, text in (
-        ("shipped:cars", r"There is no clip 'cars', only bikes"),
-        (tmp_path / "none.mp4", r"There is no video \S+none\.mp4\."),
-        (tmp_path / "empty", r"empty has no videos \(\.mp4, .*\), and no frames"),
-        ([], r"VideoClips needs one video at least"),
+        ("shipped:cars", r"name must be one of bikes, .*; got 'cars'"),
+        (tmp_path / "none.mp4", r"There is no file or folder \S+none\.mp4\."),
+        (tmp_path / "empty", r"empty has neither videos \(\.mp4, .*\) nor frames"),
+        ([], r"VideoClips needs at least one video, got 0"),
     ):
         with pytest.raises(ValueError, match=text):
             find_videos(wrong)
@@ -247,7 +251,7 @@ def test_videos_are_found(tmp_path: Path) -> None:
 
 
 def test_the_length_of_an_epoch(cut: Path) -> None:
-    """Of the spans that have a clip, 2.5, 2, 2 and 1.8 s, or as it is given."""
+    """The spans with room for a clip last 2.5, 2, 2 and 1.8 s; or frames_per_epoch is given."""
     assert len(clips(cut)) == 83 // 4
     assert len(clips(cut, frames_per_epoch=1000)) == 250
     assert len(clips(cut, frames_per_epoch=4)) == 1
@@ -274,7 +278,7 @@ def test_draws_depend_on_seed_epoch_and_index_alone(folder: Path) -> None:
     assert len({p.start for p in others} | {first.start}) == 6
 
 
-def test_the_draws_by_hand(folder: Path) -> None:
+def test_draws_equal_a_computation_by_hand(folder: Path) -> None:
     data = clips(folder, seed=4)
     source = sampling.generators(sampling.key(generators(4, 2, 3).local), 1).local
     drawn = torch.rand(5, generator=source).double().tolist()
@@ -293,8 +297,8 @@ def test_iterating_ends_with_the_epoch(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_give_what_one_process_gives(tmp_path: Path, context: str) -> None:
-    """Persistent ones, of a reader that was opened before the fork."""
+def test_workers_give_the_same_items_as_one_process(tmp_path: Path, context: str) -> None:
+    """Persistent workers, with a reader that was opened before the fork."""
     path = film(tmp_path / "film.mp4", 60)
     data = clips(path, index="ignore", frames_per_epoch=32)
     data[0]
@@ -310,7 +314,7 @@ def test_workers_give_what_one_process_gives(tmp_path: Path, context: str) -> No
         assert torch.equal(torch.cat([batch["large"] for batch in loader]), torch.stack(items))
 
 
-def test_it_is_sent_without_what_is_open(tmp_path: Path) -> None:
+def test_pickling_drops_open_readers(tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", 60)
     data = clips(path, index="ignore")
     item = data[3]
@@ -325,8 +329,8 @@ def test_few_readers_stay_open(tmp_path: Path) -> None:
         readers[path].read([0.0])
     assert len(readers) == 16
     assert readers[paths[-1]] is readers[paths[-1]]
-    first = readers[paths[4]]  # was opened first of those that are open
-    readers[paths[0]]  # in place of another
+    first = readers[paths[4]]  # the oldest of the open readers
+    readers[paths[0]]  # replaces another reader
     assert readers[paths[4]] is first and len(readers) == 16
     readers.close()
     assert len(readers) == 0 and readers[paths[2]].read([1.0]).shape == (1, 3, 4, 4)
@@ -335,7 +339,7 @@ def test_few_readers_stay_open(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- groups
 
 
-def test_a_group_starts_within_an_interval_and_stays_uniform(cut: Path) -> None:
+def test_clips_of_a_group_are_close_and_each_is_uniform(cut: Path) -> None:
     data = clips(cut, group=4, frames_per_epoch=4 * 4 * 40)
     spans = [(0, 2.5), (4, 6), (6, 8), (8.2, 10)]
     hits: Counter[tuple[float, float]] = Counter()
@@ -356,8 +360,8 @@ def test_a_group_starts_within_an_interval_and_stays_uniform(cut: Path) -> None:
         rate(halves[span], hits[span], 0.5)
 
 
-def test_groups_have_a_common_neighborhood_and_differ(folder: Path) -> None:
-    """With an interval of 0.5 s in 8.5 s, clips of one group are nearer than of two."""
+def test_clips_of_a_group_are_close_but_differ(folder: Path) -> None:
+    """Starts vary over 8.5 s, so clips of one group are closer than clips of two groups."""
     data = clips(folder, group=2, frames_per_epoch=4 * 400)
     pairs = [(data.place(0, i).start, data.place(0, i + 1).start) for i in range(0, 400, 2)]
     assert all(abs(a - b) <= 1.0 for a, b in pairs)
@@ -368,10 +372,8 @@ def test_groups_have_a_common_neighborhood_and_differ(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 50_000_000])
-def test_a_batch_read_in_one_pass_is_what_it_is_one_by_one(
-    tmp_path: Path, cache_bytes: int
-) -> None:
-    """In any order of keys, of several videos, of clips that overlap and that do not."""
+def test_a_batch_equals_its_items_read_one_by_one(tmp_path: Path, cache_bytes: int) -> None:
+    """For keys in any order, several videos, and clips that overlap or do not."""
     path, other = film(tmp_path / "film.mp4", 200, gop=50), film(tmp_path / "other.mp4", 100)
     given = {"index": "ignore", "group": 4, "crop": None, "frames_per_epoch": 4 * 32}
     data = clips([path, other], cache_bytes=cache_bytes, **given)
@@ -385,7 +387,7 @@ def test_a_batch_read_in_one_pass_is_what_it_is_one_by_one(
 
 
 def test_overlapping_clips_are_read_in_the_order_of_time(tmp_path: Path) -> None:
-    """So that a decoder goes on, and never back: it is watched, not replaced."""
+    """So the decoder never seeks back. The reader's calls are recorded, not replaced."""
     path = film(tmp_path / "film.mp4", 100, gop=100)
     data = clips(path, index="ignore", frames=3, interval=1.0, crop=None)
     places = [Place(path, start, None, 0) for start in (6.05, 4.55, 5.25)]
@@ -411,33 +413,33 @@ def test_overlapping_requests_are_found() -> None:
     assert _overlapping([]) == []
 
 
-# ---------------------------------------------------------------- what cannot be decoded
+# ---------------------------------------------------------------- clips that cannot be decoded
 
 
 @pytest.fixture
-def spoilt(tmp_path: Path) -> Path:
-    """Ten seconds, of which the third to the sixth cannot be decoded; and nobody knows it."""
-    path = film(tmp_path / "spoilt.mp4", 100)
+def damaged(tmp_path: Path) -> Path:
+    """A video of ten seconds without an index; from 2 s to 6 s it cannot be decoded."""
+    path = film(tmp_path / "damaged.mp4", 100)
     spoil(path, 2.05, 5.95)
     return path
 
 
-def test_another_clip_is_taken_for_a_damaged_one(spoilt: Path) -> None:
-    data = clips(spoilt, index="ignore", crop=None, frames_per_epoch=4 * 40)
-    taken, one_by_one, lost = [], [], 0
+def test_another_clip_replaces_a_damaged_one(damaged: Path) -> None:
+    data = clips(damaged, index="ignore", crop=None, frames_per_epoch=4 * 40)
+    numbers_used, one_by_one, lost = [], [], 0
     for index in range(len(data)):
         attempts = 0
-        while (found := tried(data, data.place(0, index, attempts))) is None:
+        while (found := decode(data, data.place(0, index, attempts))) is None:
             attempts += 1
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             item = data[index]
         expected = data.views(found, data.place(0, index, attempts).key)
         assert torch.equal(item["large"], expected["large"])
         one_by_one.append(item["small"])
-        assert len(said) == attempts
+        assert len(caught) == attempts
         lost += attempts
-        taken += numbers(found)
+        numbers_used += numbers(found)
     assert lost and data.skipped == lost
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -445,37 +447,38 @@ def test_another_clip_is_taken_for_a_damaged_one(spoilt: Path) -> None:
     assert data.skipped > lost
     for item, key in zip(batch, [7, 3, 11, 30, 22, 14], strict=True):
         assert torch.equal(item["small"], one_by_one[key])
-    assert not set(taken) & set(range(20, 60)) and min(taken) < 20 and max(taken) >= 60
+    assert not set(numbers_used) & set(range(20, 60))
+    assert min(numbers_used) < 20 and max(numbers_used) >= 60
 
 
-def tried(data: VideoClips, place: Place) -> Tensor | None:
+def decode(data: VideoClips, place: Place) -> Tensor | None:
     try:
         return data.clip(place)
     except ValueError:
         return None
 
 
-def test_what_is_skipped_is_said(spoilt: Path) -> None:
-    data = clips(spoilt, index="ignore")
+def test_a_skipped_clip_causes_a_warning(damaged: Path) -> None:
+    data = clips(damaged, index="ignore")
     index = next(i for i in range(50) if 2.1 < data.place(0, i).start < 5.9)
     place = data.place(0, index)
-    span = rf"{place.start:.3f} to {place.start + 1.5:.3f} s of {re.escape(str(spoilt))}"
-    with pytest.warns(UserWarning, match=rf"Another clip is taken for {span}: .+"):
+    span = rf"{place.start:.3f} to {place.start + 1.5:.3f} s of {re.escape(str(damaged))}"
+    with pytest.warns(UserWarning, match=rf"Cannot decode {span}, so another clip is drawn: .+"):
         data[index]
 
 
-def test_skipped_clips_of_all_workers_are_counted(spoilt: Path) -> None:
-    alone = clips(spoilt, index="ignore", frames_per_epoch=4 * 24)
+def test_skipped_clips_of_all_workers_are_counted(damaged: Path) -> None:
+    alone = clips(damaged, index="ignore", frames_per_epoch=4 * 24)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         list(alone)
-        data = clips(spoilt, index="ignore", frames_per_epoch=4 * 24)
+        data = clips(damaged, index="ignore", frames_per_epoch=4 * 24)
         list(DataLoader(data, 4, num_workers=2))
     assert data.skipped == alone.skipped > 2
 
 
-@pytest.mark.filterwarnings("ignore:Another clip")
-def test_retries_have_an_end(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Cannot decode")
+def test_retries_are_limited(tmp_path: Path) -> None:
     path = film(tmp_path / "gone.mp4", 60)
     spoil(path, 0.05, 6)
     data = clips(path, index="ignore", retries=2)
@@ -483,11 +486,12 @@ def test_retries_have_an_end(tmp_path: Path) -> None:
     span = rf"{third.start:.3f} to {third.start + 1.5:.3f} s of \S+gone\.mp4"
     with pytest.raises(
         ValueError,
-        match=rf"None of 3 clips could be decoded for index 0 of epoch 0, the last was {span}: ",
+        match=rf"None of the 3 clips drawn for index 0 of epoch 0 could be decoded. The last one "
+        rf"was {span}: .* mixplug video index ",
     ):
         data[0]
     assert data.skipped == 3
-    with pytest.raises(ValueError, match=r"None of 1 clips"):
+    with pytest.raises(ValueError, match=r"None of the 1 clips"):
         clips(path, index="ignore", retries=0)[0]
 
 
@@ -496,8 +500,8 @@ def test_retries_have_an_end(tmp_path: Path) -> None:
 
 def test_a_video_shorter_than_a_clip(folder: Path) -> None:
     text = (
-        r"tour lasts 10 s, but a clip of 12 frames, 1 s apart, needs more than 11 s\. Set frames "
-        r"or interval lower"
+        r"tour lasts 10 s, but a clip of 12 frames, 1 s apart, needs more than 11 s\. Reduce "
+        r"frames or interval"
     )
     with pytest.raises(ValueError, match=text):
         clips(folder, frames=12, interval=1.0)
@@ -506,28 +510,30 @@ def test_a_video_shorter_than_a_clip(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("frames", "given", "spans", "longest", "help_"),
     [
-        (5, {}, 5, 2.5, "across_cuts=True, or"),
-        (6, {"across_cuts": True}, 3, 4, "blanks=True, or"),
-        (6, {}, 5, 2.5, "across_cuts=True and blanks=True, or"),
-        (9, {"across_cuts": True, "blanks": True}, 2, 8, ""),
+        (5, {}, 5, 2.5, "Set across_cuts=True, or reduce"),
+        (6, {"across_cuts": True}, 3, 4, "Set blanks=True, or reduce"),
+        (6, {}, 5, 2.5, "Set across_cuts=True and blanks=True, or reduce"),
+        (9, {"across_cuts": True, "blanks": True}, 2, 8, "Reduce"),
     ],
 )
-def test_no_span_says_what_relaxes_it(
+def test_the_error_for_no_span_names_the_options_that_help(
     cut: Path, frames: int, given: dict, spans: int, longest: float, help_: str
 ) -> None:
     interval = 0.8 if frames < 9 else 1.0
     reach = (frames - 1) * interval
     text = (
-        rf"tour has no place for a clip of {frames} frames, {interval:g} s apart, which needs more "
-        rf"than {reach:.3g} s: the longest of {spans} spans without cuts, damage and blank frames "
-        rf"that are not allowed lasts {longest:g} s\. Set {help_} ?frames or interval lower\."
+        rf"tour has no room for a clip of {frames} frames, {interval:g} s apart, which needs more "
+        rf"than {reach:.3g} s\. The longest of its {spans} usable spans \(without forbidden cuts, "
+        rf"damage and blank frames\) lasts {longest:g} s\. {help_} frames or interval\."
     )
     with pytest.raises(ValueError, match=text):
         clips(cut, frames=frames, interval=interval, **given)
 
 
 def test_a_crop_larger_than_the_frame(folder: Path) -> None:
-    text = r"tour has frames of 40 x 50 pixels, which have no room for crop=41\. Set crop to 40"
+    text = (
+        r"crop=41 is larger than the frames of .*tour, which have 40 x 50 pixels\. Set crop to at"
+    )
     with pytest.raises(ValueError, match=text):
         clips(folder, crop=41)
     assert clips(folder, crop=40).place(0, 0).corner[0] == 0
@@ -537,10 +543,10 @@ def test_an_index_is_needed(tmp_path: Path) -> None:
     path = frames_folder(tmp_path / "plain", 30)
     with pytest.raises(ValueError, match=rf"mixplug video index {re.escape(str(path))}"):
         clips(path)
-    with pytest.raises(ValueError, match=r"index is one of \('require', .*\), got 'no'\."):
+    with pytest.raises(ValueError, match=r"index must be one of \('require', .*\), got 'no'\."):
         clips(path, index="no")
     save_index(path, FPS, 30, complete=False)
-    with pytest.raises(ValueError, match=r"its scan was stopped"):
+    with pytest.raises(ValueError, match=r"the scan was interrupted"):
         clips(path)
 
 
@@ -548,7 +554,7 @@ def test_an_index_is_needed(tmp_path: Path) -> None:
     "setting", [{"frames": 0}, {"interval": 0}, {"crop": 0}, {"group": 0}, {"retries": -1},
                 {"cache_bytes": -1}],
 )  # fmt: skip
-def test_settings_that_are_refused(folder: Path, setting: dict) -> None:
+def test_invalid_settings(folder: Path, setting: dict) -> None:
     with pytest.raises(ValueError, match="VideoClips needs frames, group and crop >= 1"):
         clips(folder, **setting)
 

@@ -1,4 +1,4 @@
-"""CUB200-2011 in miniature, and every way in which its layout can be wrong."""
+"""CUB200-2011 in miniature, and all errors in its layout."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_a_split_by_hand(home: Path) -> None:
     corners = [[x, y, x + width, y + height] for _, x, y, width, height in TEST]
     assert found.boxes.tolist() == corners
     assert [Path(path).name for path in found.paths] == [f"{i}.png" for i in (3, 4, 5, 6)]
-    assert len(birds(home.parent, "train", check=False)) == 2  # the folder above does as well
+    assert len(birds(home.parent, "train", check=False)) == 2  # the parent folder works too
 
 
-def test_the_split_of_metric_learning_is_another(home: Path) -> None:
-    """By class, so that both classes train there."""
+def test_metric_learning_uses_another_split(home: Path) -> None:
+    """It splits by class, so both classes are training classes."""
     assert len(retrieval_set("cub200", home, "train", check=False)) == 6
 
 
@@ -61,14 +61,17 @@ def test_a_list_is_missing(home: Path, name: str) -> None:
 def test_a_list_lacks_an_image(home: Path, name: str) -> None:
     lines = (home / name).read_text().splitlines(keepends=True)
     (home / name).write_text("".join(lines[:-1]))
-    with pytest.raises(ValueError, match=rf"{name} lacks 1 of 6 images, the first is 6, 002.Blue"):
+    with pytest.raises(
+        ValueError, match=rf"{name} has no entry for 1 of 6 .* is image 6, 002.Blue"
+    ):
         birds(home, check=False)
 
 
-def test_what_else_is_wrong(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"splits train, test, got 'val'"):
+def test_other_errors(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"splits train, test; got 'val'"):
         birds(home, "val")
-    with pytest.raises(ValueError, match=r"lists 4 images of 2 classes, but there are 5,794"):
+    message = r"lists 4 images of 2 classes, but the official split has 5,794"
+    with pytest.raises(ValueError, match=message):
         birds(home)
     with pytest.raises(ValueError, match=r"nowhere/images.txt is missing"):
         birds(tmp_path / "nowhere")
@@ -77,9 +80,9 @@ def test_what_else_is_wrong(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image 3 needs a width and height > 0, got \[0.0, 16.0"):
         birds(home, check=False)
     (home / "bounding_boxes.txt").write_text(text.replace("3 8.0 16.0", "3 8.0"))
-    with pytest.raises(ValueError, match=r"bounding_boxes.txt, line 3: needs 5 columns"):
+    with pytest.raises(ValueError, match=r"bounding_boxes.txt, line 3: expected 5 columns"):
         birds(home, check=False)
     (home / "bounding_boxes.txt").write_text(text)
     (home / "images" / "001.Red_Square" / "3.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 4 images are not there, the first is .*/3.png"):
+    with pytest.raises(ValueError, match=r"1 of 4 images are missing. The first is .*/3.png"):
         birds(home, check=False)

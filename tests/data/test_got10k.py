@@ -1,4 +1,4 @@
-"""GOT-10k: its folders, what is refused, and the examples of a tracker drawn from them."""
+"""GOT-10k: its folders, invalid folders, and the training examples drawn from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STILL = {"center": 0.0, "scale": 0.0, "brightness": 0.0, "gray": 0.0, "flip": 0.
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sequences in each split; the object is absent in frame 3 of those that say so."""
+    """Two sequences in each split; in the labeled splits the object is absent in frame 3."""
     path = tmp_path_factory.mktemp("got10k")
     made = [
         moving_square(T, (10, 20), (4, 2), seed=1),
@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def spoilt(root: Path, tmp_path: Path) -> Path:
+def broken(root: Path, tmp_path: Path) -> Path:
     shutil.copytree(root / "train", tmp_path / "train")
     return tmp_path
 
@@ -47,7 +47,7 @@ def pairs(root: Path, **settings: object) -> TrackingPairs:
 # ---------------------------------------------------------------- the folder
 
 
-def test_a_sequence_is_what_was_written(root: Path) -> None:
+def test_a_sequence_equals_the_written_files(root: Path) -> None:
     data = GOT10k(root, "train")
     assert len(data) == 2
     pictures, boxes = moving_square(T, (10, 20), (4, 2), seed=1)
@@ -65,32 +65,32 @@ def test_a_sequence_is_what_was_written(root: Path) -> None:
     assert [s.object_class for s in data] == ["cat", "dog"]
 
 
-def test_the_test_split_has_the_first_box_only(root: Path) -> None:
+def test_the_test_split_has_only_the_first_box(root: Path) -> None:
     sequence = GOT10k(root, "test")[1]
     assert sequence.boxes.tolist() == [[90, 60, 16, 16]] and len(sequence.frames) == T
     assert not sequence.labeled and sequence.object_class == ""
 
 
-def test_visible_is_there_uncovered_and_with_an_area(spoilt: Path) -> None:
-    folder = spoilt / "train" / "GOT-10k_Train_000001"
+def test_visible_means_present_uncovered_and_with_an_area(broken: Path) -> None:
+    folder = broken / "train" / "GOT-10k_Train_000001"
     rows = (folder / "groundtruth.txt").read_text().splitlines()
     rows[5] = "10,20,0,16"
     (folder / "groundtruth.txt").write_text("\n".join(rows))
     cover = ["8"] * T
     cover[7] = "0"
     (folder / "cover.label").write_text("\n".join(cover))
-    hidden = (~GOT10k(spoilt, "train")[0].visible).nonzero().flatten().tolist()
+    hidden = (~GOT10k(broken, "train")[0].visible).nonzero().flatten().tolist()
     assert hidden == [3, 5, 7]
 
 
-def test_other_folders_are_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"splits \('train', 'val', 'test'\), got 'dev'"):
+def test_invalid_folders(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"splits \('train', 'val', 'test'\); got 'dev'"):
         GOT10k(root, "dev")
-    with pytest.raises(ValueError, match=r"is no GOT-10k: there is no .*train.list\.txt"):
+    with pytest.raises(ValueError, match=r"is not a GOT-10k folder: .*train.list\.txt is missing"):
         GOT10k(tmp_path, "train")
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "list.txt").write_text("\n")
-    with pytest.raises(ValueError, match="names no sequence"):
+    with pytest.raises(ValueError, match="lists no sequence"):
         GOT10k(tmp_path, "train")
     (tmp_path / "train" / "list.txt").write_text("a\nb\nc\nd\n")
     with pytest.raises(ValueError, match="without a folder: a, b, c and 1 more"):
@@ -98,7 +98,7 @@ def test_other_folders_are_refused(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, change, said",
+    "name, change, message",
     [
         ("groundtruth.txt", "1,2,3\n" * T, r"needs 4 finite numbers per line.*\(12, 3\)"),
         ("groundtruth.txt", "1,2,3,4\n", "needs 12 lines, one per frame, got 1"),
@@ -108,30 +108,30 @@ def test_other_folders_are_refused(root: Path, tmp_path: Path) -> None:
         ("cover.label", "9\n" * T, r"numbers outside \[0, 8\]"),
         ("cover.label", "8\n", "needs 12 lines"),
         ("absence.label", None, "There is no .*absence.label"),
-        ("meta_info.ini", None, "no section METAINFO"),
+        ("meta_info.ini", None, "needs a section METAINFO"),
         ("meta_info.ini", "[METAINFO]\nobject_class: cat\n", "object_class and motion_class"),
-        ("00000004.jpg", None, r"without a gap, got 00000005\.jpg"),
+        ("00000004.jpg", None, r"without a gap; got 00000005\.jpg"),
     ],
 )
-def test_what_is_in_a_folder_is_looked_at(
-    spoilt: Path, name: str, change: str | None, said: str
+def test_invalid_files_of_a_sequence(
+    broken: Path, name: str, change: str | None, message: str
 ) -> None:
-    path = spoilt / "train" / "GOT-10k_Train_000001" / name
+    path = broken / "train" / "GOT-10k_Train_000001" / name
     path.unlink() if change is None else path.write_text(change)
-    with pytest.raises(ValueError, match=said):
-        GOT10k(spoilt, "train")[0]
+    with pytest.raises(ValueError, match=message):
+        GOT10k(broken, "train")[0]
 
 
-def test_a_file_that_is_no_image_is_named(spoilt: Path) -> None:
-    path = spoilt / "train" / "GOT-10k_Train_000001" / "00000002.jpg"
+def test_the_error_for_a_broken_image_names_the_file(broken: Path) -> None:
+    path = broken / "train" / "GOT-10k_Train_000001" / "00000002.jpg"
     path.write_text("no image")
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        GOT10k(spoilt, "train")[0].read(1)
+        GOT10k(broken, "train")[0].read(1)
 
 
-def test_a_box_per_frame_of_test_is_refused(root: Path, tmp_path: Path) -> None:
+def test_the_test_split_must_have_one_box(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "val", tmp_path / "test")
-    with pytest.raises(ValueError, match="needs 1 line, as the test split has, got 12"):
+    with pytest.raises(ValueError, match="needs 1 line, as in the test split, got 12"):
         GOT10k(tmp_path, "test")[0]
 
 
@@ -139,7 +139,7 @@ def test_a_box_per_frame_of_test_is_refused(root: Path, tmp_path: Path) -> None:
 
 
 def test_without_jitter_crops_are_centered_on_the_object(root: Path) -> None:
-    """Side 16 times 4: a square of 64 pixels, the box is the middle quarter of each side."""
+    """The crop's side is 16 · 4 = 64 pixels, so the box is the middle quarter of each side."""
     data = pairs(root)
     for key in range(20):
         item = data[key]
@@ -147,14 +147,16 @@ def test_without_jitter_crops_are_centered_on_the_object(root: Path) -> None:
         assert item["search"].dtype == torch.uint8
         assert_close(item["box"], torch.tensor([0.375, 0.375, 0.25, 0.25]))
         for crop in (*item["template"], item["search"]):
-            assert crop[:, 13:19, 13:19].float().mean() > 160  # the square: 160 and 250 in checks
+            assert (
+                crop[:, 13:19, 13:19].float().mean() > 160
+            )  # the square is a pattern of 160 and 250
             outside = crop.float().clone()
             outside[:, 11:21, 11:21] = 0
             assert outside.max() < 120
 
 
-def test_the_box_says_where_the_square_is(root: Path) -> None:
-    """Jittered, scaled and mirrored: bright pixels are inside of the box, and fill it."""
+def test_the_box_encloses_the_square(root: Path) -> None:
+    """With jitter, scaling and flips, the bright pixels are inside the box and fill it."""
     data = pairs(root, size=64, jitter={"brightness": 0.0, "gray": 0.0}, pairs_per_epoch=40)
     flips = 0
     for key in range(40):
@@ -170,9 +172,10 @@ def test_the_box_says_where_the_square_is(root: Path) -> None:
 
 
 def test_jitter_has_the_stated_distribution(root: Path) -> None:
-    """The center is within 1.75 sides of 16 of 64 pixels, uniformly in +-0.4375 of the crop.
+    """The center moves by up to 1.75 · 16 of 64 pixels, uniformly in +-0.4375 of the crop.
 
-    Of a box at 0.4375 from the middle, 0.0625 + 0.125 of its 0.25 are left in the crop.
+    If the center of a box is 0.4375 from the middle, 0.0625 + 0.125 of its side 0.25 stay in the
+    crop.
     """
     data = pairs(root, size=8, jitter={**STILL, "center": 3.5}, pairs_per_epoch=200)
     boxes = torch.stack([data[key]["box"] for key in range(200)])
@@ -227,16 +230,16 @@ def test_gray_and_brightness(root: Path) -> None:
     assert 0.78 < min(means) < 0.9 and 1.1 < max(means) < 1.22 and plain.max() > 200
 
 
-def test_settings_are_checked(root: Path, spoilt: Path) -> None:
+def test_invalid_settings(root: Path, broken: Path) -> None:
     with pytest.raises(ValueError, match="'test' has no boxes"):
         pairs(root, split="test")
     with pytest.raises(ValueError, match="got 0, 2, 32"):
         pairs(root, pairs_per_epoch=0)
-    with pytest.raises(ValueError, match=r"factors > 0, got 4\.0 and 0"):
+    with pytest.raises(ValueError, match=r"search_factor > 0, got 4\.0 and 0"):
         pairs(root, search_factor=0)
-    with pytest.raises(TypeError, match="center"):
-        pairs(root, jitter={"center": 1.0})
-    for name in GOT10k(spoilt, "train").names:
-        (spoilt / "train" / name / "absence.label").write_text("1\n" * T)
-    with pytest.raises(ValueError, match=r"None of 3 sequences drawn .* is visible"):
-        pairs(spoilt, retries=2)[0]
+    with pytest.raises(TypeError, match="shift"):
+        pairs(root, jitter={"shift": 1.0})
+    for name in GOT10k(broken, "train").names:
+        (broken / "train" / name / "absence.label").write_text("1\n" * T)
+    with pytest.raises(ValueError, match=r"None of the 3 sequences drawn .* visible object"):
+        pairs(broken, retries=2)[0]

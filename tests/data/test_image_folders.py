@@ -1,4 +1,4 @@
-"""ImageNet-style folders, their crops, and what is wrong with other folders."""
+"""ImageNet-style folders, their crops, and invalid folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixplug.data.image_folders import Crops, Labeled, image_folders, loader
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The shorter side is 8; colors tell columns and rows."""
+    """The shorter side of the images is 8 pixels; colors encode columns and rows."""
     rows, columns = np.mgrid[0:8, 0:12]
     picture = np.stack([20 * columns, 30 * rows, 0 * rows], -1).astype(np.uint8)
     folders.classes(tmp_path, "train", {"n02": [picture, picture + 1], "n01": [picture + 2]})
@@ -33,7 +33,7 @@ def test_classes_are_numbered_by_name(root: Path) -> None:
 
 
 def test_the_center_is_cropped(root: Path) -> None:
-    """Of 8 x 12 pixels, resized to 8 x 12 where 7 are wanted: rows 0 or 1 on, columns 2 or 3 on."""
+    """A crop of 7 needs a shorter side of 8, so 8 x 12 pixels stay; rows start at 0 or 1."""
     crops = Crops(image_folders(root)[1], 7)
     picture, label = crops[0]
     assert picture.shape == (3, 7, 7) and picture.dtype == torch.uint8 and label == 0
@@ -63,8 +63,8 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(root: Path) -> None:
     assert torch.equal(torch.cat([images for images, _ in batches]), torch.stack(first)[[2, 0, 1]])
 
 
-def test_crops_are_flipped_and_moved(root: Path) -> None:
-    """Left to right in half of them; the share of the image that they show varies."""
+def test_crops_are_flipped_and_vary_in_size(root: Path) -> None:
+    """Half of them are flipped; the share of the image that they show varies."""
     crops, flipped, widths = Crops(image_folders(root)[0], 8, augment=True), 0, []
     for epoch in range(60):
         crops.epoch = epoch
@@ -80,20 +80,20 @@ def test_crops_are_flipped_and_moved(root: Path) -> None:
     [
         (lambda root: shutil.rmtree(root / "val"), r"there is no \S+val. It needs train/CLASS/"),
         (lambda root: shutil.rmtree(root / "val" / "n01"), r"train has 2 classes and val 1; 1 are "
-         r"in one of them only, such as n01"),
+         r"in only one of them, such as n01"),
         (lambda root: (root / "train" / "n01" / "0.png").unlink(), r"no valid file for the classes "
          r"n01"),
         (lambda root: [shutil.rmtree(root / "train" / c) for c in ("n01", "n02")],
          r"find any class folder"),
     ],
 )  # fmt: skip
-def test_another_layout(root: Path, harm, message: str) -> None:
+def test_invalid_layouts(root: Path, harm, message: str) -> None:
     harm(root)
     with pytest.raises(ValueError, match=message):
         image_folders(root)
 
 
-def test_an_image_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image(tmp_path: Path) -> None:
     path = tmp_path / "0.png"
     path.write_text("no image")
     crops = Crops(Labeled([str(path)], torch.tensor([0]), ["n01"]), 8)

@@ -1,4 +1,4 @@
-"""Views of images: clips of one frame, of folders and of data sets."""
+"""Views of images: clips of one frame, from folders and from data sets."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def test_items_are_the_views_of_their_image(folder: Path, pixels: Tensor) -> Non
 
 
 @pytest.mark.parametrize("kind", ["torchvision", "tensors", "arrays", "pil", "labeled tensors"])
-def test_a_data_set_gives_what_its_folder_gives(folder: Path, pixels: Tensor, kind: str) -> None:
-    """Labels are left out."""
+def test_a_data_set_gives_the_same_views_as_a_folder(
+    folder: Path, pixels: Tensor, kind: str
+) -> None:
+    """Labels are ignored."""
     ordered = pixels[ORDER]
     arrays = [image.permute(1, 2, 0).numpy() for image in ordered]
     data = {
@@ -66,7 +68,7 @@ def test_a_data_set_gives_what_its_folder_gives(folder: Path, pixels: Tensor, ki
         assert torch.equal(own[key]["large"], of_folder[key]["large"])
 
 
-def test_gray_images_are_rgb(tmp_path: Path) -> None:
+def test_gray_images_become_rgb(tmp_path: Path) -> None:
     gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
     expected = torch.from_numpy(gray).expand(3, -1, -1)
     Image.fromarray(gray).save(tmp_path / "gray.png")
@@ -90,7 +92,7 @@ def test_workers_and_epochs(folder: Path) -> None:
     assert len(list(data)) == 5
 
 
-def test_the_seed_counts_and_the_global_source_does_not(folder: Path) -> None:
+def test_views_depend_on_the_seed_but_not_on_the_global_generator(folder: Path) -> None:
     first = ImageViews(folder, VIEWS, seed=1)[2]["large"]
     torch.manual_seed(99)
     state = torch.get_rng_state()
@@ -99,12 +101,12 @@ def test_the_seed_counts_and_the_global_source_does_not(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_invalid_arguments(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     for images, text in (
         (tmp_path / "none", r"There is no folder of images \S+none\."),
         (tmp_path / "empty", r"empty has no images \(\.jpg,"),
-        ([], "ImageViews needs one image at least, got none"),
+        ([], "ImageViews needs at least one image, got 0"),
     ):
         with pytest.raises(ValueError, match=text):
             ImageViews(images)
@@ -117,5 +119,5 @@ def test_what_is_refused(tmp_path: Path, folder: Path) -> None:
         (np.zeros((3, 4, 2), np.uint8), r"got \(3, 4, 2\) of uint8"),
         ("image.png", "got str"),
     ):
-        with pytest.raises(ValueError, match=rf"An image must be of PIL, or uint8 as .*{text}\."):
+        with pytest.raises(ValueError, match=rf"An image must be a PIL image, .*{text}\."):
             ImageViews([item])[0]

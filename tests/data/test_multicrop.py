@@ -1,4 +1,4 @@
-"""Multi-crop: every operation against a loop over pixels, and the distribution of its draws.
+"""Multi-crop: every operation against a loop over pixels, and the distribution of the parameters.
 
 Statistical bounds are five standard errors.
 """
@@ -31,7 +31,7 @@ def clip() -> Tensor:
 
 
 def near(got: Tensor, expected: Tensor, most: float = 1.03) -> None:
-    """Rounding and cutting off differ by up to one, and torchvision's gray weighs 0.9999."""
+    """Rounding and clamping can differ by one, and torchvision's gray weights sum to 0.9999."""
     assert got.dtype == torch.uint8 and got.shape == expected.shape
     assert float((got.double() - expected.double()).abs().max()) <= most
 
@@ -52,7 +52,7 @@ def test_crop_and_resize_are_pils_bicubic(clip: Tensor) -> None:
             near(got, pil_to_tensor(cut.resize((view.size, view.size), Image.Resampling.BICUBIC)))
 
 
-def test_a_whole_frame_of_the_same_size_is_itself(clip: Tensor) -> None:
+def test_a_full_crop_of_the_same_size_changes_nothing(clip: Tensor) -> None:
     assert torch.equal(WHOLE(clip), clip)
 
 
@@ -92,7 +92,7 @@ def test_gray(clip: Tensor) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
-def test_blur_is_the_weighted_mean_of_neighbors(clip: Tensor, sigma: float) -> None:
+def test_blur_is_a_weighted_mean_of_neighbors(clip: Tensor, sigma: float) -> None:
     got = dataclasses.replace(WHOLE, sigma=sigma)(clip[..., :12, :12])
     radius = math.ceil(3 * sigma)
     steps = range(-radius, radius + 1)
@@ -123,8 +123,8 @@ def test_solarize(clip: Tensor) -> None:
     assert View(0, 0, 2, 2, 2, solarize=True)(edge)[0, 0, 0].tolist() == [127, 127]
 
 
-def test_operations_come_in_the_order_of_the_fields(clip: Tensor) -> None:
-    """All of them at once are one after the other, jitter in the order that it is given in."""
+def test_operations_are_applied_in_the_order_of_the_fields(clip: Tensor) -> None:
+    """All operations at once equal one after the other, jitter in the given order."""
     jitter = (("hue", 0.1), ("contrast", 1.4), ("brightness", 0.7), ("saturation", 1.2))
     at_once = View(2, 1, 8, 9, 12, True, jitter, True, 1.0, True)
     steps = [View(2, 1, 8, 9, 12), dataclasses.replace(WHOLE, flip=True)]
@@ -142,7 +142,7 @@ def test_operations_come_in_the_order_of_the_fields(clip: Tensor) -> None:
 # ---------------------------------------------------------------- clips
 
 
-def test_shapes_and_inputs_left_alone(clip: Tensor) -> None:
+def test_shapes_and_unchanged_inputs(clip: Tensor) -> None:
     before = clip.clone()
     crops = MultiCrop(large=10, small=6, smalls=3)(clip, 1)
     assert {k: (tuple(v.shape), v.dtype) for k, v in crops.items()} == {
@@ -154,7 +154,7 @@ def test_shapes_and_inputs_left_alone(clip: Tensor) -> None:
 
 
 def test_a_view_is_the_same_in_all_frames(clip: Tensor) -> None:
-    """Each frame alone gives what it gives within the clip: nothing is drawn per frame."""
+    """Each frame alone gives the same result as within the clip: nothing is drawn per frame."""
     crop = MultiCrop(large=10, small=6)
     for key in range(30):
         whole = crop(clip, key)
@@ -164,7 +164,7 @@ def test_a_view_is_the_same_in_all_frames(clip: Tensor) -> None:
             assert torch.equal(whole["small"][:, t], alone["small"][:, 0])
 
 
-def test_what_is_drawn_is_what_is_done(clip: Tensor) -> None:
+def test_the_views_are_the_drawn_ones(clip: Tensor) -> None:
     crop = MultiCrop(large=10, small=6, smalls=4)
     for key in range(10):
         crops, views = crop(clip, key), crop.draw(12, 12, key)
@@ -187,7 +187,7 @@ def rate(hits: list[bool], p: float) -> None:
     assert abs(sum(hits) - len(hits) * p) <= 5 * math.sqrt(len(hits) * p * (1 - p))
 
 
-def test_defaults_are_the_thesis_and_dinos(drawn: list[list[View]]) -> None:
+def test_defaults_of_the_thesis_and_of_dino(drawn: list[list[View]]) -> None:
     """6.5.2 and 6.5.3: two global crops of [0.4, 1], six local ones of [0.05, 0.4]."""
     assert all(len(views) == 8 for views in drawn)
     assert {v.size for views in drawn for v in views[:2]} == {224}
@@ -208,7 +208,7 @@ PARTS = (slice(0, 1), slice(1, 2), slice(2, None))
 
 
 def uniform(values: list[float], low: float, high: float) -> None:
-    """All of them within, and a quarter of them in each quarter."""
+    """All values are in the range, and a quarter of them in each quarter of it."""
     assert all(low <= v <= high for v in values)
     for quarter in range(4):
         edge = [low + (high - low) * (quarter + k) / 4 for k in (0, 1)]
@@ -230,8 +230,8 @@ def test_blur_and_jitter_are_uniform(drawn: list[list[View]]) -> None:
         assert abs(count - n / 24) < 5 * math.sqrt(n / 24)
 
 
-def test_places_are_uniform_in_area_and_log_ratio() -> None:
-    """Where all draws fit, which in a frame of 300x300 those of large area do not."""
+def test_crops_are_uniform_in_area_and_log_ratio() -> None:
+    """If all draws fit; in a frame of 300x300 draws of large area do not."""
     crop = MultiCrop(large_scale=(0.1, 0.5), smalls=2)
     drawn = [crop.draw(900, 900, key) for key in range(KEYS)]
     for part, low, high in ((slice(2), 0.1, 0.5), (slice(2, 4), 0.05, 0.4)):
@@ -243,8 +243,8 @@ def test_places_are_uniform_in_area_and_log_ratio() -> None:
     uniform([v.left / (900 - v.width) for v in views], 0, 1)
 
 
-def test_all_corners_are_reached() -> None:
-    """A crop one pixel smaller than the frame has two places along each side."""
+def test_all_positions_occur() -> None:
+    """A crop one pixel smaller than the frame has two positions along each side."""
     crop = MultiCrop(large_scale=(0.81, 0.81), smalls=0, ratio=(1, 1))
     places = Counter((v.top, v.left) for key in range(400) for v in crop.draw(10, 10, key))
     assert places.keys() == set(itertools.product((0, 1), (0, 1)))
@@ -261,7 +261,7 @@ def test_crops_lie_within_the_frame() -> None:
                 assert min(v.height, v.width) >= 1
 
 
-def test_where_no_draw_fits_the_largest_central_part_is_taken() -> None:
+def test_if_no_draw_fits_the_largest_central_crop_is_used() -> None:
     crop = MultiCrop(large_scale=(0.9, 1.0), smalls=0)
     for height, width, expected in ((9, 100, (0, 44, 9, 12)), (100, 9, (44, 0, 12, 9))):
         for v in crop.draw(height, width, 5):
@@ -284,7 +284,7 @@ def test_draws_depend_on_the_key_alone() -> None:
     assert len(set(first)) == 8
 
 
-def test_views_do_not_depend_on_how_many_there_are_nor_on_other_settings() -> None:
+def test_views_do_not_depend_on_their_number_or_on_other_settings() -> None:
     views = MultiCrop().draw(300, 300, 3)
     assert MultiCrop(smalls=2).draw(300, 300, 3) == views[:4]
     plain = MultiCrop(jitter_p=0, gray=0, blur=(0, 0, 0), flip=0, solarize=(0, 0, 0))
@@ -292,7 +292,7 @@ def test_views_do_not_depend_on_how_many_there_are_nor_on_other_settings() -> No
         assert mine == View(other.top, other.left, other.height, other.width, other.size)
 
 
-def test_a_jitter_of_nothing_is_left_out() -> None:
+def test_zero_jitter_is_omitted() -> None:
     views = MultiCrop(jitter=(0.4, 0, 0.2, 0), jitter_p=1).draw(30, 30, 0)
     assert all({name for name, _ in v.jitter} == {"brightness", "saturation"} for v in views)
 
@@ -317,7 +317,7 @@ def test_a_jitter_of_nothing_is_left_out() -> None:
         ({"jitter": (0.4, 0.4, 0.2, 0.6)}, r"four numbers in jitter, in \[0, 1\], the last in"),
     ],
 )
-def test_settings_that_are_refused(settings: dict, needed: str) -> None:
+def test_invalid_settings(settings: dict, needed: str) -> None:
     with pytest.raises(ValueError, match=rf"MultiCrop needs {needed}.*, got MultiCrop\("):
         MultiCrop(**settings)
 
@@ -333,8 +333,8 @@ def test_from_keys() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 12), (2, 1, 12, 12), (0, 3, 12, 12)])
-def test_what_is_no_clip_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"needs a clip \(T, 3, H, W\) of uint8, got \("):
+def test_invalid_clips(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"needs a uint8 clip \(T, 3, H, W\), got \("):
         MultiCrop()(torch.zeros(shape, dtype=torch.uint8), 0)
     with pytest.raises(ValueError, match=r"got \(1, 3, 4, 4\) of torch.float32"):
         MultiCrop()(torch.zeros(1, 3, 4, 4), 0)

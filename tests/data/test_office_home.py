@@ -1,4 +1,4 @@
-"""Office-Home in the open-domain setting: which class is where, and which image in which split."""
+"""Office-Home in the open-domain setting: classes of the domains, and images of the splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mixplug.data.office_home import CLASSES, DOMAINS, KNOWN, label_sets, open_domain, sources
 
-# Of the setting's authors: the three sources, and the target
+# Classes of the three sources and of the target, from the authors of the setting.
 FIRST = [*range(0, 3), *range(3, 9), *range(9, 15), *range(21, 32)]
 SECOND = [*range(0, 3), *range(3, 9), *range(15, 21), *range(32, 43)]
 THIRD = [*range(0, 3), *range(9, 15), *range(15, 21), *range(43, 54)]
@@ -20,7 +20,7 @@ TARGET = [0, 3, 4, 9, 10, 15, 16, 21, 22, 23, 32, 33, 34, 43, 44, 45, *range(54,
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven images of each class, so nine train and two validate."""
+    """Eleven images per class, nine for training and two for validation."""
     return folders.office_home(tmp_path_factory.mktemp("data") / "home", 11, CLASSES)
 
 
@@ -41,7 +41,7 @@ def lists(root: Path) -> Path:
     shutil.rmtree(home)
 
 
-def test_label_sets_are_the_authors() -> None:
+def test_label_sets_equal_the_authors() -> None:
     assert [sorted(part) for part in label_sets()] == [FIRST, SECOND, THIRD, TARGET]
     assert len(CLASSES) == len(set(CLASSES)) == 65 and KNOWN == 54
     assert set(FIRST) | set(SECOND) | set(THIRD) == set(range(KNOWN))
@@ -92,23 +92,25 @@ def test_the_authors_lists_are_followed(root: Path, lists: Path) -> None:
 def test_lists_that_do_not_fit(root: Path, lists: Path) -> None:
     with (lists / "Clipart_val.txt").open("a") as file:
         file.write("Clipart/Mug/00099.jpg 21\n\n")
-    with pytest.raises(ValueError, match=r"Clipart_val\.txt names 1 images that are not there, "):
+    with pytest.raises(ValueError, match=r"Clipart_val\.txt lists 1 missing images, such as"):
         open_domain(root, "Art", "val")
     for path in lists.iterdir():
         path.write_text("")
-    with pytest.raises(ValueError, match=r"home: no image of the classes of val is in its lists"):
+    with pytest.raises(ValueError, match=r"home: its lists have no image of the classes of val"):
         open_domain(root, "Art", "val")
     (lists / "Clipart_val.txt").unlink()
-    with pytest.raises(ValueError, match=r"has a folder image_list, but no Clipart_val\.txt"):
+    with pytest.raises(ValueError, match=r"image_list, but Clipart_val\.txt is missing in it"):
         open_domain(root, "Art", "val")
 
 
-def test_what_is_wrong_is_said(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="domains Art, Clipart, Product, Real World, got 'Sketch'"):
+def test_invalid_arguments_and_folders(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="domains Art, Clipart, Product, Real World; got 'Sketch'"):
         open_domain(root, "Sketch", "train")
-    with pytest.raises(ValueError, match="splits train, val, test, got 'query'"):
+    with pytest.raises(ValueError, match="splits train, val, test; got 'query'"):
         open_domain(root, "Art", "query")
-    with pytest.raises(ValueError, match=r"is no Office-Home: \S+ has no folder Clipart\. It need"):
+    with pytest.raises(
+        ValueError, match=r"is not an Office-Home folder: \S+ has no folder Clipart\. "
+    ):
         open_domain(tmp_path / "none", "Art", "train")
     (tmp_path / "Art").mkdir()
     with pytest.raises(ValueError, match=r"Art has no folder Drill\. It needs the folders Art, "):

@@ -1,7 +1,7 @@
-"""Lists of images in the layouts of their authors, in miniature, and their checks.
+"""Miniature data sets in the published layouts, and the checks of their lists.
 
-Every layout is composed in the format of its real files. Where the counts are those of the real
-splits, the files are as long as the real ones.
+Every layout is written in the format of the real files. Tests of the official counts use lists of
+the real length.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lines(path: Path, rows: Iterable[str]) -> None:
 
 
 def cub(root: Path, classes: Iterable[int], each: int = 2) -> None:
-    """images.txt and image_class_labels.txt, whose images are not in the order of the classes."""
+    """images.txt and image_class_labels.txt; the images are not sorted by class."""
     files = [f"{k:03}.Bird_{k}/Bird_{k}_{i:04}.jpg" for i in range(each) for k in classes]
     home = root / "CUB_200_2011"
     lines(home / "images.txt", (f"{n} {file}" for n, file in enumerate(files, 1)))
@@ -49,7 +49,7 @@ def cub(root: Path, classes: Iterable[int], each: int = 2) -> None:
 
 
 def cars_struct(names: list[str], classes: list[int], column: str, *more: str) -> np.ndarray:
-    """A struct array as MATLAB's: 1 x B, with a 1 x 1 array in every field."""
+    """A struct array as MATLAB writes it: 1 x B, with a 1 x 1 array in every field."""
     fields = [*CARS_FIELDS, column, *more]
     table = np.empty((1, len(names)), dtype=[(field, object) for field in fields])
     for i, (name, k) in enumerate(zip(names, classes, strict=True)):
@@ -58,7 +58,7 @@ def cars_struct(names: list[str], classes: list[int], column: str, *more: str) -
 
 
 def cars_names() -> np.ndarray:
-    """A 1 x 196 cell array, in an order that is not the sorted one."""
+    """A 1 x 196 cell array whose order is not the sorted one."""
     return np.array([f"Car {196 - k}" for k in range(196)], dtype=object)[None]
 
 
@@ -95,7 +95,7 @@ def sop(root: Path, train: Iterable[int], test: Iterable[int], each: int = 3) ->
 
 
 def inshop(root: Path, statuses: dict[int, list[str]]) -> None:
-    """``statuses``: per item, that of each of its images."""
+    """Write In-Shop's list; ``statuses`` gives the status of each image of an item."""
     rows = [
         (f"img/WOMEN/Dresses/id_{item:08}/{n:02}_1_front.jpg", f"id_{item:08}", status)
         for item, given in statuses.items()
@@ -108,7 +108,7 @@ def inshop(root: Path, statuses: dict[int, list[str]]) -> None:
 
 
 def per_class(found: RetrievalSet) -> dict[str, list[str]]:
-    """Class name to names of files, and the contract of every set."""
+    """Check the properties of every set, and return file names by class name."""
     assert sorted(set(found.labels)) == list(range(len(found.class_names)))
     assert len(found.paths) == len(found.labels) == len(found) == len(set(found.paths))
     assert all(Path(path).is_file() for path in found.paths)
@@ -119,7 +119,7 @@ def per_class(found: RetrievalSet) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("inner", ["", "CUB_200_2011"], ids=["archive's parent", "archive"])
-def test_cub_trains_on_classes_to_100(tmp_path: Path, inner: str) -> None:
+def test_cub_trains_on_classes_up_to_100(tmp_path: Path, inner: str) -> None:
     cub(tmp_path, [1, 2, 99, 100, 101, 200])
     found = {
         split: per_class(retrieval_set("cub200", tmp_path / inner, split, check=False))
@@ -131,7 +131,7 @@ def test_cub_trains_on_classes_to_100(tmp_path: Path, inner: str) -> None:
         }
 
 
-def test_labels_follow_the_numbers_of_the_authors_not_the_order_of_the_list(tmp_path: Path) -> None:
+def test_labels_follow_the_authors_class_numbers(tmp_path: Path) -> None:
     cub(tmp_path, [30, 4, 7], each=1)
     found = retrieval_set("cub200", tmp_path, check=False)
     assert found.labels == (2, 0, 1)
@@ -142,11 +142,13 @@ def test_cub_lists_that_do_not_match(tmp_path: Path) -> None:
     cub(tmp_path, [1, 2])
     home = tmp_path / "CUB_200_2011"
     lines(home / "image_class_labels.txt", ["1 1", "2 2", "7 2", "4 2"])
-    message = r"images\.txt lists 4 images and image_class_labels\.txt 4, and not the same ones\."
+    message = r"images\.txt \(4 images\) and .* \(4 images\) do not list the same images\."
     with pytest.raises(ValueError, match=message):
         retrieval_set("cub200", tmp_path)
     lines(home / "images.txt", ["1 a.jpg", "2 b.jpg c"])
-    with pytest.raises(ValueError, match=r"images\.txt, line 2: needs 2 columns, got '2 b\.jpg c'"):
+    with pytest.raises(
+        ValueError, match=r"images\.txt, line 2: expected 2 columns, got '2 b\.jpg c'"
+    ):
         retrieval_set("cub200", tmp_path)
 
 
@@ -154,7 +156,7 @@ CARS = [3, 98, 99, 196, 3]
 
 
 def test_cars_with_one_list(tmp_path: Path) -> None:
-    """Classes 98 and 99 are on either side; names are those of the list, not sorted."""
+    """Classes 98 and 99 are in different splits; names follow the list, unsorted."""
     cars_annos(tmp_path, CARS)
     train, test = (
         retrieval_set("cars196", tmp_path, split, check=False) for split in ("train", "test")
@@ -165,8 +167,8 @@ def test_cars_with_one_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["devkit/", ""], ids=["devkit", "root"])
-def test_cars_with_a_devkit_is_parted_by_class(tmp_path: Path, place: str) -> None:
-    """Both halves of the devkit hold all classes, and give to both splits."""
+def test_cars_with_a_devkit_is_split_by_class(tmp_path: Path, place: str) -> None:
+    """Both halves of the devkit contain all classes and contribute to both splits."""
     cars_devkit(tmp_path, CARS, [3, 196], f"{place}cars_test_annos_withlabels.mat")
     train, test = (
         retrieval_set("cars196", tmp_path, split, check=False) for split in ("train", "test")
@@ -218,7 +220,7 @@ INSHOP = {
 }
 
 
-def test_inshop_numbers_query_and_gallery_alike(tmp_path: Path) -> None:
+def test_inshop_query_and_gallery_share_class_numbers(tmp_path: Path) -> None:
     inshop(tmp_path, INSHOP)
     train, query, gallery = (
         retrieval_set("inshop", tmp_path, split, check=False)
@@ -233,8 +235,8 @@ def test_inshop_numbers_query_and_gallery_alike(tmp_path: Path) -> None:
     assert not set(train.paths) & {*query.paths, *gallery.paths}
 
 
-def test_inshop_in_other_places(tmp_path: Path) -> None:
-    """The list in the root, the images beside it; or all in the archive's folder."""
+def test_other_layouts_of_inshop(tmp_path: Path) -> None:
+    """The list in the root with the images beside it, or all in the folder of the archive."""
     inshop(tmp_path / "In-shop Clothes Retrieval Benchmark", INSHOP)
     inner = retrieval_set("inshop", tmp_path, "query", check=False)
     per_class(retrieval_set("inshop", tmp_path, "gallery", check=False))
@@ -246,8 +248,8 @@ def test_inshop_in_other_places(tmp_path: Path) -> None:
     assert found.labels == inner.labels and all(Path(path).is_file() for path in found.paths)
 
 
-def test_a_folder_per_class_is_halved(tmp_path: Path) -> None:
-    """Five classes: two train. Other files and hidden folders are no classes and no images."""
+def test_class_folders_are_split_in_half(tmp_path: Path) -> None:
+    """Five classes: two are for training. Other files and hidden folders are ignored."""
     touch(tmp_path, [*(f"{k}/{i}.PNG" for k in "edcba" for i in (1, 0)), "a/deep/2.jpg"])
     touch(tmp_path, ["a/notes.txt", "labels.csv", ".cache/0.png"])
     train, test = (retrieval_set("folder", tmp_path, split) for split in ("train", "test"))
@@ -255,7 +257,7 @@ def test_a_folder_per_class_is_halved(tmp_path: Path) -> None:
     assert list(per_class(test)) == ["c", "d", "e"]
 
 
-def test_folders_train_and_test_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_folders_train_and_test_define_the_splits(tmp_path: Path) -> None:
     touch(tmp_path, ["train/a/0.png", "train/b/0.png", "train/c/0.png", "test/d/0.png"])
     train, test = (retrieval_set("folder", tmp_path, split) for split in ("train", "test"))
     assert list(per_class(train)) == ["a", "b", "c"] and list(per_class(test)) == ["d"]
@@ -264,14 +266,14 @@ def test_folders_train_and_test_are_taken_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "error", "message"),
     [
-        (["train/a/0.png"], ValueError, r"has a folder train and needs both, train and test"),
-        (["a/0.png", "b/0.txt"], ValueError, r"no images in b; a class is a folder of images\."),
-        (["a/0.png"], ValueError, r"folder, train: there is no image in .* Put a folder of images"),
-        (["0.png"], ValueError, r"folder, train: there is no image in "),
-        ([], FileNotFoundError, r"folder: \S+ is missing\. Put a folder of images per class into"),
+        (["train/a/0.png"], ValueError, r"needs both folders train and test, or .* train\."),
+        (["a/0.png", "b/0.txt"], ValueError, r"these class folders have no images: b\."),
+        (["a/0.png"], ValueError, r"folder, train: there are no images in .* Put one folder of "),
+        (["0.png"], ValueError, r"folder, train: there are no images in "),
+        ([], FileNotFoundError, r"folder: \S+ is missing\. Put one folder of images per class"),
     ],
 )
-def test_folders_that_mean_nothing(
+def test_invalid_class_folders(
     tmp_path: Path, files: list[str], error: type[Exception], message: str
 ) -> None:
     touch(tmp_path / "data", files)
@@ -280,8 +282,8 @@ def test_folders_that_mean_nothing(
         retrieval_set("folder", tmp_path / "data", split)
 
 
-def test_digits_are_parted_by_class() -> None:
-    """All 1797, each once: compared with scikit-learn's own arrays through digits()."""
+def test_digits_are_split_by_class() -> None:
+    """All 1797 digits occur once, compared with scikit-learn's own arrays."""
     train, test = (retrieval_set("digits", split=split, size=8) for split in ("train", "test"))
     assert (len(train), len(test)) == (901, 896)
     assert train.class_names == tuple("01234") and test.class_names == tuple("56789")
@@ -313,12 +315,12 @@ AUTHORS = {
 
 
 def spread(images: int, classes: int) -> list[int]:
-    """So many images over so many classes, numbered from 0."""
+    """Classes of ``images`` images, distributed evenly and numbered from 0."""
     return [i % classes for i in range(images)]
 
 
 def write_real(name: str, root: Path, take: int = 0) -> None:
-    """Lists as long as the real ones, less the last ``take`` rows of each split. No images."""
+    """Lists as long as the real ones, without the last ``take`` rows of each split. No images."""
     counts = AUTHORS[name]
     rows, first = {}, 1
     for split, (images, classes) in counts.items():
@@ -348,7 +350,7 @@ REAL = [(name, split) for name, counts in AUTHORS.items() for split in counts]
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The four data sets in full length, and one image short per split."""
+    """The four data sets in full length, and with one image missing per split."""
     root = tmp_path_factory.mktemp("real")
     for name, take in itertools.product(AUTHORS, (0, 1)):
         home = root / f"{name}-{take}"
@@ -358,23 +360,23 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("name", "split"), REAL)
-def test_counts_are_those_of_the_real_split(real: Path, name: str, split: str) -> None:
-    """Full lists pass the count (and fail on the images only); one image less does not."""
+def test_counts_equal_the_official_split(real: Path, name: str, split: str) -> None:
+    """Full lists pass the count and fail only on the images; one image less fails the count."""
     images, classes = AUTHORS[name][split]
     full, short = real / f"{name}-0", real / f"{name}-1"
-    with pytest.raises(FileNotFoundError, match=rf"{images:,} of {images:,} images are listed"):
+    with pytest.raises(FileNotFoundError, match=rf"{images:,} of {images:,} listed images are"):
         retrieval_set(name, full, split)
     with pytest.raises(ValueError) as caught:
         retrieval_set(name, short, split)
     assert str(caught.value) == (
-        f"{name}, {split}: counted {images - 1:,} images of {classes:,} classes, but there are "
-        f"{images:,} of {classes:,}. {SOURCES[name].layout} check=False takes a subset as it is."
+        f"{name}, {split}: found {images - 1:,} images of {classes:,} classes, but the official "
+        f"split has {images:,} of {classes:,}. {SOURCES[name].layout} check=False accepts a subset."
     )
     assert len(retrieval_set(name, short, split, check=False)) == images - 1
 
 
-def test_the_counts_add_up_to_what_the_authors_say() -> None:
-    """Totals of images and classes, of the data sets' own pages; they are what Table 4.2 halves."""
+def test_counts_add_up_to_the_authors_totals() -> None:
+    """Totals from the data sets' own pages; Table 4.2 of the thesis halves them."""
     totals = {
         "cub200": (11_788, 200),
         "cars196": (16_185, 196),
@@ -392,16 +394,16 @@ def test_the_counts_add_up_to_what_the_authors_say() -> None:
     }
 
 
-def test_too_few_classes_are_found_out(tmp_path: Path) -> None:
-    """As many images as there should be, but of one class less."""
+def test_too_few_classes_are_detected(tmp_path: Path) -> None:
+    """The number of images is right, but one class is missing."""
     images, classes = SOURCES["sop"].counts["test"]
     rows = [f"0 {1 + k} 1 {k}.JPG" for k in spread(images, classes - 1)]
     lines(tmp_path / "Ebay_test.txt", ["header", *rows])
-    with pytest.raises(ValueError, match=r"counted 60,502 images of 11,315 classes, but there are"):
+    with pytest.raises(ValueError, match=r"found 60,502 images of 11,315 classes, but the off"):
         retrieval_set("sop", tmp_path, "test")
 
 
-def test_images_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cub(tmp_path, [1, 101])
     counts = {"train": (2, 1), "test": (2, 1)}
     small = retrieval.Source(counts, "The layout.", SOURCES["cub200"].load)
@@ -409,9 +411,7 @@ def test_images_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     per_class(retrieval_set("cub200", tmp_path))
     (tmp_path / "CUB_200_2011/images/101.Bird_101/Bird_101_0001.jpg").unlink()
     retrieval_set("cub200", tmp_path, "train")
-    message = (
-        r"cub200, test: 1 of 2 images are listed but are not there, the first is \S+_0001\.jpg"
-    )
+    message = r"cub200, test: 1 of 2 listed images are missing\. The first is \S+_0001\.jpg"
     with pytest.raises(FileNotFoundError, match=message):
         retrieval_set("cub200", tmp_path, "test")
     assert len(retrieval_set("cub200", tmp_path, "test", check=False)) == 2
@@ -427,22 +427,24 @@ def test_images_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("folder", "nowhere"),
     ],
 )
-def test_an_empty_root_says_what_is_wanted(tmp_path: Path, name: str, file: str) -> None:
+def test_the_error_for_an_empty_root_describes_the_layout(
+    tmp_path: Path, name: str, file: str
+) -> None:
     for check in (True, False):
         with pytest.raises(FileNotFoundError, match=rf"^{name}: \S+{file} is missing\.") as caught:
             retrieval_set(name, tmp_path / "nowhere", check=check)
         assert SOURCES[name].layout in str(caught.value)
-    with pytest.raises(ValueError, match=f"{name} needs the folder of its files as root"):
+    with pytest.raises(ValueError, match=f"{name} needs root, the folder of its files; got"):
         retrieval_set(name)
 
 
 def test_unknown_names_and_splits() -> None:
-    message = r"no data set 'cub'; there are cub200, cars196, sop, inshop, folder, digits\."
+    message = r"name must be one of cub200, cars196, sop, inshop, folder, digits; got 'cub'\."
     with pytest.raises(ValueError, match=message):
         retrieval_set("cub", "data")
     with pytest.raises(
-        ValueError, match=r"inshop has the splits train, query, gallery, got 'test'"
+        ValueError, match=r"inshop has the splits train, query, gallery; got 'test'"
     ):
         retrieval_set("inshop", "data", "test")
-    with pytest.raises(ValueError, match=r"digits has the splits train, test, got 'val'\."):
+    with pytest.raises(ValueError, match=r"digits has the splits train, test; got 'val'\."):
         retrieval_set("digits", split="val")

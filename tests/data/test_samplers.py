@@ -1,4 +1,4 @@
-"""Samplers: what is in every batch, how often, on which rank, in which epoch.
+"""Samplers: the content of every batch, frequencies, ranks and epochs.
 
 Statistical bounds are five standard errors, with a fixed seed.
 """
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from mixplug import sampling
 from mixplug.data.samplers import ClassBalancedSampler, MPerClassSampler
 
-# Ten classes of 1, 2, 3, 4, 5, 5, 6, 7, 8 and 9 examples, shuffled, with gaps between the numbers.
+# Ten classes of 1, 2, 3, 4, 5, 5, 6, 7, 8 and 9 examples, shuffled, with gaps between the labels.
 SIZES = dict(zip([3, 4, 11, 12, 20, 21, 33, -7, 40, 99], [1, 2, 3, 4, 5, 5, 6, 7, 8, 9]))  # noqa: B905
 LABELS = torch.tensor([label for label, size in SIZES.items() for _ in range(size)])
 LABELS = LABELS[torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(3))].tolist()
@@ -40,7 +40,7 @@ def many(sampler: MPerClassSampler, epochs: int) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize(("m", "batch_size"), [(2, 4), (5, 20), (3, 30), (4, 4)])
 def test_every_batch_has_m_of_each_class(m: int, batch_size: int) -> None:
-    """In a run of m, one class; in a batch, different classes; what a small class lacks repeats."""
+    """m examples in a row are of one class, rows of a batch differ; small classes repeat."""
     sampler = MPerClassSampler(LABELS, m, batch_size)
     for batch in many(sampler, 20):
         runs = [batch[start : start + m] for start in range(0, batch_size, m)]
@@ -54,8 +54,8 @@ def test_every_batch_has_m_of_each_class(m: int, batch_size: int) -> None:
             assert max(count.values()) - min(count.values()) <= 1
 
 
-def test_classes_are_uniform_and_so_are_examples_of_a_class() -> None:
-    """Per batch a class is in with p = 4/10, and an example of it with min(1, 2/size)."""
+def test_classes_and_examples_of_a_class_are_uniform() -> None:
+    """A class is in a batch with p = 4/10, then each of its examples with min(1, 2/size)."""
     sampler = MPerClassSampler(LABELS, 2, 8, length=8 * 100)
     drawn = list(many(sampler, 40))
     n = len(drawn)
@@ -70,21 +70,21 @@ def test_classes_are_uniform_and_so_are_examples_of_a_class() -> None:
 
 
 def test_pairs_of_classes_are_uniform() -> None:
-    """Every two classes meet in a batch with p = (4 · 3) / (10 · 9)."""
+    """Each pair of classes is in a batch with p = (4 · 3) / (10 · 9)."""
     sampler = MPerClassSampler(LABELS, 2, 8, length=8 * 100)
     drawn = list(many(sampler, 40))
-    met = Counter(
+    counts = Counter(
         pair
         for batch in drawn
         for pair in itertools.combinations(sorted({LABELS[i] for i in batch}), 2)
     )
     n, p = len(drawn), 12 / 90
-    assert len(met) == 45
-    assert all(abs(count - n * p) < 5 * math.sqrt(n * p * (1 - p)) for count in met.values())
+    assert len(counts) == 45
+    assert all(abs(count - n * p) < 5 * math.sqrt(n * p * (1 - p)) for count in counts.values())
 
 
 def naive(m: int, batch_size: int, seed: int, epoch: int, rank: int, world: int) -> list[int]:
-    """An epoch by hand, where one permutation of the classes serves all ranks."""
+    """An epoch by hand, if one permutation of the classes serves all ranks."""
     key = sampling.key(sampling.generators(seed, -1).synced)
     draws = sampling.generators(key, epoch, rank)
     values, expected = sorted(SIZES), []
@@ -92,16 +92,16 @@ def naive(m: int, batch_size: int, seed: int, epoch: int, rank: int, world: int)
         order = torch.randperm(len(values), generator=draws.synced).tolist()
         for slot in range(rank * (batch_size // m), (rank + 1) * (batch_size // m)):
             own = [i for i, label in enumerate(LABELS) if label == values[order[slot]]]
-            taken: list[int] = []
-            while len(taken) < m:
+            chosen: list[int] = []
+            while len(chosen) < m:
                 shuffled = torch.randperm(len(own), generator=draws.local).tolist()
-                taken += [own[i] for i in shuffled]
-            expected += taken[:m]
+                chosen += [own[i] for i in shuffled]
+            expected += chosen[:m]
     return expected
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_equals_the_loop(world: int) -> None:
+def test_equals_a_naive_loop(world: int) -> None:
     for seed, epoch, rank in itertools.product((0, 5), (0, 7), range(world)):
         sampler = MPerClassSampler(LABELS, 3, 9, seed, rank, world)
         sampler.set_epoch(epoch)
@@ -116,7 +116,7 @@ def on_ranks(world: int, m: int, batch_size: int, **options: int) -> list[list[l
 
 
 @pytest.mark.parametrize(("world", "m", "batch_size"), [(2, 2, 8), (5, 2, 4), (3, 3, 9)])
-def test_ranks_have_disjoint_classes_where_there_are_enough(
+def test_ranks_have_disjoint_classes_if_there_are_enough(
     world: int, m: int, batch_size: int
 ) -> None:
     for step in zip(*on_ranks(world, m, batch_size), strict=True):
@@ -125,7 +125,7 @@ def test_ranks_have_disjoint_classes_where_there_are_enough(
 
 
 def test_ranks_that_share_classes_differ() -> None:
-    """Ten classes, four a rank, five ranks: two ranks share a permutation, and no two a batch."""
+    """Five ranks with four of ten classes each: two ranks share a permutation, none a batch."""
     ranks = on_ranks(5, 2, 8, length=400)
     assert [len(rank) for rank in ranks] == [300] * 5
     alike = 0
@@ -134,9 +134,9 @@ def test_ranks_that_share_classes_differ() -> None:
         assert not classes[0] & classes[1] and not classes[2] & classes[3]
         assert len({tuple(batch) for batch in step}) == 5
         alike += classes[0] == classes[2]
-    assert alike < 10  # of 300: two permutations agree on four of ten with p = 1/210
+    assert alike < 10  # of 300: two permutations have the same first four of ten with p = 1/210
     whole = on_ranks(2, 2, 20, length=400)
-    for one, two in zip(*whole, strict=True):  # both need every class
+    for one, two in zip(*whole, strict=True):  # both ranks need every class
         assert {LABELS[i] for i in one} == {LABELS[i] for i in two} and one != two
 
 
@@ -164,7 +164,7 @@ def both(epoch: int, seed: int = 0, rank: int = 0) -> list[list[int]]:
 
 
 def test_an_epoch_depends_on_seed_epoch_and_rank_alone() -> None:
-    """Not on torch's global source, which is left alone, nor on the epochs before."""
+    """Neither on torch's global generator, which stays unchanged, nor on earlier epochs."""
     torch.manual_seed(1)
     first = both(3)
     state = torch.get_rng_state()
@@ -177,8 +177,8 @@ def test_an_epoch_depends_on_seed_epoch_and_rank_alone() -> None:
         assert all(mine != other for mine, other in zip(first, others, strict=True))
 
 
-def test_draws_are_not_those_of_a_mixer_of_the_same_seed() -> None:
-    """A mixer's step 3 and a sampler's epoch 3 would otherwise share a source."""
+def test_draws_differ_from_those_of_a_mixer_with_the_same_seed() -> None:
+    """Otherwise step 3 of a mixer and epoch 3 of a sampler would use the same generator."""
     sampler = MPerClassSampler(LABELS, 2, 8, seed=5)
     sampler.set_epoch(3)
     mixer = sampling.generators(5, 3)
@@ -190,8 +190,8 @@ def test_draws_are_not_those_of_a_mixer_of_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("name", ["m per class", "balanced"])
-def test_a_resumed_run_goes_on_bit_for_bit(name: str) -> None:
-    """Through a real DataLoader, with workers' batches, from epoch 2 of 4."""
+def test_a_resumed_run_is_bitwise_equal(name: str) -> None:
+    """With a real DataLoader, resumed at epoch 2 of 4."""
 
     def loader() -> DataLoader:
         balanced = name == "balanced"
@@ -214,7 +214,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(name: str) -> None:
 
 
 def test_in_a_data_loader_every_anchor_has_positives() -> None:
-    """What the sampler is for: batch by batch, m - 1 others of its class for every example."""
+    """The purpose of the sampler: each example has m - 1 others of its class in the batch."""
     data = TensorDataset(torch.arange(len(LABELS)), torch.tensor(LABELS))
     loader = DataLoader(data, batch_size=10, sampler=MPerClassSampler(LABELS, 5, 10))
     assert len(loader) == 5
@@ -223,7 +223,7 @@ def test_in_a_data_loader_every_anchor_has_positives() -> None:
 
 
 def test_balanced_draws_are_inverse_to_the_size_of_the_class() -> None:
-    """Every example with p = 1 / (10 · size), however the classes are numbered."""
+    """Each example has p = 1 / (10 · size), in any numbering of the classes."""
     n = 50_000
     count = Counter(ClassBalancedSampler(LABELS, length=n))
     assert sum(count.values()) == n
@@ -233,14 +233,14 @@ def test_balanced_draws_are_inverse_to_the_size_of_the_class() -> None:
 
 
 def test_balanced_draws_are_independent() -> None:
-    """Two in a row are of one class with p = 1/10: batches do not avoid positives."""
+    """Two consecutive draws are of one class with p = 1/10: batches do not avoid positives."""
     labels = torch.tensor(LABELS)[list(ClassBalancedSampler(LABELS, length=20_001))]
     same = int((labels[1:] == labels[:-1]).sum())
     assert abs(same - 2000) < 5 * math.sqrt(20_000 * 0.1 * 0.9)
 
 
-def test_balanced_ranks_share_an_epoch() -> None:
-    """50 on 3 ranks is 17 each; 20 is 7 each."""
+def test_balanced_ranks_divide_an_epoch() -> None:
+    """A length of 50 gives 17 on each of 3 ranks; 20 gives 7."""
     for length, each in ((None, 17), (20, 7)):
         drawn = [list(ClassBalancedSampler(LABELS, 0, rank, 3, length)) for rank in range(3)]
         assert [len(rank) for rank in drawn] == [each] * 3
@@ -251,7 +251,7 @@ def test_balanced_ranks_share_an_epoch() -> None:
 @pytest.mark.parametrize(
     "labels", [LABELS, tuple(LABELS), torch.tensor(LABELS), np.array(LABELS, dtype=np.int32)]
 )
-def test_labels_of_every_kind(labels: object) -> None:
+def test_types_of_labels(labels: object) -> None:
     assert list(MPerClassSampler(labels, 2, 8)) == list(MPerClassSampler(LABELS, 2, 8))
 
 
@@ -259,26 +259,26 @@ def test_labels_of_every_kind(labels: object) -> None:
     ("options", "message"),
     [
         ({"m": 1}, r"needs m >= 2 to have positive pairs, got m=1\."),
-        ({"batch_size": 9}, r"needs a batch_size that m divides, got batch_size=9, m=2\."),
-        ({"batch_size": 0}, r"needs a batch_size that m divides, got batch_size=0, m=2\."),
-        ({"batch_size": 22}, r"A batch of 22 with m=2 takes 11 classes, but there are 10\."),
-        ({"length": 15, "world": 2}, r"length >= 16, one batch per rank, got 15\."),
+        ({"batch_size": 9}, r"needs a batch_size that is a multiple of m, got batch_size=9, m=2\."),
+        ({"batch_size": 0}, r"needs a batch_size that is a multiple of m, got batch_size=0, m=2\."),
+        ({"batch_size": 22}, r"A batch of 22 with m=2 needs 11 classes, but the labels have 10\."),
+        ({"length": 15, "world": 2}, r"length >= 16 \(one batch per rank\), got 15\."),
         ({"rank": 2, "world": 2}, r"needs 0 <= rank < world, got rank=2, world=2\."),
         ({"rank": -1}, r"needs 0 <= rank < world, got rank=-1, world=1\."),
         ({"labels": [0.0, 1.0]}, r"Labels must be integers, got torch\.float32\."),
         ({"labels": [True, False]}, r"Labels must be integers, got torch\.bool\."),
         ({"labels": ["cat", "dog"]}, r"Labels must be integers, one per example: "),
-        ({"labels": [[0], [1]]}, r"of shape \(B,\), B > 0, got \(2, 1\)\."),
+        ({"labels": [[0], [1]]}, r"have shape \(B,\) with B > 0, got \(2, 1\)\."),
         ({"labels": [[0], [1, 2]]}, r"Labels must be integers, one per example: "),
-        ({"labels": torch.empty(0, dtype=torch.int64)}, r"of shape \(B,\), B > 0, got \(0,\)\."),
+        ({"labels": torch.empty(0, dtype=torch.int64)}, r"\(B,\) with B > 0, got \(0,\)\."),
     ],
 )
-def test_settings_that_mean_nothing(options: dict, message: str) -> None:
+def test_invalid_settings(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MPerClassSampler(**{"labels": LABELS, "m": 2, "batch_size": 8, **options})
 
 
-def test_balanced_settings_that_mean_nothing() -> None:
+def test_balanced_invalid_settings() -> None:
     with pytest.raises(ValueError, match=r"ClassBalancedSampler needs length >= 1, got 0\."):
         ClassBalancedSampler(LABELS, length=0)
     with pytest.raises(ValueError, match=r"Labels must be integers, got torch\.float32\."):

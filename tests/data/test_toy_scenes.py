@@ -1,4 +1,4 @@
-"""Toy scenes as COCO's own tools read them, and what they promise."""
+"""Toy scenes, read with COCO's own tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_boxes_areas_and_semantic_maps_are_those_of_the_masks(folder: Path, split: str) -> None:
+def test_boxes_areas_and_semantic_maps_match_the_masks(folder: Path, split: str) -> None:
     read = coco(folder, split)
     assert len(read.imgs) == SMALL[split] and len(read.anns) >= 2 * SMALL[split] - 1
     for image in read.imgs.values():
@@ -59,22 +59,22 @@ def test_boxes_areas_and_semantic_maps_are_those_of_the_masks(folder: Path, spli
         assert semantic.dtype == np.uint8 and (semantic == expected).all()
 
 
-def test_ids_begin_with_one_and_names_are_those_of_the_digits(folder: Path) -> None:
-    """pycocotools takes a detection that is matched to annotation 0 for one without a match."""
+def test_ids_start_at_one_and_names_are_digits(folder: Path) -> None:
+    """pycocotools counts a detection that matches annotation 0 as one without a match."""
     read = coco(folder, "train")
     assert sorted(read.anns) == list(range(1, len(read.anns) + 1))
     assert [(k, c["name"]) for k, c in read.cats.items()] == [(1 + k, str(k)) for k in range(10)]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_classes_are_those_of_the_scans(folder: Path, split: str) -> None:
+def test_classes_match_the_scans(folder: Path, split: str) -> None:
     _, classes = digits({"train": "train", "val": "test"}[split], 8)
     for found in coco(folder, split).anns.values():
         assert found["category_id"] == 1 + classes[found["scan"]]
 
 
-def test_splits_share_neither_a_scan_nor_a_picture(folder: Path) -> None:
-    """Scans by their pixels, since their numbers count within a split."""
+def test_splits_share_no_scan_and_no_picture(folder: Path) -> None:
+    """Scans are compared by their pixels, because their numbers start at 0 in each split."""
     scans, pictures = {}, {}
     for split, source in (("train", "train"), ("val", "test")):
         read, inks = coco(folder, split), digits(source, 8)[0]
@@ -83,7 +83,7 @@ def test_splits_share_neither_a_scan_nor_a_picture(folder: Path) -> None:
     assert not scans["train"] & scans["val"] and not pictures["train"] & pictures["val"]
 
 
-def test_the_street_is_parted_at_its_cut() -> None:
+def test_the_street_is_split_at_its_cut() -> None:
     seconds: dict[str, set[float]] = {}
     for split in SPLITS:
         names = {scene.background for scene in scenes(split, 100, (32, 32), 0, 1, (1, 1))}
@@ -94,7 +94,7 @@ def test_the_street_is_parted_at_its_cut() -> None:
 
 
 def test_later_digits_hide_at_most_30_percent_of_earlier_ones() -> None:
-    """A scene of fewer digits is the same one before the others were pasted."""
+    """A scene with fewer digits is equal to the scene before the other digits were pasted."""
     occluded = 0
     for count in (1, 2, 3):
         before = list(scenes("train", 12, (48, 48), 5, 10, (count, count)))
@@ -102,19 +102,19 @@ def test_later_digits_hide_at_most_30_percent_of_earlier_ones() -> None:
         for first, second in zip(before, after, strict=True):
             assert second.scans[:count] == first.scans
             whole = [int((first.owner == k).sum()) for k in range(count)]
-            seen = [int((second.owner == k).sum()) for k in range(count)]
-            last = count - 1  # the only one that nothing hid before
-            assert 0.7 * whole[last] <= seen[last] <= whole[last]
-            occluded += seen[last] < whole[last]
+            visible = [int((second.owner == k).sum()) for k in range(count)]
+            last = count - 1  # the only digit that was fully visible before
+            assert 0.7 * whole[last] <= visible[last] <= whole[last]
+            occluded += visible[last] < whole[last]
             assert (
                 (second.owner[first.owner < 0] == -1)
                 .logical_or(second.owner[first.owner < 0] == count)
                 .all()
             )
-    assert occluded > 3  # else nothing was put to the test
+    assert occluded > 3  # otherwise the test would check nothing
 
 
-def test_what_is_not_a_digit_is_the_background_itself() -> None:
+def test_pixels_without_a_digit_are_unchanged() -> None:
     for few, many in zip(
         scenes("val", 8, (40, 56), 1, 10, (1, 1)),
         scenes("val", 8, (40, 56), 1, 10, (3, 3)),
@@ -126,8 +126,8 @@ def test_what_is_not_a_digit_is_the_background_itself() -> None:
         assert (few.image[same] == many.image[same]).all() and same.float().mean() > 0.3
 
 
-def test_digits_are_unlike_what_they_cover() -> None:
-    """In RGB, against the pixels next to them; a color at random is often within 100."""
+def test_digits_have_another_color_than_their_background() -> None:
+    """Distance in RGB to the pixels next to them; for a random color it is often below 100."""
     near = []
     for scene in scenes("train", 40, (48, 48), 0, 10, (1, 1)):
         mask = scene.owner == 0
@@ -147,12 +147,12 @@ def test_a_scene_depends_on_seed_split_and_number_alone() -> None:
 
 
 def test_fewer_classes_and_digits_in_a_scene() -> None:
-    made = list(scenes("train", 20, (64, 64), 0, 3, (1, 2)))
-    assert {k for scene in made for k in scene.classes} == {0, 1, 2}
-    assert {len(scene.classes) for scene in made} == {1, 2}
+    found = list(scenes("train", 20, (64, 64), 0, 3, (1, 2)))
+    assert {k for scene in found for k in scene.classes} == {0, 1, 2}
+    assert {len(scene.classes) for scene in found} == {1, 2}
 
 
-def test_the_same_settings_give_the_same_files_and_a_complete_folder_is_left_alone(
+def test_files_depend_on_the_settings_and_a_complete_folder_is_not_changed(
     folder: Path, tmp_path: Path
 ) -> None:
     ticks: list[int] = []
@@ -164,7 +164,7 @@ def test_the_same_settings_give_the_same_files_and_a_complete_folder_is_left_alo
     assert sum(ticks) == 32
 
 
-def test_an_unfinished_folder_is_finished(folder: Path, tmp_path: Path) -> None:
+def test_an_incomplete_folder_is_completed(folder: Path, tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
@@ -182,11 +182,11 @@ def test_an_unfinished_folder_is_finished(folder: Path, tmp_path: Path) -> None:
     assert digests(tmp_path) == digests(folder)
 
 
-def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has scenes of other settings: .*'seed': 3.*'seed': 4"):
+def test_a_folder_with_other_data_is_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"scenes with other settings: .*'seed': 4.*'seed': 3"):
         write_scenes(folder, **{**SMALL, "seed": 4})
     (tmp_path / "annotations").mkdir()
-    with pytest.raises(ValueError, match="has annotations of another data set: name a new folder"):
+    with pytest.raises(ValueError, match="has annotations of another data set"):
         write_scenes(tmp_path, **SMALL)
     assert not (tmp_path / "scenes.json").exists()
     assert json.loads((folder / "scenes.json").read_text())["seed"] == 3

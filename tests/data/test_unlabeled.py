@@ -1,4 +1,4 @@
-"""Images without labels: which are found, what of them is shown, and whose names they share."""
+"""Images without labels: which files are found, how they are cropped, and shared class names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mixplug.data.unlabeled import Unlabeled, fit, plain, shared_classes
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Red says the row, green the column."""
+    """Red encodes the row, green the column."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([rows, columns, np.full_like(rows, 200)], -1).astype(np.uint8)
 
 
-def test_flat_and_nested_images_are_sorted_and_others_left_out(tmp_path: Path) -> None:
+def test_images_in_all_subfolders_are_found_and_sorted(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPEG", "test/0.jpg", "test/inner/1.bmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(4, 4)).save(tmp_path / name)
@@ -50,7 +50,7 @@ def test_the_center_is_cropped(height: int, width: int, top: int, left: int) -> 
 
 
 def test_the_shorter_side_is_resized() -> None:
-    """Every fourth column is 200: a quarter of the width, antialiased, is 50 (else 0, from two)."""
+    """Every fourth column is 200; antialiased to a quarter of the width, all are 50 (else 0)."""
     stripes = torch.zeros(3, 32, 48, dtype=torch.uint8)
     stripes[:, :, ::4] = 200
     found = fit(stripes, 8, "resize")
@@ -59,7 +59,7 @@ def test_the_shorter_side_is_resized() -> None:
     image = torch.from_numpy(picture(32, 32)).permute(2, 0, 1)
     assert torch.equal(fit(image, 32, "resize"), image)
     large = fit(image[:, :4, :6], 8, "resize")
-    assert large.shape == (3, 8, 8) and int(large[1, 0, 0]) >= 1  # 12 wide; the first columns go
+    assert large.shape == (3, 8, 8) and int(large[1, 0, 0]) >= 1  # 12 wide before the crop
 
 
 def test_images_of_one_size_make_batches(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_images_of_one_size_make_batches(tmp_path: Path) -> None:
     assert batch.shape == (3, 3, 32, 32) and batch[:, 0, 0, 0].tolist() == [0, 2, 4]
 
 
-def test_shared_classes_are_found_whatever_their_spelling(tmp_path: Path) -> None:
+def test_shared_classes_are_found_in_any_spelling(tmp_path: Path) -> None:
     dot = [picture(2, 2)]
     folders.classes(tmp_path, "test", {"alarm-Clock": dot, "Oak_Tree": dot})
     (tmp_path / "bed").mkdir()  # no images
@@ -79,15 +79,15 @@ def test_shared_classes_are_found_whatever_their_spelling(tmp_path: Path) -> Non
     assert plain("Real World") == plain("real_world") == "realworld"
 
 
-def test_what_is_wrong_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"There is no folder of images \S+none\."):
+def test_invalid_arguments_and_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"There is no folder \S+none\."):
         Unlabeled(tmp_path / "none")
     with pytest.raises(ValueError, match=r"has no images \(\.jpg, "):
         Unlabeled(tmp_path)
     with pytest.raises(ValueError, match=r"one of \('crop', 'resize'\), got 'stretch'"):
         Unlabeled(tmp_path, how="stretch")
     Image.fromarray(picture(31, 40)).save(tmp_path / "0.png")
-    with pytest.raises(ValueError, match=r"0\.png: an image of 31 x 40 has no center of 32 x 32"):
+    with pytest.raises(ValueError, match=r"0\.png: an image of 31 x 40 is too small .* of 32 x 32"):
         Unlabeled(tmp_path, 32)[0]
     with pytest.raises(ValueError, match=r"size >= 1, got \(3, 4, 4\) and 0"):
         fit(torch.zeros(3, 4, 4), 0, "crop")

@@ -1,4 +1,4 @@
-"""Table 6.2, and files that are or are not one of its videos."""
+"""Table 6.2, and files that match or do not match one of its videos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixplug.video import VideoIndex
 HOURS = 3600.0
 
 
-def test_the_table_has_the_averages_that_are_printed_below_it() -> None:
+def test_the_averages_of_the_table() -> None:
     tours = TOURS.values()
     assert len(TOURS) == 10 and LICENSE == "CC-BY"
     assert round(mean(t.kiloframes for t in tours), 1) == 153.2
@@ -27,7 +27,7 @@ def test_the_table_has_the_averages_that_are_printed_below_it() -> None:
 
 
 def file(minutes: float, **changes: object) -> VideoIndex:
-    """A file as it should be."""
+    """The index of a correct file."""
     index = VideoIndex(
         name="f.mp4", size=1, digest="", duration=minutes * 60, fps=59.94, width=3840, height=2160,
         frames=round(minutes * 60 * 59.94), codec="h264", complete=True, position=minutes * 60,
@@ -39,7 +39,7 @@ def verdicts(name: str, index: VideoIndex) -> dict[str, str]:
     return {finding.subject: finding.verdict for finding in check(name, index)}
 
 
-def test_the_right_file_is_right() -> None:
+def test_a_correct_file_passes() -> None:
     for name, row in TOURS.items():
         cuts = tuple(60.0 * (n + 1) for n in range(row.shots))
         findings = check(name, file(row.minutes, cuts=cuts))
@@ -48,17 +48,17 @@ def test_the_right_file_is_right() -> None:
 
 
 def test_the_public_file_of_venice() -> None:
-    """3:40, blank after 1:50."""
+    """It lasts 3:40 h and is blank after 1:50 h."""
     index = file(220.0, bad=((1.5 * HOURS + 1200, 220 * 60.0, "blank"),))
     findings = {f.subject: f for f in check("venice", index)}
     assert findings["blank up to 1.83 h"].verdict == "ok"
     after = findings["blank after 1.83 h"]
     assert (after.wanted, after.found, after.verdict) == ("6600 s", "6600 s", "ok")
-    # 110 minutes can be used; which 90 of them the thesis had is not known
+    # 110 minutes are usable; it is not known which 90 of them the thesis used
     usable = findings["usable"]
     assert (usable.wanted, usable.found) == ("90.0 minutes", "110.0 of 220.0 minutes")
     assert usable.verdict == "note"
-    # a better file, with pictures to its end
+    # a better file, with pictures to the end
     assert verdicts("venice", file(220.0))["blank after 1.83 h"] == "note"
     early = file(220.0, bad=((HOURS, 220 * 60.0, "blank"),))
     assert verdicts("venice", early)["blank up to 1.83 h"] == "wrong"
@@ -86,16 +86,14 @@ def test_the_public_file_of_venice() -> None:
         ({"cuts": (1.0, 2.0)}, "cuts", "note"),
     ],
 )
-def test_what_is_noted_and_what_is_wrong(
-    changes: dict[str, object], subject: str, verdict: str
-) -> None:
+def test_notes_and_errors(changes: dict[str, object], subject: str, verdict: str) -> None:
     assert verdicts("zurich", file(64.0, **changes))[subject] == verdict
 
 
-def test_what_cannot_be_checked() -> None:
-    with pytest.raises(ValueError, match=r"Did you mean 'kuala-lumpur'.*There are: amsterdam, "):
+def test_invalid_checks() -> None:
+    with pytest.raises(ValueError, match=r"Did you mean 'kuala-lumpur'.*Known tours: amsterdam, "):
         tour("Kuala Lumpur")
-    with pytest.raises(ValueError, match=r"No Walking Tour is called 'x'\. There are"):
+    with pytest.raises(ValueError, match=r"Unknown Walking Tour 'x'\. Known tours: "):
         check("x", file(10.0))
     with pytest.raises(ValueError, match=r"index of f\.mp4 is not complete"):
         check("zurich", file(10.0, complete=False))

@@ -1,4 +1,4 @@
-"""``mixplug demo card``: a card of two checkpoints, or which command makes them."""
+"""``mixplug demo card``: a card of two checkpoints, or the command that creates them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_card_of_two_networks(tmp_path: Path) -> None:
     assert "data:image/png" in (tmp_path / "card" / "card.html").read_text()
 
 
-def test_networks_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_checkpoints(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["demo", "card", "--out", str(tmp_path)])
     assert done.exit_code == 1
-    assert "Make it: mixplug demo classification" in " ".join(done.output.split())
+    assert "To create it, run: mixplug demo classification" in " ".join(done.output.split())
 
 
-def test_patches_are_of_the_photographs() -> None:
+def test_patches_come_from_the_photographs() -> None:
     patches = card.Patches(599)
     assert len(patches) == 599
     gray = torch.tensor(load_sample_images().images[0]).float().mean(-1) / 255

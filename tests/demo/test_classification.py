@@ -1,4 +1,4 @@
-"""The demo: deterministic by seed, fair between methods, and what it prints is what it measured."""
+"""The demo: deterministic for a seed, fair between methods, and correct in its output."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "digits", few)
 
 
-def test_same_seed_same_networks_and_another_seed_others() -> None:
+def test_networks_depend_on_the_seed_alone() -> None:
     first, models = demo.run_all([0], 1, lambda method: None)
     again, _ = demo.run_all([0], 1, lambda method: None)
     other, _ = demo.run_all([1], 1, lambda method: None)
@@ -31,7 +31,7 @@ def test_same_seed_same_networks_and_another_seed_others() -> None:
         assert not torch.equal(a.probabilities, c.probabilities)
 
 
-def test_methods_of_a_seed_start_from_the_same_weights_and_see_the_same_order() -> None:
+def test_methods_share_initial_weights_and_order_of_data() -> None:
     runs = [demo.start(method, 3, 10) for method in ("no mixup", "DenseMultiMix")]
     for a, b in zip(*(run.model.state_dict().values() for run in runs), strict=True):
         assert torch.equal(a, b)
@@ -44,7 +44,7 @@ def test_methods_of_a_seed_start_from_the_same_weights_and_see_the_same_order() 
     assert sorted(torch.cat(seen[0]).tolist()) == sorted(y[:130].tolist())
 
 
-def test_summary_is_that_of_the_model() -> None:
+def test_the_summary_matches_the_model() -> None:
     x, y = digits("test", 8)
     run = demo.start("no mixup", 0, 10)
     run.seconds = [0.001, 0.005, 0.002]
@@ -73,14 +73,14 @@ def test_command_prints_the_table_and_writes_figure_and_numbers(tmp_path: Path) 
     assert max(map(len, run.output.splitlines()[:9])) <= 100
 
 
-def test_digits_are_split_for_good() -> None:
+def test_the_split_of_digits() -> None:
     (x, y), (test_x, test_y) = digits("train", 8), digits("test", 8)
     assert x.shape == (1198, 1, 8, 8) and test_x.shape == (599, 1, 8, 8)
     assert (x.min(), x.max()) == (0, 1)
     shares = torch.bincount(test_y) / (torch.bincount(y) + torch.bincount(test_y))
     assert float((shares - 1 / 3).abs().max()) < 0.01  # stratified
     both = torch.cat([x, test_x]).flatten(1)
-    assert len(both.unique(dim=0)) == 1797  # no scan in both parts
+    assert len(both.unique(dim=0)) == 1797  # no scan is in both splits
     assert digits("test", 16)[0].shape[-1] == 16
 
 
@@ -88,6 +88,6 @@ def test_digits_are_split_for_good() -> None:
     ("arguments", "message"),
     [(("validation", 8), "digits needs split in"), (("train", 4), "digits needs size >= 8")],
 )
-def test_digits_refuses(arguments: tuple, message: str) -> None:
+def test_invalid_arguments_of_digits(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         digits(*arguments)

@@ -1,4 +1,4 @@
-"""The demo of DoRA: it learns, the same from the same seed, and writes what it says."""
+"""The demo of DoRA: it learns, is deterministic for a seed, and writes its files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_student_comes_nearer_to_the_teacher_on_a_real_clip(video: Path) -> None:
+def test_the_loss_decreases_on_a_real_clip(video: Path) -> None:
     result, method = job.train(video, 120, 0, lambda loss: None)
     rows = {name: (first, last) for name, first, last in result.ends()}
     assert rows["loss"][1] < 0.8 * rows["loss"][0]
@@ -34,12 +34,12 @@ def test_the_student_comes_nearer_to_the_teacher_on_a_real_clip(video: Path) -> 
     assert len(result.loss) == 120 == int(method.steps)
 
 
-def test_all_follows_from_the_seed(video: Path) -> None:
+def test_the_result_depends_on_the_seed_alone(video: Path) -> None:
     runs = [job.train(video, 3, seed, lambda loss: None)[0].loss for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_the_command_writes_what_it_says(tmp_path: Path) -> None:
+def test_the_command_writes_its_files(tmp_path: Path) -> None:
     run = CliRunner().invoke(
         app, ["demo", "dora", "--steps", "2", "--out", str(tmp_path)], env={"COLUMNS": "100"}
     )
@@ -57,7 +57,11 @@ def test_the_command_writes_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("entropy", "message"),
-    [(5.54, "uniform: it has collapsed"), (0.01, "on one: it has"), (2.0, "no collapse")],
+    [
+        (5.54, "uniform, so it has collapsed"),
+        (0.01, "on one output, so it has collapsed"),
+        (2.0, "no collapse"),
+    ],
 )
-def test_a_collapse_is_said(entropy: float, message: str) -> None:
+def test_a_collapse_is_reported(entropy: float, message: str) -> None:
     assert message in job.collapsed(job.Result([1.0], [entropy], [0.1], [1.0]))

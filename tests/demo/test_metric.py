@@ -1,4 +1,4 @@
-"""The demo: deterministic by seed, fair between rows, on classes that were not trained on."""
+"""The demo: deterministic for a seed, fair between rows, and tested on unseen classes."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_POINTS", 8)
 
 
-def test_no_test_class_is_trained_on() -> None:
+def test_train_and_test_share_no_class() -> None:
     known, held_out = demo.data("train"), demo.data("test")
     assert not set(known.class_names) & set(held_out.class_names)
     assert len(known) + len(held_out) == 1797
@@ -26,7 +26,7 @@ def test_no_test_class_is_trained_on() -> None:
     assert len(both.unique(dim=0)) == 1797
 
 
-def test_same_seed_same_numbers_and_another_seed_others() -> None:
+def test_results_depend_on_the_seed_alone() -> None:
     first, models = demo.run_all([0], 1, lambda row: None)
     again, same = demo.run_all([0], 1, lambda row: None)
     other, _ = demo.run_all([1], 1, lambda row: None)
@@ -37,10 +37,10 @@ def test_same_seed_same_numbers_and_another_seed_others() -> None:
     assert [r.recall for r in first] == [r.recall for r in again]
     assert all(a.recall != b.recall for a, b in zip(first, other, strict=True))
     heads = torch.stack([models[row].head.fc.weight for row in demo.ROWS])
-    assert len(heads.unique(dim=0)) == len(demo.ROWS)  # Metrix at every level does something
+    assert len(heads.unique(dim=0)) == len(demo.ROWS)  # every level of Metrix has an effect
 
 
-def test_rows_of_a_seed_start_from_the_same_weights_and_see_the_same_batches() -> None:
+def test_rows_share_initial_weights_and_batches() -> None:
     runs = [demo.start(row, 3, 10) for row in demo.ROWS]
     for run in runs[1:]:
         states = (r.model.state_dict().values() for r in (runs[0], run))
@@ -53,7 +53,7 @@ def test_rows_of_a_seed_start_from_the_same_weights_and_see_the_same_batches() -
         assert labels[index].bincount().tolist() == [demo.M] * 5
 
 
-def test_recall_is_that_of_a_loop() -> None:
+def test_recall_equals_a_loop() -> None:
     e, y = torch.randn(30, 4), torch.randint(0, 5, (30,))
     found = demo.recall(e, y)
     unit = (e / e.norm(dim=1, keepdim=True)).double()
@@ -81,7 +81,7 @@ def test_command_prints_the_table_and_writes_figure_and_numbers(tmp_path: Path) 
         assert (row["metrix"] or "no") in line.split()
         for values in row["recall_percent"].values():
             assert f"{sum(values) / 2:.1f} ±" in line
-    said = [line for line in run.stdout.splitlines() if str(tmp_path) not in line]
-    assert max(map(len, said)) <= 81
+    printed = [line for line in run.stdout.splitlines() if str(tmp_path) not in line]
+    assert max(map(len, printed)) <= 81
     assert str((tmp_path / "metric.png").resolve()) in run.output
     assert (tmp_path / "metric.png").read_bytes().startswith(b"\x89PNG")

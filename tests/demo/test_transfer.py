@@ -1,4 +1,4 @@
-"""The demo of transfer: it runs from the DoRA demo's checkpoint and writes what it says."""
+"""The demo of transfer: it runs from the DoRA demo's checkpoint and writes its files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typer.testing import CliRunner
 
 from mixplug.cli import app
 from mixplug.demo import dora
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 
 
 def test_it_needs_a_checkpoint(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["demo", "transfer", "--out", str(tmp_path)])
     assert run.exit_code == 1
-    assert "dora.pth. Make one: mixplug demo dora" in run.output
+    assert "dora.pth. To create one, run: mixplug demo dora" in run.output
 
 
-def test_the_command_writes_what_it_says(tmp_path: Path) -> None:
+def test_the_command_writes_its_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = DoRA(
         {"name": "vit_tiny_patch16_224", **dora.SIZE},
@@ -38,7 +38,7 @@ def test_the_command_writes_what_it_says(tmp_path: Path) -> None:
     assert rows[0]["scores"]["mIoU"] != rows[1]["scores"]["mIoU"]
     assert (tmp_path / "transfer.png").stat().st_size > 10_000
     weights = {}
-    for row in rows:  # what was fine-tuned began where it says
+    for row in rows:  # fine-tuning started from the stated weights
         path = tmp_path / "transfer" / f"segmentation-{row['weights']}" / "iter_2.pth"
         weights[row["weights"]] = torch.load(path, weights_only=False)["state_dict"]
     name = "blocks.0.mlp.fc1.weight"

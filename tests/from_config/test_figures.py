@@ -196,15 +196,18 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             r"other.pth does not fit the config: 1 keys that the model has are missing "
             r"\(head.fc.bias, ...\); 1 keys have another shape \(head.fc.weight, ...\)",
         ),
-        (("retrieval", path, "evil.pth"), "evil.pth is no checkpoint of weights"),
-        (("retrieval", path, "evil2.pth"), "evil2.pth is no checkpoint of weights"),
+        (("retrieval", path, "evil.pth"), "evil.pth is not a checkpoint of weights"),
+        (("retrieval", path, "evil2.pth"), "evil2.pth is not a checkpoint of weights"),
         (("retrieval", path, saved, "--queries", 61), "61 queries are wanted.* has 60"),
         (("retrieval", path, saved, "--top", 60), "60 neighbors are wanted.* only 60 items"),
         (
             ("embedding", path, saved, "--classes", 6),
-            "6 classes are wanted, but the test set has 5",
+            r"--classes must be in \[1, 5\], .*; got 6",
         ),
-        (("embedding", path, saved, saved, "--classes", 2), "A checkpoint is given twice"),
+        (
+            ("embedding", path, saved, saved, "--classes", 2),
+            "Checkpoints need different paths, but one occurs twice",
+        ),
         (("positivity", no_model), "keys model and train_dataloader is needed"),
         (("positivity", broken), "broken.py is no mm config"),
     ]

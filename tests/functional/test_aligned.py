@@ -1,4 +1,4 @@
-"""Mixing and alignment against loops over positions and channels, and known cases."""
+"""Mixing and alignment against loops over positions and channels, and in known cases."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_double_lam_does_not_change_the_dtype() -> None:
     assert mix(x, y, torch.tensor([0.5, 0.1], dtype=torch.float64)).dtype == torch.float32
 
 
-def test_operands_are_left_as_they_were() -> None:
+def test_operands_are_not_modified() -> None:
     x, y = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
     before = x.clone(), y.clone()
     mix(x, y, 0.5), mix(x, y, torch.rand(2)), align(x, y), align(x, y, iters=0)
@@ -77,15 +77,15 @@ def test_lam_outside_of_the_interval(lam: float) -> None:
         mix(torch.rand(2, 3), torch.rand(2, 3), lam)
 
 
-def test_lam_of_a_shape_that_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"mix needs lam scalar or of shape \(2,\), got .*\[3\]"):
+def test_lam_of_a_wrong_shape_raises() -> None:
+    with pytest.raises(ValueError, match=r"a scalar lam or one of shape \(2,\), got .*\[3\]"):
         mix(torch.rand(2, 3), torch.rand(2, 3), torch.rand(3))
-    with pytest.raises(ValueError, match=r"mix needs lam scalar or of shape \(2,\), got"):
+    with pytest.raises(ValueError, match=r"a scalar lam or one of shape \(2,\), got"):
         mix(torch.rand(2, 3), torch.rand(2, 3), torch.rand(2, 1))
 
 
-def test_operands_of_two_shapes() -> None:
-    with pytest.raises(ValueError, match=r"mix needs two tensors of one shape, got .*\[2, 3\].*"):
+def test_operands_of_different_shapes_raise() -> None:
+    with pytest.raises(ValueError, match=r"two tensors of the same shape, got .*\[2, 3\].*"):
         mix(torch.rand(2, 3), torch.rand(3, 3), 0.5)
 
 
@@ -106,7 +106,7 @@ def test_cost_between_equal_features_is_zero_and_never_below(dtype: torch.dtype)
 
 
 def test_cost_far_from_the_origin() -> None:
-    """Squares of 1000 per channel have 0.06 of rounding each in float32; distances are about 10."""
+    """The square of 1000 has a rounding error of 0.06 in float32, while distances are about 10."""
     a, b = torch.randn(2, 5, 6) + 1000, torch.randn(2, 5, 4) + 1000
     for i in range(2):
         assert_close(
@@ -128,13 +128,13 @@ SHAPES = [(2, 3, 2, 3), (1, 4, 3, 3), (3, 2, 1, 4), (1, 2, 1, 1)]
 @pytest.mark.parametrize("iters", [0, 1, 20])
 @pytest.mark.parametrize(
     ("shape", "normalize_cost"),
-    # one cost divided by itself says nothing
+    # normalizing a single cost leaves nothing to test
     [(shape, False) for shape in SHAPES] + [(shape, True) for shape in SHAPES[:-1]],
 )
 def test_alignment_equals_the_loop_in_value_and_gradient(
     shape: tuple[int, ...], iters: int, normalize_cost: bool, dtype: torch.dtype
 ) -> None:
-    """Random maps make P unsymmetric, so a transposed R does not pass."""
+    """Random maps give an asymmetric P, so a transposed R would fail."""
     a, b = maps(dtype, *shape)
     ours = align(a, b, 0.4, iters, normalize_cost)
     theirs = naive_batch(a, b, 0.4, iters, normalize_cost)
@@ -183,7 +183,7 @@ def test_aligned_features_are_convex_combinations_of_the_other_map(iters: int) -
 
 @pytest.mark.parametrize("iters", [1, 3])
 def test_alignment_keeps_the_mean_of_the_other_map(iters: int, dtype: torch.dtype) -> None:
-    """Columns of R sum to one after any iteration: what only pools A cannot see A~."""
+    """Columns of R sum to 1 after each iteration, so average pooling does not change."""
     a, b = maps(dtype, 2, 3, 2, 3)
     a_aligned, _ = align(a, b, iters=iters)
     assert_close(a_aligned.mean((2, 3)), b.mean((2, 3)))
@@ -193,7 +193,7 @@ def test_alignment_keeps_the_mean_of_the_other_map(iters: int, dtype: torch.dtyp
 
 
 def test_no_gradient_passes_through_the_plan() -> None:
-    """A~ depends on A through the plan alone, so it has no gradient in A."""
+    """A~ depends on A only via the plan, so it has no gradient in A."""
     a, b = maps(torch.float32, 2, 3, 2, 2)
     a_aligned, b_aligned = align(a, b)
     assert torch.autograd.grad(a_aligned.sum(), a, allow_unused=True, retain_graph=True) == (None,)
@@ -221,7 +221,7 @@ def test_half_maps_are_aligned_in_float32_and_rounded_once() -> None:
 
 
 def test_alignment_far_from_the_origin() -> None:
-    """The plan must not see the offset; with it in the cost, aligned features are off by one."""
+    """A common offset must not change the plan; otherwise, features would be wrong by about 1."""
     a, b = torch.randn(2, 8, 2, 3) + 1000, torch.randn(2, 8, 2, 3) + 1000
     exact = naive_batch(a.double(), b.double(), 0.1, 100)
     for mine, other in zip(align(a, b), exact, strict=True):
@@ -236,17 +236,17 @@ def test_the_tolerance_reaches_the_plan() -> None:
         assert float((stopped - all_iterations).detach().abs().max()) > 1e-3
 
 
-def test_one_cost_that_is_zero_throughout_can_be_normalized() -> None:
+def test_a_cost_of_zeros_can_be_normalized() -> None:
     a = torch.ones(1, 2, 2, 2)
     for side in align(a, a.clone(), normalize_cost=True):
         assert_close(side, a)
 
 
-def test_maps_that_do_not_fit() -> None:
-    message = r"align needs two \(B, C, H, W\) maps of one shape, got .*\[2, 3, 4\].*"
+def test_maps_that_do_not_match_raise() -> None:
+    message = r"align needs two maps \(B, C, H, W\) of the same shape, got .*\[2, 3, 4\].*"
     with pytest.raises(ValueError, match=message):
         align(torch.rand(2, 3, 4), torch.rand(2, 3, 4))
-    with pytest.raises(ValueError, match=r"of one shape, got .*\[2, 3, 2, 2\].*\[2, 3, 2, 1\]"):
+    with pytest.raises(ValueError, match=r"the same shape, got .*\[2, 3, 2, 2\].*\[2, 3, 2, 1\]"):
         align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 1))
     with pytest.raises(ValueError, match="eps > 0"):
         align(torch.rand(2, 3, 2, 2), torch.rand(2, 3, 2, 2), eps=0)
@@ -262,7 +262,7 @@ def test_a_tensor_of_lambdas_outside_the_interval(lam: float) -> None:
 
 
 @pytest.mark.parametrize("iters", [0, 30])
-def test_assignment_is_what_align_takes(iters: int, dtype: torch.dtype) -> None:
+def test_align_uses_the_assignment(iters: int, dtype: torch.dtype) -> None:
     a, b = (torch.randn(2, 3, 2, 4, dtype=dtype) for _ in range(2))
     rows, columns = assignment(a, b, eps=0.7, iters=iters)
     for i in range(2):
@@ -273,7 +273,7 @@ def test_assignment_is_what_align_takes(iters: int, dtype: torch.dtype) -> None:
     assert rows.dtype == dtype and not assignment(a.requires_grad_(), b)[0].requires_grad
 
 
-def test_a_permuted_map_corresponds_to_where_its_columns_went(dtype: torch.dtype) -> None:
+def test_correspondences_recover_a_permutation(dtype: torch.dtype) -> None:
     a = 3 * torch.randn(1, 6, 3, 3, dtype=dtype)
     order = torch.tensor([4, 0, 8, 2, 6, 1, 3, 7, 5])
     b = a.flatten(2)[:, :, order].view_as(a)  # position j of b is order[j] of a
@@ -283,7 +283,7 @@ def test_a_permuted_map_corresponds_to_where_its_columns_went(dtype: torch.dtype
 
 
 def test_correspondences_by_hand() -> None:
-    """Half of the strongest counts, less does not."""
+    """Half of the strongest entry is enough, less is not."""
     r = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1], [0.4, 0.2, 0.4]])
     index, share = correspondences(r, top=2)
     assert index[:2, 0].tolist() == [0, 1] and index[0, 1] == 2
@@ -301,6 +301,8 @@ def test_correspondences_by_hand() -> None:
         ({"least": 1.5}, r"least in \[0, 1\], got 1\.5\."),
     ],
 )
-def test_correspondences_that_mean_nothing(options: dict[str, float], message: str) -> None:
+def test_correspondences_with_options_out_of_range_raise(
+    options: dict[str, float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         correspondences(torch.rand(3, 4), **options)

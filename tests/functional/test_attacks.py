@@ -23,13 +23,13 @@ ATTACKS = pytest.mark.parametrize("attack", [fgsm, pgd, apgd])
 
 
 def network(dtype: torch.dtype = torch.float32, classes: int = 5) -> nn.Module:
-    """A random CNN for 3 x 6 x 6, far from flat."""
+    """A random nonlinear CNN for images of 3 x 6 x 6."""
     layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5)]
     return nn.Sequential(*layers, nn.Linear(6 * 16, classes)).eval().to(dtype)
 
 
 def batch(dtype: torch.dtype = torch.float32, count: int = 7) -> tuple[Tensor, Tensor]:
-    """Images that reach both ends of the range, and labels."""
+    """Images with pixels at both ends of the range, and labels."""
     return (torch.rand(count, 3, 6, 6, dtype=dtype) * 1.2 - 0.1).clamp(0, 1), torch.randint(
         5, (count,)
     )
@@ -37,7 +37,7 @@ def batch(dtype: torch.dtype = torch.float32, count: int = 7) -> tuple[Tensor, T
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[nn.Module, Tensor, Tensor]:
-    """A network that knows digits, and 100 it has not seen."""
+    """A network trained on digits, and 100 test images."""
     torch.manual_seed(0)
     x, y = digits("train", 8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
@@ -60,7 +60,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("step", "iters"), [(0.1, 1), (0.04, 5), (0.3, 2)])
-def test_they_equal_the_loop_over_pixels(step: float, iters: int) -> None:
+def test_attacks_equal_the_loop_over_pixels(step: float, iters: int) -> None:
     weight, out = torch.randn(4, 6).double() * 3, torch.randn(3, 4).double() * 3
     x, y = torch.rand(3, 1, 2, 3).double(), torch.tensor([0, 1, 2])
 
@@ -122,8 +122,8 @@ def test_pixels_without_gradient_stay() -> None:
         assert moved[:, 0].tolist() == [[[True, False], [False, False]]] * 2
 
 
-def test_a_sure_network_is_attacked_as_well() -> None:
-    """Where float32 knows no gradient of the cross-entropy any more, sureness is not robustness."""
+def test_a_confident_network_is_attacked_as_well() -> None:
+    """The gradient of the cross-entropy underflows in float32; this must not look robust."""
     x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
 
     def model(images: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def test_apgd_is_that_of_torchattacks_and_leaves_the_generator(dtype: torch.dtyp
 
 @ATTACKS
 @pytest.mark.parametrize("eps", [0.0, 3 / 255, 0.4, 2.0])
-def test_they_stay_in_the_ball_and_in_the_range(
+def test_attacks_stay_in_the_ball_and_in_the_range(
     attack: Attack, eps: float, dtype: torch.dtype
 ) -> None:
     model, (x, _) = network(dtype), batch(dtype)
@@ -240,7 +240,7 @@ def test_nothing_else_changes(attack: Attack) -> None:
 
 @ATTACKS
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_they_work_where_gradients_are_off(attack: Attack, mode: Callable) -> None:
+def test_attacks_work_where_gradients_are_off(attack: Attack, mode: Callable) -> None:
     model, (x, _) = network(), batch()
     y = model(x).argmax(1)
     expected = attack(model, x, y, EPS)
@@ -249,7 +249,7 @@ def test_they_work_where_gradients_are_off(attack: Attack, mode: Callable) -> No
         assert not torch.is_grad_enabled()
 
 
-def test_images_that_want_a_gradient_of_their_own_get_none() -> None:
+def test_images_that_require_a_gradient_receive_none() -> None:
     model, (x, y) = network(), batch()
     expected = pgd(model, x, y)
     x.requires_grad_()
@@ -262,11 +262,11 @@ def test_under_autocast_images_and_steps_keep_their_precision() -> None:
         found = pgd(model, x, y)
     assert found.dtype == torch.float32
     gray = (found - x)[(x > 0.05) & (x < 0.95)] * 255 / 2
-    assert_close(gray, gray.round(), rtol=0, atol=1e-3)  # multiples of a step
+    assert_close(gray, gray.round(), rtol=0, atol=1e-3)  # changes are multiples of a step
     assert float(gray.abs().max()) == pytest.approx(2, abs=1e-4)
 
 
-def test_an_empty_batch_is_none() -> None:
+def test_an_empty_batch_stays_empty() -> None:
     x = torch.zeros(0, 3, 6, 6)
     assert fgsm(network(), x, torch.zeros(0, dtype=torch.long)).shape == x.shape
 
@@ -275,9 +275,9 @@ def test_an_empty_batch_is_none() -> None:
 
 
 @ATTACKS
-def test_what_has_no_gradient_is_said(attack: Attack) -> None:
+def test_a_model_without_gradient_raises(attack: Attack) -> None:
     model, (x, y) = network(), batch()
-    none = "needs the gradient of the images, but none reaches them: the model is quantized"
+    none = "the gradient with respect to the images, but the model gives none: it is quantized"
     with pytest.raises(ValueError, match=none):
         attack(lambda images: model(images.detach()), x, y)  # parameters have one
     with pytest.raises(ValueError, match=none):
@@ -303,7 +303,7 @@ def test_wrong_inputs(attack: Attack) -> None:
         (y[:3], rf"{name} needs integer labels \(7,\), got \(3,\) in torch.int64\."),
         (y.float(), r"got \(7,\) in torch.float32\."),
         (y - 9, r"needs labels in \[0, K\), got -9\."),
-        (y + 5, r"labels in \[0, K\), got K=5 and a label of \d\."),
+        (y + 5, r"labels in \[0, K\), got K=5 and label \d\."),
     ):
         with pytest.raises(ValueError, match=text):
             attack(model, x, labels)
@@ -316,11 +316,11 @@ def test_wrong_inputs(attack: Attack) -> None:
 @ATTACKS
 def test_models_without_logits(attack: Attack) -> None:
     x, y = batch()
-    with pytest.raises(ValueError, match=r"a model with logits \(\d, K\), got \(\d, 3, 6, 6\)\."):
+    with pytest.raises(ValueError, match=r"returns logits \(\d, K\), got \(\d, 3, 6, 6\)\."):
         attack(lambda images: images, x, y)
-    with pytest.raises(ValueError, match=r"a model with logits \(\d, K\), got tuple\."):
+    with pytest.raises(ValueError, match=r"returns logits \(\d, K\), got tuple\."):
         attack(lambda images: (images,), x, y)
-    with pytest.raises(ValueError, match=r"K >= 2 classes .* got K=1 and a label of 0\."):
+    with pytest.raises(ValueError, match=r"K >= 2 classes .* got K=1 and label 0\."):
         attack(network(classes=1), x, y * 0)
 
 
@@ -330,7 +330,7 @@ def test_wrong_settings() -> None:
         pgd(model, x, y, step=-1)
     with pytest.raises(ValueError, match=r"pgd needs step >= 0 and iters >= 1, got 0\.1 and 0\."):
         pgd(model, x, y, step=0.1, iters=0)
-    with pytest.raises(ValueError, match="random_start=True needs a generator"):
+    with pytest.raises(ValueError, match=r"random_start=True needs a torch\.Generator, got None"):
         pgd(model, x, y, random_start=True)
     with pytest.raises(ValueError, match=r"apgd needs iters >= 1, got 0\."):
         apgd(model, x, y, iters=0)

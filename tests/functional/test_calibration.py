@@ -1,4 +1,4 @@
-"""Calibration errors against loops over bins, and fractions worked out by hand."""
+"""Calibration errors against loops over bins, and fractions computed by hand."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ def test_brier_score_by_hand() -> None:
 
 
 def test_errors_by_hand() -> None:
-    """Ten bins: two of five examples at 0.65 are right, three of three at 0.95, one of two at 0.55.
+    """Ten bins. Correct are 2 of 5 examples at 0.65, 3 of 3 at 0.95, and 1 of 2 at 0.55.
 
-    Bins have shares 1/2, 3/10, 1/5 and gaps 2/5 - 13/20 = -1/4, 1 - 19/20 = 1/20, 1/2 - 11/20 =
-    -1/20. ECE = 1/8 + 3/200 + 1/100. OE counts the first and the last, times their confidence.
+    The bins have shares 1/2, 3/10, 1/5 and gaps 2/5 - 13/20 = -1/4, 1 - 19/20 = 1/20,
+    1/2 - 11/20 = -1/20. So ECE = 1/8 + 3/200 + 1/100. OE sums the first and the last bin, weighted
+    by their confidence.
     """
     probabilities = binary([0.65] * 5 + [0.95] * 3 + [0.55] * 2)
     labels = torch.tensor([0, 0, 1, 1, 1, 0, 0, 0, 0, 1])
@@ -89,7 +90,7 @@ def test_errors_by_hand() -> None:
 
 
 def test_fifteen_bins_are_the_default() -> None:
-    """0.61 and 0.66 share a bin of 15 but not of 16; (0.6, 2/3] mixes a right and a wrong one."""
+    """0.61 and 0.66 are in one of 15 bins, but in two of 16. One of the two is correct."""
     probabilities, labels = binary([0.61, 0.66]), torch.tensor([0, 1])
     expected = abs(Fraction(1, 2) - Fraction(127, 200))
     assert float(expected_calibration_error(probabilities, labels)) == pytest.approx(
@@ -102,7 +103,7 @@ def test_fifteen_bins_are_the_default() -> None:
 @pytest.mark.parametrize("bins", [2, 10, 15, 25, 29])
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below(bins: int) -> None:
     for i in range(1, bins + 1):
-        rest = (1 - i / bins) / bins  # spread thinly, so that class 0 is the largest
+        rest = (1 - i / bins) / bins  # spread over other classes, so that class 0 is the largest
         probabilities = torch.tensor([[i / bins, *[min(rest, i / bins / 2)] * bins]]).double()
         probabilities[0, 0] = i / bins
         share, _, _ = calibration_bins(probabilities, torch.tensor([0]), bins)
@@ -115,14 +116,14 @@ def test_a_confidence_of_zero_belongs_to_the_first_bin() -> None:
 
 
 def test_perfect_calibration_is_zero(dtype: torch.dtype) -> None:
-    """Of four predictions at 3/4 three are right, of two at 1/2 one, of those at 1 all."""
+    """Correct are 3 of 4 predictions at 3/4, 1 of 2 at 1/2, and all at 1."""
     probabilities = binary([0.75] * 4 + [0.5] * 2 + [1.0] * 3, dtype)
     labels = torch.tensor([0, 0, 0, 1, 0, 1, 0, 0, 0])
     assert float(expected_calibration_error(probabilities, labels)) == 0
     assert float(overconfidence_error(probabilities, labels)) == 0
 
 
-def test_a_network_that_is_sure_and_wrong_has_errors_of_one() -> None:
+def test_a_confident_and_wrong_network_has_errors_of_one() -> None:
     probabilities, labels = torch.eye(3)[[0, 1, 2]], torch.tensor([1, 2, 0])
     assert float(expected_calibration_error(probabilities, labels)) == 1
     assert float(overconfidence_error(probabilities, labels)) == 1
@@ -143,7 +144,7 @@ def test_one_bin_compares_the_means() -> None:
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_error_is_that_of_torchmetrics(bins: int) -> None:
-    """Their bins are [a, b), ours (a, b]: the same where no confidence is on an edge."""
+    """The bins of torchmetrics are [a, b), ours are (a, b]; no confidence is on an edge here."""
     probabilities = (2 * torch.randn(300, 6)).softmax(-1)
     labels = torch.randint(6, (300,))
     wanted = multiclass_calibration_error(probabilities, labels, 6, bins, "l1")
@@ -160,7 +161,7 @@ def test_likelihood_equals_the_loop(dtype: torch.dtype) -> None:
 
 
 def test_likelihood_by_hand() -> None:
-    """Probabilities 1/2 and 1/8: log 4 on average. A guess of 8 classes: log 8. Far off: 2e4."""
+    """Probabilities 1/2 and 1/8 give log 4, uniform ones over 8 classes log 8, a huge gap 2e4."""
     logits = torch.tensor([[2.0, 1, 1], [6.0, 1, 1]]).log()
     assert float(negative_log_likelihood(logits, torch.tensor([0, 2]))) == pytest.approx(
         math.log(4)
@@ -178,7 +179,7 @@ def test_likelihood_of_half_precision_is_in_float32() -> None:
 
 
 def noisy(n: int, k: int, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Logits of true probabilities, times a scale, and labels drawn of them."""
+    """Logits of true probabilities, scaled, and labels drawn from these probabilities."""
     logits = 2 * torch.randn(n, k, dtype=dtype)
     return scale * logits, logits.softmax(1).multinomial(1)[:, 0]
 
@@ -188,7 +189,7 @@ def test_temperature_equals_the_search_on_grids(scale: float, dtype: torch.dtype
     logits, labels = noisy(40, 4, scale, dtype)
     found = fit_temperature(logits, labels)
     assert found.dtype == dtype
-    # values of a minimum are flat: a search on them knows half of the digits
+    # a function is flat at its minimum, so a search on its values finds only half of the digits
     assert float(found) == pytest.approx(
         naive.fit_temperature(logits.tolist(), labels.tolist()), rel=1e-6
     )
@@ -215,7 +216,7 @@ def test_temperature_scales_with_the_logits_and_not_with_their_offset() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_likelihood_is_never_worse_at_the_temperature(seed: int) -> None:
-    """Neither than at 1 nor than nearby, also of labels that have nothing to do with logits."""
+    """The NLL is neither above that at 1 nor above those nearby, even for unrelated labels."""
     torch.manual_seed(seed)
     logits, labels = 10 ** (seed - 4) * torch.randn(9, 3).double(), torch.randint(3, (9,))
     found = fit_temperature(logits, labels)
@@ -235,7 +236,7 @@ def test_temperature_changes_no_prediction() -> None:
 
 
 def test_temperature_at_its_bounds(dtype: torch.dtype) -> None:
-    """All right: as sure as can be. All wrong: a guess. Both: by whether more is right."""
+    """If all are correct, T is the smallest; if all are wrong, T is the largest."""
     logits = torch.tensor([[3.0, 0, 0], [0, 2, 0]], dtype=dtype)
     assert float(fit_temperature(logits, torch.tensor([0, 1]))) == pytest.approx(1e-3)
     assert float(fit_temperature(logits, torch.tensor([1, 2]))) == pytest.approx(1e3)
@@ -256,7 +257,7 @@ def test_temperature_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     assert_close(fit_temperature(logits, labels), whole, rtol=1e-9, atol=0)
 
 
-def test_temperature_leaves_no_gradient_and_its_input_alone() -> None:
+def test_temperature_is_detached_and_its_input_not_modified() -> None:
     logits = torch.randn(20, 3, requires_grad=True)
     copy = logits.detach().clone()
     assert not fit_temperature(logits, torch.randint(3, (20,))).requires_grad
@@ -272,9 +273,9 @@ L2 = torch.zeros(2, 3)
     [
         (L2, [0], r" needs logits \(B, K\) and labels \(B,\) with B >= 1, got \(2, 3\) and \(1,\)"),
         (L2[:0], [], r"with B >= 1, got \(0, 3\) and \(0,\)\."),
-        (L2, [0, 3], r" needs classes in \[0, 3\), got 0 to 3\."),
-        (L2, [-1, 1], r" needs classes in \[0, 3\), got -1 to 1\."),
-        (L2 / 0, [0, 1], r" needs finite logits, but there are NaN or infinite values\."),
+        (L2, [0, 3], r" needs labels in \[0, 3\), got 0 to 3\."),
+        (L2, [-1, 1], r" needs labels in \[0, 3\), got -1 to 1\."),
+        (L2 / 0, [0, 1], r" needs finite logits, got NaN or infinite values\."),
     ],
 )
 def test_errors_of_logits(call, logits: Tensor, labels: list[int], message: str) -> None:

@@ -48,17 +48,17 @@ def test_attention_by_hand(dtype: torch.dtype) -> None:
     target = torch.tensor([[2.0, 0.0, 1.0]], dtype=dtype)
     expected = torch.tensor([[2 / 9, 7 / 9, 0.0]], dtype=dtype)
     assert_close(attention_map(z, "cam", "l1", weight, target), expected)
-    conv = weight[:, :, None, None]  # as a 1x1 convolution holds it
+    conv = weight[:, :, None, None]  # the weight of a 1x1 convolution
     assert_close(attention_map(z, "cam", "l1", conv, target), expected)
 
 
-def test_no_attention_is_uniform(dtype: torch.dtype) -> None:
+def test_normalize_uniform_is_constant(dtype: torch.dtype) -> None:
     a = attention_map(torch.randn(2, 4, 5, dtype=dtype), normalize="uniform")
     assert_close(a, torch.full((2, 5), 0.2, dtype=dtype))
 
 
 def test_a_row_without_a_positive_score_is_zero(dtype: torch.dtype) -> None:
-    """cam: u = -z, so that all scores are negative; and features that are zero."""
+    """With u = -z all scores are negative; features of zero give scores of zero."""
     z = torch.stack([torch.ones(2, 3), torch.zeros(2, 3), torch.eye(3)[:2]]).to(dtype)
     weight, target = torch.tensor([[-1.0, -1.0], [1.0, 0.0]], dtype=dtype), torch.eye(2).to(dtype)
     a = attention_map(z, "cam", "l1", weight, target[[0, 0, 1]])
@@ -101,7 +101,7 @@ def test_dense_multimix_equals_the_loop(m: int, b: int, n: int, dtype: torch.dty
 
 
 def test_the_weighted_loss_equals_the_loop(dtype: torch.dtype) -> None:
-    """(5.9)-(5.14) at one go, with the classifier as a 1x1 convolution."""
+    """Eqs. 5.9 to 5.14 together, with the classifier as a 1x1 convolution."""
     z = torch.randn(3, 4, 5, dtype=dtype, requires_grad=True)
     w = torch.randn(6, 4, dtype=dtype, requires_grad=True)
     y, weights = soft_rows(dtype, 3, 6), simplex(dtype, 7, 3, 5)
@@ -116,7 +116,7 @@ def test_the_weighted_loss_equals_the_loop(dtype: torch.dtype) -> None:
 
 
 def test_positions_without_attention_keep_their_weights(dtype: torch.dtype) -> None:
-    """M̂ = Λ and s = 0 there, and neither value nor gradient is NaN."""
+    """M̂ = Λ and s = 0 at these positions; no value or gradient is NaN."""
     z = torch.randn(3, 4, 2, dtype=dtype, requires_grad=True)
     y, weights = soft_rows(dtype, 3, 5), simplex(dtype, 6, 3, 2)
     a = torch.rand(3, 2, dtype=dtype)
@@ -155,7 +155,7 @@ def test_uniform_attention_and_equal_weights_reduce_to_multimix(dtype: torch.dty
         assert_close(y_mixed[..., j], expected_y)
 
 
-def test_arguments_are_left_as_they_were() -> None:
+def test_arguments_are_not_modified() -> None:
     given = [torch.randn(3, 4, 5), torch.rand(3, 6), torch.rand(7, 3, 5), torch.rand(3, 5)]
     before = [t.clone() for t in given]
     dense_multimix(*given), attention_map(given[0]), attention_map(given[0], normalize="softmax")
@@ -181,7 +181,7 @@ def test_attention_errors() -> None:
 
 
 @pytest.mark.parametrize("wrong", range(1, 4))
-def test_shapes_that_do_not_fit(wrong: int) -> None:
+def test_shapes_that_do_not_match_raise(wrong: int) -> None:
     given = [torch.rand(3, 4, 5), torch.rand(3, 6), torch.rand(7, 3, 5), torch.rand(3, 5)]
     given[wrong] = [torch.rand(2, 6), torch.rand(7, 3, 4), torch.rand(5, 3)][wrong - 1]
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Discovery against all sets, loops and flood fill, and on masks and boxes worked out by hand."""
+"""Object discovery against exhaustive search, loops and flood fill, and results by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mixplug.functional.discovery import (
 
 
 def drawn(*rows: str) -> Tensor:
-    """A mask: # is inside."""
+    """A mask drawn as text; # is inside."""
     return torch.tensor([[cell == "#" for cell in row] for row in rows])
 
 
@@ -37,7 +37,7 @@ def test_mask_is_the_smallest_set(mass: float, heads: int | None, dtype: torch.d
 
 
 def test_mask_by_hand(dtype: torch.dtype) -> None:
-    """0.5 and 0.3 reach 0.8, though 0.5 + 0.3 is rounded; scale does not matter."""
+    """0.5 and 0.3 reach 0.8 in spite of rounding; a common factor has no effect."""
     attention = torch.tensor([[0.1, 0.5, 0.1, 0.3]], dtype=dtype)
     for scale in (1.0, 0.37, 1e-5):
         assert attention_mask(scale * attention).tolist() == [[False, True, False, True]]
@@ -51,7 +51,7 @@ def test_of_equal_patches_the_first_are_taken(dtype: torch.dtype) -> None:
 
 
 def test_heads_are_averaged_before_patches_are_kept() -> None:
-    """Each head alone keeps its own patch; together they keep what they share."""
+    """Each head alone would keep its own patch; their average keeps the common one."""
     heads = torch.tensor([[[0.6, 0.4, 0.0, 0.0], [0.0, 0.4, 0.6, 0.0]]])
     assert attention_mask(heads, 0.4)[0].nonzero().flatten().tolist() == [1]
     assert attention_mask(heads[:, 0], 0.4)[0].nonzero().flatten().tolist() == [0]
@@ -61,7 +61,7 @@ TWO = drawn("##...", "#..##", "..###", "#....")
 
 
 def test_components_by_hand() -> None:
-    """Corners do not connect; the largest is that of five; of equal ones the first counts."""
+    """Corners do not connect. The largest component has five patches; ties go to the first."""
     assert component(TWO).tolist() == drawn(".....", "...##", "..###", ".....").tolist()
     assert component(TWO, 0).tolist() == drawn("##...", "#....", ".....", ".....").tolist()
     assert component(TWO, 15).tolist() == drawn(".....", ".....", ".....", "#....").tolist()
@@ -69,7 +69,7 @@ def test_components_by_hand() -> None:
 
 
 def test_boxes_by_hand() -> None:
-    """Left, top, right and bottom; the latter two are outside."""
+    """Boxes are (left, top, right, bottom), with right and bottom exclusive."""
     assert mask_box(TWO).tolist() == [0, 0, 5, 4]
     assert attention_box(TWO.flatten(), (4, 5)).tolist() == [2, 1, 5, 3]
     assert mask_box(drawn("...", "..#")).tolist() == [2, 1, 3, 2]
@@ -87,7 +87,7 @@ def test_lost_by_loops(k: int, dtype: torch.dtype) -> None:
 
 
 def test_lost_by_hand(dtype: torch.dtype) -> None:
-    """Three patches are unlike the nine others, of which two touch: the box is of those two."""
+    """Three patches differ from the nine others. Two of the three touch: the box contains both."""
     odd = drawn("##..", "....", "...#").flatten()
     keys = torch.where(odd[:, None], torch.tensor([1.0, 0.2]), torch.tensor([-1.0, 0.2])).to(dtype)
     assert lost_box(keys, (3, 4)).tolist() == [0, 0, 2, 1]
@@ -97,9 +97,9 @@ def test_lost_by_hand(dtype: torch.dtype) -> None:
 
 
 def test_seeds_are_those_of_lowest_degree() -> None:
-    """The seed a alone is unlike the patch between; b, which is like a, is like it.
+    """The seed a is dissimilar to the patch between; b is similar to both.
 
-    Degrees are 2 of a and of the patch between, 3 of b and of all others.
+    The degrees are 2 for a and for the patch between, 3 for b and for all others.
     """
     a, b, other = [1.0, 0.0, 0.0], [0.2, 1.0, 0.0], [-1.0, 0.1, 1.0]
     between = [-0.1, 0.5, -0.4]
@@ -121,7 +121,7 @@ def test_jaccard_by_hand_and_by_loops() -> None:
 
 
 def test_corloc_by_hand(dtype: torch.dtype) -> None:
-    """Overlaps of 1/2 with the second true box, of a bit less, of 1, and of none."""
+    """IoU of 1/2 with the second true box, of slightly less, of 1, and of 0."""
     boxes = torch.tensor([[8, 8, 24, 24], [8, 8, 24, 24], [0, 0, 3, 5], [0, 0, 1, 1]]).to(dtype)
     truths = [
         torch.tensor([[0, 0, 9, 9], [8, 8, 24, 16]]).to(dtype),
@@ -140,20 +140,23 @@ def test_corloc_by_hand(dtype: torch.dtype) -> None:
     ("call", "message"),
     [
         (lambda: attention_mask(torch.rand(3)), r"\(B, N\) or \(B, h, N\), got \(3,\)"),
-        (lambda: attention_mask(torch.rand(1, 3), 0.0), r"a mass in \(0, 1\], got 0.0"),
+        (lambda: attention_mask(torch.rand(1, 3), 0.0), r"mass in \(0, 1\], got 0.0"),
         (lambda: attention_mask(torch.rand(1, 3), 1.1), r"got 1.1"),
-        (lambda: component(torch.rand(2, 2)), r"of bool, got \(2, 2\) of torch.float32"),
-        (lambda: component(torch.zeros(2, 2).bool()), r"one patch at least, got an empty one"),
-        (lambda: component(TWO, 3), r"a seed inside the mask, got 3"),
+        (lambda: component(torch.rand(2, 2)), r"bool mask .*, got \(2, 2\) of torch.float32"),
+        (lambda: component(torch.zeros(2, 2).bool()), r"at least one patch, got an empty mask"),
+        (lambda: component(TWO, 3), r"a seed inside of the mask, got 3"),
         (lambda: component(TWO, 20), r"got 20"),
-        (lambda: mask_box(torch.zeros(2, 2).bool()), r"got an empty one"),
+        (lambda: mask_box(torch.zeros(2, 2).bool()), r"got an empty mask"),
         (lambda: attention_box(TWO.flatten(), (4, 4)), r"of a grid 4 x 4, got \(20,\)"),
         (lambda: lost_box(torch.rand(5, 2), (2, 3)), r"keys \(N, D\) of a grid 2 x 3, got \(5, 2"),
         (lambda: lost_box(torch.rand(6, 2), (2, 3), 0), r"k >= 1, got 0"),
-        (lambda: jaccard(TWO, TWO.int()), r"bool and of one shape, got \(4, 5\) of torch.bool, "),
+        (
+            lambda: jaccard(TWO, TWO.int()),
+            r"bool masks .* of the same shape, got \(4, 5\) of torch.bool, ",
+        ),
         (lambda: jaccard(TWO, TWO[:2]), r"\(4, 5\) of torch.bool, \(2, 5\) of torch.bool"),
         (lambda: best_iou(torch.rand(4), torch.rand(0, 4)), r"n >= 1, got \(4,\) and \(0, 4\)"),
-        (lambda: corloc(torch.rand(2, 4), []), r"got \(2, 4\) and 0"),
+        (lambda: corloc(torch.rand(2, 4), []), r"got \(2, 4\) and true boxes for 0"),
         (lambda: corloc(torch.rand(0, 4), []), r"B >= 1"),
     ],
 )

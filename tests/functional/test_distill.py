@@ -188,7 +188,7 @@ RAISES = {
     ),
     "outputs": (
         lambda: cross_entropy(Z(2, 3), Z(2, 4)),
-        r"of one K, got \(2, 3\) and \(2, 4\)",
+        r"with the same K, got \(2, 3\) and \(2, 4\)",
     ),
     "three views": (
         lambda: cross_view_loss(Z(3, 1, 4), Z(3, 1, 2, 4)),

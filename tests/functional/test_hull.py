@@ -20,13 +20,13 @@ def simplex(dtype: torch.dtype, *shape: int) -> Tensor:
 
 
 def multi_hot(batch: int, classes: int) -> Tensor:
-    """Rows that sum to anything, also to zero."""
+    """Rows with any sum, some of them zero."""
     rows = torch.tensor([[1.0, 1.0, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0], [0.5, 0.2, 0.0, 0.0]])
     return rows.repeat(2, 2)[:batch, :classes]
 
 
 class Largest(TorchFunctionMode):
-    """Records the size of the largest tensor that any operation returns."""
+    """Record the size of the largest tensor that any operation returns."""
 
     numel = 0
 
@@ -73,7 +73,8 @@ def test_weights_follow_the_dtype_of_what_they_mix() -> None:
 
 
 def test_multimix_errors() -> None:
-    with pytest.raises(ValueError, match=r"needs one B: z has 3, y 2, weights 4\."):
+    message = r"the same B in all arguments, got 3 in z, 2 in y and 4 in weights\."
+    with pytest.raises(ValueError, match=message):
         multimix(torch.rand(3, 4), torch.rand(2, 5), torch.rand(6, 4))
     with pytest.raises(
         ValueError, match=r"z \(B, D\), y \(B, K\), weights \(M, B\), got \(3, 4, 1\)"
@@ -94,7 +95,7 @@ def test_fused_equals_the_loop(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four classes: a chunk of 12 logits is 3 rows, which divides neither 7 nor 4 nor 2."""
+    """With four classes, a chunk of 12 logits has 3 rows, which divides none of 7, 4 and 2."""
     monkeypatch.setattr(hull, "_CHUNK", chunk)
     logits = (torch.randn(b, 4, dtype=dtype) * 3).requires_grad_()
     target = {
@@ -112,7 +113,7 @@ def test_fused_equals_the_loop(
 
 
 def test_fused_equals_the_plain_path_through_a_linear_head(dtype: torch.dtype) -> None:
-    """Same value and same gradient in features, W and b as (5.8) with embeddings really mixed."""
+    """Value and gradients in features, W and b equal those of eq. 5.8 with mixed embeddings."""
     z = torch.randn(5, 6, dtype=dtype, requires_grad=True)
     w = torch.randn(4, 6, dtype=dtype, requires_grad=True)
     bias = torch.randn(4, dtype=dtype, requires_grad=True)
@@ -138,7 +139,7 @@ def test_leading_dimensions_are_positions(weighted: bool, dtype: torch.dtype) ->
 
 
 def test_views_of_any_memory_order(dtype: torch.dtype) -> None:
-    """As the dense form hands them over: transposed and permuted."""
+    """Dense MultiMix passes transposed and permuted views."""
     logits = torch.randn(5, 3, 4, dtype=dtype, requires_grad=True)
     target, weights = simplex(dtype, 5, 4), simplex(dtype, 3, 6, 5).permute(1, 2, 0)
     c = torch.rand(6, 3, dtype=dtype)
@@ -174,7 +175,7 @@ def test_large_logits_do_not_overflow() -> None:
     assert_close(gradient, torch.tensor([[0.5, -0.5], [0.0, 0.0]]))
 
 
-def test_the_gradient_is_scaled_by_what_comes_from_above() -> None:
+def test_the_gradient_is_scaled_by_the_upstream_gradient() -> None:
     logits = torch.randn(3, 4, requires_grad=True)
     loss = hull_cross_entropy(logits, torch.eye(4)[:3], simplex(torch.float32, 5, 3))
     (once,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -184,8 +185,8 @@ def test_the_gradient_is_scaled_by_what_comes_from_above() -> None:
     assert torch.equal(again, once)
 
 
-def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
-    """W's gradient depends on z directly and through the softmax; the latter part is not known."""
+def test_a_second_derivative_raises() -> None:
+    """The gradient of W depends on z directly and via the softmax. The latter part is unknown."""
     z, w = torch.randn(3, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
     loss = hull_cross_entropy(z @ w.T, torch.eye(4)[:3], simplex(torch.float32, 5, 3))
     with pytest.raises(RuntimeError, match=r"once|twice"):
@@ -202,7 +203,7 @@ def test_targets_weights_and_coefficients_get_no_gradient() -> None:
     assert target.grad is weights.grad is coefficient.grad is None
 
 
-def test_arguments_are_left_as_they_were() -> None:
+def test_arguments_are_not_modified() -> None:
     given = [torch.randn(3, 4), torch.rand(3, 4), torch.rand(5, 3), torch.rand(5)]
     before = [t.clone() for t in given]
     hull_cross_entropy(given[0].requires_grad_(), *given[1:]).backward()
@@ -210,7 +211,9 @@ def test_arguments_are_left_as_they_were() -> None:
     assert all(torch.equal(t, old) for t, old in zip(given, before, strict=True))
 
 
-def test_nothing_as_large_as_the_mixed_logits_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tensor_of_the_size_of_the_mixed_logits_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     m, b, k, chunk = 300, 3, 100, 1000
     monkeypatch.setattr(hull, "_CHUNK", chunk)
     logits, target = torch.randn(b, k, requires_grad=True), torch.eye(k)[:b]
@@ -241,7 +244,8 @@ def test_fused_errors() -> None:
         hull_cross_entropy(logits, target[:2], weights)
     with pytest.raises(ValueError, match=message):
         hull_cross_entropy(logits, target, weights[:, :2])
-    with pytest.raises(ValueError, match=r"logits \(3, 4\) and weights \(2, 5, 3\) need the same"):
+    message = r"same leading dimensions in logits and weights, got \(3, 4\) and \(2, 5, 3\)\."
+    with pytest.raises(ValueError, match=message):
         hull_cross_entropy(logits, target, weights.expand(2, 5, 3))
-    with pytest.raises(ValueError, match=r"coefficient needs the shape \(5,\), got \(3,\)\."):
+    with pytest.raises(ValueError, match=r"needs coefficient of shape \(5,\), got \(3,\)\."):
         hull_cross_entropy(logits, target, weights, torch.rand(3))

@@ -1,4 +1,4 @@
-"""The fused cross-entropy of hull points with dense labels, against loops over positions."""
+"""The fused cross-entropy of mixed examples with dense labels, against loops over positions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mixplug.functional.hull_labels import hull_label_cross_entropy
 
 
 def drawn(dtype: torch.dtype, m: int, b: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, 4, N), labels (B, N) and weights (M, B, N) that sum to anything."""
+    """Logits (B, 4, N), labels (B, N) and weights (M, B, N) with any sums."""
     logits = (torch.randn(b, 4, n, dtype=dtype) * 3).requires_grad_()
     return logits, torch.randint(4, (b, n)), torch.rand(m, b, n, dtype=dtype)
 
 
 def looped(logits: Tensor, labels: Tensor, weights: Tensor, c: Tensor) -> Tensor:
-    """The cross-entropy of (5.14), position by position, with one-hot rows."""
+    """Cross-entropy (eq. 5.14), position by position, with one-hot rows."""
     rows = torch.eye(4, dtype=torch.float64)
     return sum(
         naive.hull_cross_entropy(logits[..., j], rows[labels[:, j]], weights[..., j], c[:, j])
@@ -40,7 +40,7 @@ def test_equals_the_loop(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four classes: a chunk of 12 logits is 3 positions, which divides none of 7, 4 and 1."""
+    """With four classes, a chunk of 12 logits has 3 positions, which divides none of 7, 4 and 1."""
     monkeypatch.setattr(hull_labels, "_CHUNK", chunk)
     logits, labels, weights = drawn(dtype, m, b, n)
     c = torch.rand(m, n, dtype=dtype) if weighted else torch.full((m, n), 1 / (m * n)).to(dtype)
@@ -76,7 +76,7 @@ def test_half_logits_and_autocast_give_float32() -> None:
     assert_near(loss, hull_label_cross_entropy(half.float(), labels, weights))
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_arguments_that_do_not_match_raise() -> None:
     logits, labels, weights = drawn(torch.float32, 2, 3, 4)
     text = (
         r"needs logits \(B, K, N\), labels \(B, N\), weights \(M, B, N\), got \(3, 4, 4\), "
@@ -84,14 +84,16 @@ def test_what_does_not_fit_is_refused() -> None:
     )
     with pytest.raises(ValueError, match=text):
         hull_label_cross_entropy(logits, labels[:, :3], weights)
-    with pytest.raises(ValueError, match=r"coefficient needs the shape \(2, 4\), got \(2, 3\)\."):
+    with pytest.raises(ValueError, match=r"needs coefficient of shape \(2, 4\), got \(2, 3\)\."):
         hull_label_cross_entropy(logits, labels, weights, torch.ones(2, 3))
-    with pytest.raises(ValueError, match=r"Labels must be class indices, got torch\.float32\."):
+    with pytest.raises(
+        ValueError, match=r"needs integer class indices as labels, got torch\.float32\."
+    ):
         hull_label_cross_entropy(logits, labels.float(), weights)
 
 
 def test_second_derivatives_are_refused() -> None:
     logits, labels, weights = drawn(torch.float32, 2, 3, 4)
     loss = hull_label_cross_entropy(logits, labels, weights)
-    with pytest.raises(RuntimeError, match="differentiable once"):
+    with pytest.raises(RuntimeError, match="differentiated only once"):
         torch.autograd.grad(loss, logits, create_graph=True)

@@ -1,4 +1,4 @@
-"""Votes of neighbors one by one, and against scikit-learn's classifier."""
+"""Votes of the k-NN classifier against a loop over neighbors and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_votes_one_by_one(temperature: float | None, dtype: torch.dtype) -> None
             assert float(found[query, label]) == pytest.approx(votes / scale, rel=1e-4, abs=1e-6)
 
 
-def test_it_is_what_scikit_learn_does() -> None:
-    """With weights e^(s/τ) of the cosine; its distance is 1 - s."""
+def test_votes_equal_scikit_learn() -> None:
+    """scikit-learn with weights e^(s/τ) of the cosine s; its cosine distance is 1 - s."""
     x, y = torch.randn(60, 6, dtype=torch.float64), torch.randint(4, (60,))
     q, labels = torch.randn(40, 6, dtype=torch.float64), torch.randint(4, (40,))
     theirs = KNeighborsClassifier(
@@ -55,7 +55,7 @@ def test_extreme_similarities_and_ties() -> None:
     ("s", "y", "temperature", "message"),
     [
         (torch.rand(3, 2), torch.zeros(3, 1).long(), 1.0, r"\(Q, k\), got \(3, 2\) and \(3, 1\)"),
-        (torch.rand(1, 2), torch.tensor([[0, 3]]), 1.0, r"classes in \[0, 3\), got 0 to 3"),
+        (torch.rand(1, 2), torch.tensor([[0, 3]]), 1.0, r"labels in \[0, 3\), got 0 to 3"),
         (torch.rand(1, 2), torch.tensor([[0, -1]]), 1.0, r"got -1 to 0"),
         (torch.rand(1, 2), torch.tensor([[0, 1]]), 0.0, r"temperature > 0 or None, got 0.0"),
     ],

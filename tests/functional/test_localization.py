@@ -1,4 +1,4 @@
-"""Maps, boxes and overlaps against loops over pixels, and against answers worked out by hand."""
+"""Maps, boxes and overlaps against loops over pixels and results by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mixplug.functional.localization import (
 
 
 def drawn(*rows: str) -> Tensor:
-    """A mask: # is inside."""
+    """A mask drawn as text; # is inside."""
     return torch.tensor([[cell == "#" for cell in row] for row in rows])
 
 
@@ -55,7 +55,7 @@ def test_half_precision_becomes_float32() -> None:
 
 
 def test_heat_is_from_0_to_1(dtype: torch.dtype) -> None:
-    """At its own size a map is only shifted and scaled; what is added to or multiplied is lost."""
+    """Without resizing, a map is only shifted and scaled, so offsets and factors cancel."""
     maps = torch.tensor([[[-1.0, 0.0], [1.0, 3.0]], [[4.0, 4.0], [4.0, 4.0]]], dtype=dtype)
     found = heat_of_map(maps, (2, 2))
     assert_close(found[0], torch.tensor([[0, 0.25], [0.5, 1]], dtype=dtype))
@@ -68,22 +68,25 @@ def test_heat_is_from_0_to_1(dtype: torch.dtype) -> None:
     assert not heat_of_map(torch.full((1, 3, 3), 0.1, dtype=dtype), (50, 37)).any()
 
 
-def test_resized_before_it_is_scaled() -> None:
-    """Bicubic interpolation goes beyond the extremes, which are then the new 0 and 1."""
+def test_heat_is_resized_before_it_is_scaled() -> None:
+    """Bicubic interpolation exceeds the extremes; the new extremes become 0 and 1."""
     peak = torch.zeros(1, 5, 5)
     peak[0, 2, 2] = 1
     large = heat_of_map(peak, (25, 25))[0]
     assert large[12, 12] == 1 and large.min() == 0
-    assert large[0, 0] > 0.01  # where the small map had its minimum
+    assert large[0, 0] > 0.01  # the minimum of the small map
 
 
 def test_components_touch_at_corners() -> None:
-    """Left, top, right and bottom; the largest first, then in the order of reading."""
+    """Boxes are (left, top, right, bottom): the largest first, then in row-major order."""
     mask = drawn("##....", "..#...", ".....#", "#...##")
     assert component_boxes(mask).tolist() == [[0, 0, 3, 2], [4, 2, 6, 4], [0, 3, 1, 4]]
     assert component_boxes(drawn("...", "...")).shape == (0, 4)
     ring = drawn("#####", "#...#", "#.#.#", "#...#", "#####")
-    assert component_boxes(ring).tolist() == [[0, 0, 5, 5], [2, 2, 3, 3]]  # the hole is none
+    assert component_boxes(ring).tolist() == [
+        [0, 0, 5, 5],
+        [2, 2, 3, 3],
+    ]  # the hole is no component
     assert component_boxes(drawn("#.#", "...")).tolist() == [[0, 0, 1, 1], [2, 0, 3, 1]]
     assert component_boxes(drawn("####")).tolist() == [[0, 0, 4, 1]]
 
@@ -105,7 +108,7 @@ def test_a_threshold_must_be_exceeded() -> None:
 
 
 def test_iou_by_hand(dtype: torch.dtype) -> None:
-    """Boxes that share a side overlap by nothing; a half, a quarter of nine, and all."""
+    """IoU of boxes that share only a side, of two partial overlaps, and of equal boxes."""
     boxes = torch.tensor([[0, 0, 4, 4], [2, 0, 4, 4], [4, 0, 8, 4], [3, 3, 5, 5]])
     truth = torch.tensor([[0, 0, 4, 4], [0, 0, 3, 3]]).to(dtype)
     found = box_iou(boxes, truth)
@@ -114,7 +117,7 @@ def test_iou_by_hand(dtype: torch.dtype) -> None:
 
 
 def test_overlaps_by_loops(dtype: torch.dtype) -> None:
-    """Also of several true boxes; and where the best component is not the largest."""
+    """With several true boxes, and with a best component that is not the largest."""
     thresholds, better = [step / 20 for step in range(20)], 0
     for _ in range(10):
         heat = heat_of_map(torch.rand(1, 3, 4, dtype=dtype), (9, 12))[0]
@@ -136,7 +139,7 @@ def test_perfect_and_empty_maps(dtype: torch.dtype) -> None:
 
 
 def test_accuracies_by_hand() -> None:
-    """Each demand takes its own threshold; of equal ones the lowest."""
+    """Each IoU threshold has its own best map threshold; ties go to the lowest."""
     iou = torch.tensor([[0.3, 0.5, 0.9, 0.9], [0.3, 0.5, 0.0, 0.0], [0.3, 0.2, 0.7, 0.7]])
     found = [max_box_accuracy(iou, least) for least in (0.3, 0.5, 0.7)]
     assert [float(accuracy) for accuracy, _ in found] == [1, 2 / 3, 2 / 3]
@@ -167,20 +170,20 @@ MASK = drawn("##", "##")
         ),
         (lambda: heat_of_map(torch.rand(3, 3), (3, 3)), r"maps \(B, h, w\), got \(3, 3\)"),
         (lambda: heat_of_map(torch.full((1, 2, 2), torch.nan), (3, 3)), "finite maps, got NaN"),
-        (lambda: component_boxes(torch.rand(2, 2)), r"of bool, got \(2, 2\) of torch.float32"),
+        (lambda: component_boxes(torch.rand(2, 2)), r"bool mask \(H, W\), got \(2, 2\) of torch"),
         (lambda: boxes_by_threshold(torch.rand(2, 2), []), r"got \(2, 2\) and 0 thresholds"),
         (lambda: box_iou(torch.rand(4), torch.rand(1, 4)), r"boxes \(n, 4\), got \(4,\)"),
         (
             lambda: box_iou(torch.tensor([[0, 0, 2, 2]]), torch.tensor([[3, 0, 3, 2]])),
-            r"truths \(left, top, right, bottom\) with an area, got \[3, 0, 3, 2\]",
+            r"truths \(left, top, right, bottom\) with an area > 0, got \[3, 0, 3, 2\]",
         ),
-        (lambda: map_overlaps(torch.rand(2, 2), torch.rand(0, 4), [0.5]), "a true box at least"),
+        (lambda: map_overlaps(torch.rand(2, 2), torch.rand(0, 4), [0.5]), "at least one true box"),
         (
             lambda: top1_localization(torch.ones(2), torch.ones(2)),
-            r"right \(B,\) of bool .* got \(2,\) of torch.float32 and \(2,\)",
+            r"a bool right .* got \(2,\) of torch.float32 and \(2,\)",
         ),
         (lambda: max_box_accuracy(torch.rand(0, 3)), r"B, T >= 1, got \(0, 3\)"),
-        (lambda: max_box_accuracy_v2(torch.rand(1, 3), []), "needs an overlap .* got none"),
+        (lambda: max_box_accuracy_v2(torch.rand(1, 3), []), "at least one IoU threshold, got none"),
     ],
 )
 def test_bad_input(call, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Scores and detection against loops over pairs and thresholds, pytorch_ood, and by hand."""
+"""OOD scores and detection against loops, pytorch_ood, and results by hand."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LOGITS = torch.randn(2, 3)
 
 
 def drawn(n: int, m: int, dtype: torch.dtype, ties: bool = False) -> tuple[Tensor, Tensor]:
-    """Scores that overlap, with ties in and between both sets if asked for."""
+    """Overlapping scores; with ``ties``, there are ties within and between both sets."""
     inside, outside = torch.randn(n, dtype=dtype) + 0.8, torch.randn(m, dtype=dtype)
     return (inside.round(), outside.round()) if ties else (inside, outside)
 
 
 def test_scores_by_hand(dtype: torch.dtype) -> None:
-    """Odds 6 : 3 : 1 and 2 : 1 : 2, of which the energies are log 10 and log 2.5."""
+    """Odds 6 : 3 : 1 and 2 : 1 : 2; their energies are log 10 and log 2.5."""
     logits = torch.tensor([[6.0, 3, 1], [1, 0.5, 1]], dtype=dtype).log()
     expected = {max_softmax: [0.6, 0.4], max_logit: [math.log(6), 0]}
     expected[energy] = [math.log(10), math.log(2.5)]
@@ -55,7 +55,7 @@ def test_scores_are_the_negated_ones_of_pytorch_ood(dtype: torch.dtype) -> None:
 
 
 def test_a_shift_of_the_logits_moves_all_scores_but_the_softmax() -> None:
-    """Far out, where exp of a logit overflows."""
+    """The shift is so large that exp of a logit overflows."""
     logits = torch.randn(5, 4, dtype=torch.float64)
     assert_close(max_softmax(logits + 1e4), max_softmax(logits))
     assert_close(max_logit(logits + 1e4), max_logit(logits) + 1e4)
@@ -94,7 +94,7 @@ def test_knn_score_is_the_negated_one_of_pytorch_ood() -> None:
 
 
 def test_knn_score_by_hand() -> None:
-    """Lengths do not matter; of zeros, all is at distance 1; an item of the bank is at 0."""
+    """Norms have no effect. A zero embedding has distance 1 to all, an item of the bank has 0."""
     bank = torch.tensor([[2.0, 0], [0, 5.0], [-1.0, 0]])
     e = torch.tensor([[7.0, 0], [0, 0.1], [0, 0]])
     assert knn_score(e, bank, 1).tolist() == [0, 0, -1]
@@ -129,7 +129,7 @@ def test_detection_equals_the_loops(n: int, m: int, ties: bool, dtype: torch.dty
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n", [20, 33, 60, 100])
 def test_false_positive_rate_is_that_of_pytorch_ood_with_sides_swapped(n: int, ties: bool) -> None:
-    """Theirs has out-of-distribution, a label below 0, as the positive class."""
+    """In pytorch_ood the positive class is out-of-distribution, marked by a label below 0."""
     inside, outside = drawn(n, 50, torch.float64, ties)
     labels = torch.cat([torch.full((n,), -1), torch.zeros(50, dtype=torch.long)])
     for tpr in (0.8, 0.95, 1.0):
@@ -138,7 +138,7 @@ def test_false_positive_rate_is_that_of_pytorch_ood_with_sides_swapped(n: int, t
 
 
 def test_detection_by_hand(dtype: torch.dtype) -> None:
-    """A tie at the threshold is accepted: 3 of 4 inside, and 1 of 2 outside rejected."""
+    """Scores at the threshold are accepted: 3 of 4 inside accepted, 1 of 2 outside rejected."""
     inside = torch.tensor([0.9, 0.5, 0.6, 0.4], dtype=dtype)
     outside = torch.tensor([0.5, 0.1], dtype=dtype)
     assert float(detection_accuracy(inside, outside, 0.5)) == float(Fraction(3, 8) + Fraction(1, 4))
@@ -149,7 +149,7 @@ def test_detection_by_hand(dtype: torch.dtype) -> None:
 
 
 def test_55_of_100_are_55_percent() -> None:
-    """In floating point, 0.55 times 100 is above 55, and the 56th score lets more in."""
+    """In floating point, 0.55 * 100 exceeds 55; with the 56th score, the FPR would be higher."""
     assert 0.55 * 100 > 55
     inside = torch.arange(100.0)
     outside = torch.tensor([44.0, 45.0])
@@ -182,7 +182,7 @@ def test_detection_of_degenerate_scores(
     assert float(false_positive_rate(*scores)) == rate
 
 
-def test_how_many_of_each_there_are_does_not_matter() -> None:
+def test_the_sizes_of_the_two_sets_do_not_matter() -> None:
     inside, outside = drawn(30, 20, torch.float64, ties=True)
     many = inside.repeat(50)
     for call in (
@@ -204,21 +204,21 @@ ONE = torch.ones(3)
         (lambda: energy(LOGITS, 0), r"energy needs a temperature > 0, got 0\."),
         (
             lambda: knn_score(LOGITS, LOGITS, 3),
-            r"knn_score needs k between 1 and the 2 embeddings of the bank, got 3\.",
+            r"knn_score needs k between 1 and 2, the size of the bank, got 3\.",
         ),
-        (lambda: knn_score(LOGITS, torch.ones(9, 2), 1), r"of one width, got 3 and 2\."),
+        (lambda: knn_score(LOGITS, torch.ones(9, 2), 1), r"of the same width, got 3 and 2\."),
         (lambda: knn_score(LOGITS / 0, LOGITS, 1), r"knn_score needs finite queries"),
         (
             lambda: detection_accuracy(ONE, ONE[:0], 0.5),
-            r"detection_accuracy needs scores outside \(N,\) with N >= 1, got \(0,\)\.",
+            r"detection_accuracy needs outside scores \(N,\) with N >= 1, got \(0,\)\.",
         ),
         (
             lambda: best_detection_accuracy(LOGITS, ONE),
-            r"best_detection_accuracy needs scores inside \(N,\) with N >= 1, got \(2, 3\)\.",
+            r"best_detection_accuracy needs inside scores \(N,\) with N >= 1, got \(2, 3\)\.",
         ),
         (
             lambda: false_positive_rate(torch.tensor([1, float("nan"), float("inf")]), ONE),
-            r"needs finite scores, but 2 of 3 scores inside are NaN or infinite\.",
+            r"needs finite scores, but 2 of 3 inside scores are NaN or infinite\.",
         ),
         (lambda: false_positive_rate(ONE, ONE, 95), r"needs tpr in \(0, 1\], got 95\."),
     ],

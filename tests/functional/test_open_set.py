@@ -1,4 +1,4 @@
-"""Known and unknown classes: accuracies by loops and by hand, and the mean of both."""
+"""Open-set accuracies by loops and by hand, and their harmonic mean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.functional.open_set import h_score, open_set_accuracy, spread_thres
 
 
 def loop(confidence, correct, unknown, t: float) -> tuple[float, float]:
-    """One example at a time, by names: the last is called 'other'."""
+    """Predictions by class names, one example at a time; unknown examples are 'other'."""
     right = {False: [], True: []}
     for c, ok, new in zip(confidence, correct, unknown, strict=True):
         called = "other" if c < t else ("right" if ok else "wrong")
@@ -30,7 +30,7 @@ def test_accuracies_are_those_of_a_loop(dtype: torch.dtype) -> None:
 
 
 def test_by_hand() -> None:
-    """Three known, of which the second is wrong, and two unknown."""
+    """Three known examples, the second misclassified, and two unknown ones."""
     confidence = torch.tensor([0.9, 0.8, 0.4, 0.5, 0.3])
     correct = torch.tensor([True, False, True, True, False])
     unknown = torch.tensor([False, False, False, True, True])
@@ -43,7 +43,7 @@ def test_by_hand() -> None:
     )
 
 
-def test_h_score_has_no_nan_at_zero_and_no_value_without_examples() -> None:
+def test_h_score_is_zero_at_zero_and_nan_without_examples() -> None:
     zero = torch.zeros(2, requires_grad=True)
     score = h_score(zero, torch.zeros(2))
     assert score.tolist() == [0, 0]
@@ -60,11 +60,11 @@ def test_thresholds_go_from_the_least_to_the_largest(dtype: torch.dtype) -> None
     assert spread_thresholds(torch.tensor([0.3, 0.3])).tolist() == pytest.approx([0.3] * 10)
 
 
-def test_what_is_wrong_is_said() -> None:
+def test_wrong_arguments_raise() -> None:
     c, yes = torch.rand(3), torch.ones(3, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"\(N,\), got \(3,\), \(2,\) and \(3,\)"):
         open_set_accuracy(c, yes[:2], yes, c)
-    with pytest.raises(ValueError, match=r"of bool, got torch.bool and torch.int64"):
+    with pytest.raises(ValueError, match=r"correct and unknown, got torch.bool and torch.int64"):
         open_set_accuracy(c, yes, yes.long(), c)
     with pytest.raises(ValueError, match=r"thresholds \(T,\), got \(\)"):
         open_set_accuracy(c, yes, yes, torch.tensor(0.5))

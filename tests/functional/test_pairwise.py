@@ -1,4 +1,4 @@
-"""The generic form against Table 4.1 read off the page, and positivity (4.14)."""
+"""The generic pair loss against Table 4.1 as printed, and positivity (eq. 4.14)."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ SETTINGS = {
 
 
 def weighted(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarities and labels y of 5 anchors; and which of 7 elements are there at all.
+    """Similarities and labels y of 5 anchors; and which of 7 elements exist.
 
     Anchor 1 has only y = 1, anchor 2 only y = 0, anchor 3 nothing.
     """
     s = torch.rand(5, 7, dtype=dtype).mul_(2).sub_(1).requires_grad_()
-    y, there = torch.rand(5, 7, dtype=dtype), torch.rand(5, 7) < 0.7
+    y, is_pair = torch.rand(5, 7, dtype=dtype), torch.rand(5, 7) < 0.7
     y[1], y[2] = 1, 0
-    there[3] = False
-    return s, y, there
+    is_pair[3] = False
+    return s, y, is_pair
 
 
-def naive_loss(row: naive.Row, s: Tensor, y: Tensor, there: Tensor, mean: bool) -> Tensor:
+def naive_loss(row: naive.Row, s: Tensor, y: Tensor, is_pair: Tensor, mean: bool) -> Tensor:
     anchors = []
     for a in range(len(s)):
-        kept = [v for v in range(s.shape[1]) if there[a, v]]
-        elements = [(s[a, v].double(), float(y[a, v])) for v in kept]
+        indices = [v for v in range(s.shape[1]) if is_pair[a, v]]
+        elements = [(s[a, v].double(), float(y[a, v])) for v in indices]
         anchors.append(naive.terms(row, elements, mean))
     return naive.average(row, anchors)
 
 
-def ours(form: Form, s: Tensor, y: Tensor, there: Tensor, reduction: str = "sum") -> Tensor:
+def ours(form: Form, s: Tensor, y: Tensor, is_pair: Tensor, reduction: str = "sum") -> Tensor:
     none = torch.zeros_like(y)
-    positive, negative = torch.where(there, y, none), torch.where(there, 1 - y, none)
+    positive, negative = torch.where(is_pair, y, none), torch.where(is_pair, 1 - y, none)
     return pair_share(s, positive, negative, form, reduction).mean()
 
 
@@ -60,33 +60,33 @@ def test_the_table_has_the_eight_rows() -> None:
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_interpolated_labels_equal_the_loop(name: str, reduction: str, dtype: torch.dtype) -> None:
-    s, y, there = weighted(dtype)
+    s, y, is_pair = weighted(dtype)
     row = naive.row(name, **SETTINGS[name])
-    expected = naive_loss(row, s, y, there, reduction == "mean")
-    loss = ours(TABLE[name](**SETTINGS[name]), s, y, there, reduction)
+    expected = naive_loss(row, s, y, is_pair, reduction == "mean")
+    loss = ours(TABLE[name](**SETTINGS[name]), s, y, is_pair, reduction)
     assert loss.dtype == dtype
     assert_same_gradients(loss, expected, [("s", s)])
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_shares_of_chunks_add_up(name: str) -> None:
-    s, y, there = weighted(torch.float64)
+    s, y, is_pair = weighted(torch.float64)
     form = TABLE[name](**SETTINGS[name])
     none = torch.zeros_like(y)
-    positive, negative = torch.where(there, y, none), torch.where(there, 1 - y, none)
+    positive, negative = torch.where(is_pair, y, none), torch.where(is_pair, 1 - y, none)
     whole = pair_share(s, positive, negative, form)
     parts = [pair_share(s[i], positive[i], negative[i], form) for i in (slice(2), slice(2, 5))]
     assert_near((parts[0] + parts[1]).mean(), whole.mean())
     assert whole.anchors == 5
 
 
-def test_terms_apart_have_their_own_numbers_of_anchors(dtype: torch.dtype) -> None:
-    s, y, there = weighted(dtype)
-    form = Form(LogSum(-3.0, 0.1), LogSum(5.0, -0.1), apart=True)
-    expected = naive_loss(naive.row("published", 3, 5, 0.1), s, y, there, mean=False)
-    assert_same_gradients(ours(form, s, y, there), expected, [("s", s)])
-    with pytest.raises(ValueError, match="averaged apart"):
-        Form(LogSum(-1.0), LogSum(1.0), hinge=True, apart=True)
+def test_separate_means_have_their_own_numbers_of_anchors(dtype: torch.dtype) -> None:
+    s, y, is_pair = weighted(dtype)
+    form = Form(LogSum(-3.0, 0.1), LogSum(5.0, -0.1), separate_means=True)
+    expected = naive_loss(naive.row("published", 3, 5, 0.1), s, y, is_pair, mean=False)
+    assert_same_gradients(ours(form, s, y, is_pair), expected, [("s", s)])
+    with pytest.raises(ValueError, match="separate_means=True has no sum"):
+        Form(LogSum(-1.0), LogSum(1.0), hinge=True, separate_means=True)
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -104,7 +104,7 @@ def test_a_term_without_weight_is_zero_with_zero_gradient(offset: int, dtype: to
 
 
 def test_gradients_reach_the_labels() -> None:
-    """A λ that is learned gets the derivative of (4.9), as differences show it."""
+    """A learned λ receives the derivative of eq. 4.9; checked by finite differences."""
     s, step = torch.rand(2, 4, dtype=torch.float64), 1e-5
     y = (0.1 + 0.8 * torch.rand(2, 4, dtype=torch.float64)).requires_grad_()
     direction = torch.randn(2, 4, dtype=torch.float64)
@@ -122,8 +122,8 @@ def test_gradients_reach_the_labels() -> None:
 
 @pytest.mark.parametrize("name", ["BinomialDeviance", "MultiSimilarity", "ProxyAnchor"])
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
-def test_float32_stays_with_float64_at_scale_75(name: str, scale: float) -> None:
-    """exp(75 · 1.77) is beyond float32; similarities include ±1, and weights are small too."""
+def test_float32_agrees_with_float64_at_scale_75(name: str, scale: float) -> None:
+    """exp(75 · 1.77) overflows float32. Similarities include ±1, and some weights are small."""
     s = torch.tensor([[-1.0, 1.0, 0.77, -0.99], [1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]])
     y = scale * torch.tensor([[0.3, 0.7, 0.5, 0.9], [1e-6, 0.2, 0.5, 1.0], [0.1, 0.2, 0.3, 1e-6]])
     form = TABLE[name](beta=75.0, gamma=75.0, margin=0.77)
@@ -148,12 +148,12 @@ def by_hand(name: str, s: Tensor, y: Tensor, scale: float) -> Tensor:
     return total / 3
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_weights_of_anchors_are_repetitions(apart: bool) -> None:
-    """Weight 2 counts an anchor twice, weight 0 leaves it out, of both means."""
+@pytest.mark.parametrize("separate_means", [False, True])
+def test_weights_of_anchors_are_repetitions(separate_means: bool) -> None:
+    """In both means, weight 2 counts an anchor twice and weight 0 excludes it."""
     s, y, _ = weighted(torch.float64)
     y[0] = 0  # an anchor without positives, so that the two means differ
-    form = Form(LogSum(-3.0, 0.1), LogSum(5.0, -0.1), apart=apart)
+    form = Form(LogSum(-3.0, 0.1), LogSum(5.0, -0.1), separate_means=separate_means)
     weight, rows = torch.tensor([2, 1, 0, 3, 1]), [0, 0, 1, 3, 3, 3, 4]
     loss = pair_share(s, y, 1 - y, form, "sum", weight).mean()
     repeated = pair_share(s[rows], y[rows], 1 - y[rows], form).mean()
@@ -161,7 +161,7 @@ def test_weights_of_anchors_are_repetitions(apart: bool) -> None:
 
 
 def test_soft_tau_by_hand(dtype: torch.dtype) -> None:
-    s, y, there = weighted(dtype)
+    s, y, is_pair = weighted(dtype)
     plain = TABLE["NCA"]()
     soft = Form(plain.positive, plain.negative, soft=True)
     row = naive.row("NCA")
@@ -172,13 +172,13 @@ def test_soft_tau_by_hand(dtype: torch.dtype) -> None:
         row.rho_pos,
         row.rho_neg,
     )
-    # log(1 + N/P) is 0 where N is, and is left out where P is 0.
-    both = ((y * there).sum(1) > 0) & (((1 - y) * there).sum(1) > 0)
+    # log(1 + N/P) is 0 if N is 0, and is omitted if P is 0.
+    both = ((y * is_pair).sum(1) > 0) & (((1 - y) * is_pair).sum(1) > 0)
     assert 0 < int(both.sum()) < len(s)
-    expected = naive_loss(row, s[both], y[both], there[both], False) * both.sum() / len(s)
-    assert_same_gradients(ours(soft, s, y, there), expected, [("s", s)])
+    expected = naive_loss(row, s[both], y[both], is_pair[both], False) * both.sum() / len(s)
+    assert_same_gradients(ours(soft, s, y, is_pair), expected, [("s", s)])
     assert not soft.cancels
-    for wrong in ({"apart": True}, {"hinge": True}):
+    for wrong in ({"separate_means": True}, {"hinge": True}):
         with pytest.raises(ValueError, match="τ"):
             Form(LogSum(-1.0), LogSum(1.0), soft=True, **wrong)
 
@@ -201,7 +201,7 @@ def test_only_ratios_of_equal_sums_cancel() -> None:
     assert not Form(LogSum(1.0, 0.0, 1, -1.0), LogSum(1.0, 0.0, 1)).cancels
     assert not Form(LogSum(1.0, 0.0, 0, -1.0), LogSum(1.0, 0.0, 0), hinge=True).cancels
     assert not Form(Additive(-1.0), Additive(1.0)).cancels
-    # with a margin of its own in each, gradients are still opposite
+    # with different margins, the gradients are still opposite
     assert Form(LogSum(1.0, 0.3, 0, -1.0), LogSum(1.0, 0.0, 0)).cancels
 
 
@@ -232,7 +232,7 @@ def test_closed_form_equals_similarity_to_mixed_vectors(
     assert_same_gradients((s * direction.to(dtype)).sum(), expected @ direction, leaves)
 
 
-def test_opposite_embeddings_mixed_evenly_stay_finite(dtype: torch.dtype) -> None:
+def test_evenly_mixed_opposite_embeddings_stay_finite(dtype: torch.dtype) -> None:
     a, x = torch.randn(1, 5, dtype=dtype), torch.randn(1, 5, dtype=dtype)
     a, x = a / a.norm(), (x / x.norm()).requires_grad_()
     one = (x * x).sum(1)
@@ -242,7 +242,7 @@ def test_opposite_embeddings_mixed_evenly_stay_finite(dtype: torch.dtype) -> Non
 
 
 def single(s: Tensor, lam: Tensor, beta: float, gamma: float, margin: float) -> Tensor:
-    """∂ of (4.16) over s(a, v), by autograd; s and λ (N,)."""
+    """Derivative of eq. 4.16 in s(a, v), by autograd; s and λ are (N,)."""
     s = s.detach().double().requires_grad_()
     form, lam = TABLE["MultiSimilarity"](beta, gamma, margin), lam.double()
     loss = pair_share(s[:, None], lam[:, None], 1 - lam[:, None], form).total
@@ -250,13 +250,13 @@ def single(s: Tensor, lam: Tensor, beta: float, gamma: float, margin: float) -> 
 
 
 @pytest.mark.parametrize(("beta", "gamma", "margin"), [(18, 75, 0.77), (3, 2, 0.1), (1, 4, -0.2)])
-def test_a_mixed_pair_pulls_below_the_threshold_only(
+def test_a_mixed_embedding_is_positive_only_below_the_threshold(
     beta: float, gamma: float, margin: float
 ) -> None:
-    """(4.17)-(4.23): the sign of the derivative, close to the threshold on both sides."""
+    """The sign of the derivative (eqs. 4.17 to 4.23), close to the threshold on both sides."""
     lam = torch.linspace(0.02, 0.98, 49, dtype=torch.float64)
     threshold = positivity_threshold(lam, beta, gamma, margin)
-    # λ/(1 - λ) by exponentials, so that no logit is tested against itself
+    # λ/(1 - λ) from exponentials, so that logit is not tested against itself
     assert_close(((beta + gamma) * (threshold - margin)).exp(), lam / (1 - lam))
     for step in (1e-6, 1e-3, 0.05):
         assert bool((single(threshold - step, lam, beta, gamma, margin) < 0).all())
@@ -269,10 +269,10 @@ def test_threshold_at_the_ends_of_lambda() -> None:
 
 
 @pytest.mark.parametrize(("beta", "gamma", "margin"), [(18, 75, 0.77), (3, 2, 0.3)])
-def test_probability_of_pulling_is_the_distribution_at_the_threshold(
+def test_probability_of_being_positive_is_the_cdf_at_the_threshold(
     beta: float, gamma: float, margin: float
 ) -> None:
-    """(4.14) by Monte Carlo: F_λ from one sample, the sign of the derivative from another."""
+    """Eq. 4.14 by Monte Carlo: F_λ from one sample, the sign of the derivative from another."""
     count, probabilities = 20_000, []
     for value in (0.2, 0.4, 0.5, 0.6, 0.8):
         lam = torch.full((count,), value, dtype=torch.float64)
@@ -282,7 +282,7 @@ def test_probability_of_pulling_is_the_distribution_at_the_threshold(
         deviation = (2 * max(predicted * (1 - predicted), 1e-3) / count) ** 0.5
         assert abs(float(pulls.double().mean()) - predicted) < 5 * deviation
         probabilities.append(predicted)
-    assert any(0.2 < p < 0.8 for p in probabilities)  # else any threshold would do
+    assert any(0.2 < p < 0.8 for p in probabilities)  # otherwise any threshold would pass
 
 
 def mixture(count: int, lam: float) -> Tensor:
@@ -308,7 +308,7 @@ def test_nearest_negatives_are_the_most_similar_ones(dtype: torch.dtype) -> None
         assert found[a].tolist() == sorted(kept, key=lambda i: -float(s[a, i]))[:2]
 
 
-def test_fewer_nearest_negatives_where_that_is_allowed() -> None:
+def test_fewer_nearest_negatives_if_allowed() -> None:
     s, negative = torch.randn(3, 5), torch.zeros(3, 5, dtype=torch.bool)
     negative[0, [1, 3]] = True
     negative[1, 4] = True
@@ -322,7 +322,7 @@ def test_fewer_nearest_negatives_where_that_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("k", [3, 0])
-def test_too_many_nearest_negatives_are_refused(k: int) -> None:
+def test_too_many_nearest_negatives_raise(k: int) -> None:
     negative = torch.ones(2, 5, dtype=torch.bool)
     negative[1, 2:] = False
     with pytest.raises(ValueError, match=rf"k={k} hardest negatives.*only 2.*smaller k"):
@@ -330,12 +330,12 @@ def test_too_many_nearest_negatives_are_refused(k: int) -> None:
 
 
 def test_inputs_are_not_edited() -> None:
-    s, y, there = weighted(torch.float32)
-    negative = ~there
+    s, y, is_pair = weighted(torch.float32)
+    negative = ~is_pair
     negative[:, 0] = True
-    before = [t.detach().clone() for t in (s, y, there, negative)]
+    before = [t.detach().clone() for t in (s, y, is_pair, negative)]
     for name, setting in SETTINGS.items():
-        ours(TABLE[name](**setting), s, y, there, "mean")
+        ours(TABLE[name](**setting), s, y, is_pair, "mean")
     similarity.nearest_negatives(s, negative, 1)
-    for t, copy in zip((s, y, there, negative), before, strict=True):
+    for t, copy in zip((s, y, is_pair, negative), before, strict=True):
         assert torch.equal(t, copy)

@@ -1,4 +1,4 @@
-"""Pooling of mixed maps against mixing and then pooling, one pair and one channel at a time."""
+"""Pooling of mixed maps against pooling after mixing, one pair and one channel at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_pooling_of_mixed_maps_by_hand(
     maps = torch.randn(4, 3, *size, dtype=dtype, requires_grad=True)
     lam = torch.rand(5, dtype=dtype)
     expected = by_hand(name, maps.double(), lam.double())
-    for elements in (1, 100, 1 << 18):  # one pair at a time, a few, all
+    for elements in (1, 100, 1 << 18):  # one pair at a time, a few, or all
         monkeypatch.setattr(pooling, "_IN_CACHE", elements)
         found = POOLS[name].mixed(maps, FIRST, SECOND, lam)
         assert found.shape == (5, 3) and found.dtype == dtype
@@ -54,8 +54,8 @@ def test_the_limits_of_lambda(name: str, dtype: torch.dtype) -> None:
         assert torch.equal(found, POOLS[name].plain(maps)[kept])
 
 
-def test_of_tied_positions_one_has_the_gradient() -> None:
-    """Dead channels after ReLU tie everywhere; the gradient is not multiplied by that."""
+def test_only_one_of_tied_positions_receives_the_gradient() -> None:
+    """A dead channel after ReLU ties at all positions; its gradient must not be multiplied."""
     maps = torch.zeros(4, 2, 3, 3, requires_grad=True)
     lam = torch.full((5,), 0.25)
     found = MAXIMUM.mixed(maps, FIRST, SECOND, lam)
@@ -65,7 +65,7 @@ def test_of_tied_positions_one_has_the_gradient() -> None:
     assert int((maps.grad != 0).sum()) == 4 * 2
 
 
-def test_a_missing_value_is_seen() -> None:
+def test_nan_is_propagated() -> None:
     maps = torch.zeros(4, 2, 3, 3)
     maps[1, 0, 2, 2] = float("nan")
     found = MAXIMUM.mixed(maps, FIRST, SECOND, torch.full((5,), 0.5))
@@ -74,8 +74,8 @@ def test_a_missing_value_is_seen() -> None:
 
 
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
-def test_no_mixed_map_is_held(pool: Pool) -> None:
-    """Forward and backward of 600 pairs of 64 x 7 x 7; mixed maps would be 49 floats a value."""
+def test_no_mixed_map_is_stored(pool: Pool) -> None:
+    """Forward and backward for 600 pairs of 64 x 7 x 7; a mixed map has 49 floats per value."""
     maps = torch.randn(40, 64, 7, 7, requires_grad=True)
     first, second = torch.randint(40, (2, 600))
     lam = torch.rand(600)
@@ -83,6 +83,8 @@ def test_no_mixed_map_is_held(pool: Pool) -> None:
     def step() -> None:
         pool.mixed(maps, first, second, lam).sum().backward()
 
-    step()  # what is loaded once
-    floats = peak_bytes(step) / 4 - 2 * maps.numel()  # maps have a gradient, and it is summed
+    step()  # memory that is allocated only once
+    floats = (
+        peak_bytes(step) / 4 - 2 * maps.numel()
+    )  # the gradient of the maps and its accumulation
     assert floats / (600 * 64) < 20

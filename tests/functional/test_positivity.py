@@ -1,4 +1,4 @@
-"""Positivity of mixed embeddings against loops over (4.17), and (4.14) where it is exact."""
+"""Positivity of mixed embeddings against loops over eq. 4.17, and eq. 4.14 where it is exact."""
 
 import math
 
@@ -15,7 +15,7 @@ USUAL = 18.0, 75.0, 0.77
 
 
 def slope(s: list[float], v: int, lam: float, settings: tuple[float, float, float]) -> float:
-    """The derivative of (4.13) in s(a, v), written out: (4.17) with sums over all pairs."""
+    """The derivative of eq. 4.13 in s(a, v), written out: eq. 4.17 with sums over all pairs."""
     beta, gamma, margin = settings
     pull = [lam * math.exp(-beta * (t - margin)) for t in s]
     push = [(1 - lam) * math.exp(gamma * (t - margin)) for t in s]
@@ -25,32 +25,32 @@ def slope(s: list[float], v: int, lam: float, settings: tuple[float, float, floa
 @pytest.mark.parametrize("lam", [0.0, 0.2, 0.5, 0.8, 1.0])
 def test_the_sign_is_that_of_the_written_derivative(lam: float, dtype: torch.dtype) -> None:
     s = torch.rand(6, 9, dtype=dtype) * 2 - 1
-    there = torch.rand(6, 9) < 0.7
-    there[0] = False  # an anchor without pairs
-    found = acts_positive(s, there, torch.tensor(lam), *MILD)
-    assert not found[~there].any()
+    is_pair = torch.rand(6, 9) < 0.7
+    is_pair[0] = False  # an anchor without pairs
+    found = acts_positive(s, is_pair, torch.tensor(lam), *MILD)
+    assert not found[~is_pair].any()
     for a in range(6):
-        columns = there[a].nonzero()[:, 0].tolist()
+        columns = is_pair[a].nonzero()[:, 0].tolist()
         row = [float(s[a, v]) for v in columns]
         for place, v in enumerate(columns):
             assert bool(found[a, v]) == (slope(row, place, lam, MILD) <= 0)
     if 0 < lam < 1:
-        assert found[there].any() and not found[there].all()  # both happen
+        assert found[is_pair].any() and not found[is_pair].all()  # both happen
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_a_single_pair_is_exactly_4_14(lam: float, dtype: torch.dtype) -> None:
+def test_eq_4_14_is_exact_for_a_single_pair(lam: float, dtype: torch.dtype) -> None:
     s = torch.linspace(-1, 1, 201, dtype=dtype)[:, None]
-    there = torch.ones_like(s, dtype=torch.bool)
+    is_pair = torch.ones_like(s, dtype=torch.bool)
     settings = torch.tensor(lam), *MILD
-    measured = acts_positive(s, there, *settings)
-    assert torch.equal(measured, expected_positive(s, there, *settings))
+    measured = acts_positive(s, is_pair, *settings)
+    assert torch.equal(measured, expected_positive(s, is_pair, *settings))
     if 0 < lam < 1:
         last = float(s[measured].max())
         assert last == pytest.approx(math.log(lam / (1 - lam)) / 14 + 0.3, abs=0.011)
 
 
-def test_gradient_mode_and_inputs_are_left_alone() -> None:
+def test_gradient_mode_and_inputs_are_not_modified() -> None:
     s = torch.rand(2, 3, requires_grad=True)
     with torch.no_grad():
         found = acts_positive(s, s > 0, torch.tensor(0.5), *MILD)
@@ -80,9 +80,11 @@ def naive_shares(batches: list[tuple[Tensor, Tensor]], lam: float) -> tuple[floa
     return measured / pairs, theory / pairs, pairs
 
 
-@pytest.mark.parametrize("few", [False, True])
-def test_curves_over_batches_equal_the_loops(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if few:  # anchors at a time
+@pytest.mark.parametrize("chunked", [False, True])
+def test_curves_over_batches_equal_the_loops(
+    chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunked:  # few anchors at a time
         monkeypatch.setattr("mixplug.metrics.positivity._PAIRS", 20)
     batches = [
         (torch.randn(7, 3) + 1, torch.tensor([0, 0, 1, 1, 1, 2, 3])),
@@ -110,7 +112,7 @@ def test_one_positive_and_one_negative_make_the_curves_equal() -> None:
     assert (measured[0], measured[-1]) == (0, 1) and len(measured.unique()) > 4
 
 
-def test_refuses_what_has_no_pairs() -> None:
+def test_batches_without_pairs_and_wrong_grids_raise() -> None:
     counted = Positivity()
     counted.update(torch.randn(4, 2), torch.arange(4))
     with pytest.raises(ValueError, match="no anchor with a positive and a negative"):

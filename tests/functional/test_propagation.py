@@ -1,4 +1,4 @@
-"""Labels propagated position by position; answers on paper; what is held at a time."""
+"""Label propagation against loops over positions and results by hand, and its memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 def test_position_by_position(
     radius: int | None, topk: int, temperature: float, dtype: torch.dtype
 ) -> None:
-    """With radius 0 three positions are near enough, so T_n is all of them for most topk."""
+    """With radius 0 only three positions are in reach, so for most topk T_n holds all of them."""
     given = inputs(dtype)
     found = propagate(*given, topk, temperature, radius, grid=GRID)
     assert found.dtype == dtype
@@ -43,7 +43,7 @@ def test_any_block_gives_the_same(block: int, radius: int | None, dtype: torch.d
 
 
 def test_the_same_position_of_a_static_video_keeps_its_label(dtype: torch.dtype) -> None:
-    """Features that are orthogonal: the position itself weighs 1, four others e^(-10) each."""
+    """Features are orthogonal: the position itself has weight 1, four others e^(-10) each."""
     features = torch.eye(24, dtype=dtype)
     labels = F.one_hot(torch.arange(24) % 2, 2).to(dtype)
     found = propagate(features, features[None], labels[None], radius=None, grid=GRID)
@@ -55,7 +55,7 @@ def test_the_same_position_of_a_static_video_keeps_its_label(dtype: torch.dtype)
 
 
 def test_the_neighborhood_is_a_square(dtype: torch.dtype) -> None:
-    """The one position that is alike lies two rows and two columns away."""
+    """The only similar position is two rows and two columns away."""
     query = torch.zeros(24, 2, dtype=dtype)
     query[0, 0] = 1.0
     context = torch.zeros(1, 24, 2, dtype=dtype)
@@ -70,7 +70,7 @@ def test_the_neighborhood_is_a_square(dtype: torch.dtype) -> None:
 
 
 class Largest(TorchFunctionMode):
-    """The most elements of a tensor that any operation gives, or gives a view of."""
+    """Record the largest number of elements of any returned tensor, or of the base of a view."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,10 +110,10 @@ def test_autocast_changes_nothing_and_half_becomes_float() -> None:
     ("change", "message"),
     [
         ({"query": torch.zeros(23, 5)}, r"got \(23, 5\), \(3, 24, 5\) and \(3, 24, 3\)"),
-        ({"context": torch.zeros(3, 24, 4)}, r"N of a grid 4 x 6, got \(24, 5\), \(3, 24, 4\)"),
+        ({"context": torch.zeros(3, 24, 4)}, r"N = 4 x 6, got \(24, 5\), \(3, 24, 4\)"),
         ({"context": torch.zeros(0, 24, 5), "labels": torch.zeros(0, 24, 3)}, "F >= 1"),
         ({"labels": torch.zeros(2, 24, 3)}, r"and \(2, 24, 3\)\."),
-        ({"grid": (5, 6)}, "N of a grid 5 x 6"),
+        ({"grid": (5, 6)}, "N = 5 x 6, got"),
         ({"topk": 0}, "topk >= 1.*got topk=0"),
         ({"temperature": 0.0}, "temperature > 0.*temperature=0.0"),
         ({"radius": -1}, "radius >= 0 or None.*radius=-1"),
@@ -128,16 +128,18 @@ def test_bad_input(change: dict, message: str) -> None:
 
 
 def test_label_map_by_hand() -> None:
-    """Two patches of 2 pixels side by side: shares of the left one are 1, .75, .25 and 0."""
+    """Two patches of 2 pixels side by side: the left one has weights 1, .75, .25 and 0."""
     labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert label_map(labels, (1, 2), (1, 4)).tolist() == [[0, 0, 1, 1]]
-    weak = torch.tensor([[1.0, 0.0], [0.6, 0.4]])  # an object that is nowhere the likelier one
+    weak = torch.tensor(
+        [[1.0, 0.0], [0.6, 0.4]]
+    )  # an object that is less likely than the background everywhere
     assert label_map(weak, (1, 2), (1, 4), stretch=False).tolist() == [[0, 0, 0, 0]]
     assert label_map(weak, (1, 2), (1, 4)).tolist() == [[0, 0, 1, 1]]
 
 
-def test_a_class_that_is_nowhere_or_everywhere_is_not_stretched() -> None:
-    """Else its only value would be divided by zero, and be larger than all."""
+def test_a_constant_class_is_not_stretched() -> None:
+    """Otherwise its only value would be divided by zero, and exceed all others."""
     nowhere = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.8, 0.0]])
     assert label_map(nowhere, (1, 2), (1, 2)).tolist() == [[0, 1]]
     everywhere = torch.tensor([[0.0, 1.0], [0.0, 1.0]])

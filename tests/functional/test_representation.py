@@ -1,4 +1,4 @@
-"""Alignment, uniformity, utilization and intrusion distance by loops over pairs, and on paper."""
+"""Alignment, uniformity, utilization and intrusion distance by loops over pairs and by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_alignment_equals_the_loop(
 
 @pytest.mark.parametrize("pairs", [1, 40, 300])
 def test_alignment_in_blocks_is_the_same(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A class larger than a block, and blocks with many classes."""
+    """One class is larger than a block, and some blocks contain many classes."""
     e = torch.randn(60, 4, dtype=torch.float64)
     labels = torch.cat([torch.zeros(30), torch.randint(1, 12, (30,))]).long()[torch.randperm(60)]
     monkeypatch.setattr(representation, "_PAIRS", pairs)
@@ -50,13 +50,13 @@ def test_alignment_in_blocks_is_the_same(pairs: int, monkeypatch: pytest.MonkeyP
 
 
 def test_both_ways_to_alignment_agree(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The closed form, and powers of distances, of which 2 never gets to see the second."""
+    """The closed form, which alpha = 2 uses, and powers of distances, which other values use."""
     e, labels = torch.randn(50, 8, dtype=dtype), torch.randint(6, (50,))
     assert_near(alignment(e, labels, 2), alignment(e, labels, 2 + 1e-12))
 
 
 def test_alignment_of_tight_classes_keeps_its_digits() -> None:
-    """1e-3 apart at a distance of 100 from 0: sums of squares would leave nothing in float32."""
+    """Distances are 1e-3, the norm is 100: a difference of squares has no digits in float32."""
     labels = torch.tensor([0, 0, 1, 1])
     e = torch.tensor([[100.0, 0], [100.0, 2**-10], [-100.0, 0], [-100.0, 2**-10]])
     assert float(alignment(e, labels)) == pytest.approx(2**-20, rel=1e-5)
@@ -64,9 +64,11 @@ def test_alignment_of_tight_classes_keeps_its_digits() -> None:
 
 
 @pytest.mark.parametrize("alpha", [2, 1])
-def test_what_alignment_and_uniformity_can_be_on_the_sphere(alpha: float) -> None:
-    """docs/definitions.md: alignment <= 2 n / (n - 1), uniformity >= -4 n / (n - 1), and both are
-    reached by a simplex, of which all are as far from each other as can be."""
+def test_bounds_of_alignment_and_uniformity_on_the_sphere(alpha: float) -> None:
+    """docs/errata.md: alignment <= 2 n / (n - 1) and uniformity >= -4 n / (n - 1).
+
+    A regular simplex, in which all distances are equal and maximal, reaches both bounds.
+    """
     n = 20
     corners = torch.eye(n, dtype=torch.float64)
     one = torch.zeros(n, dtype=torch.long)
@@ -85,7 +87,7 @@ def test_what_alignment_and_uniformity_can_be_on_the_sphere(alpha: float) -> Non
 def test_uniformity_equals_the_loop(
     t: float, block: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """40 = 5 x 7 + 5 = 3 x 13 + 1: the last block is short, or a single example."""
+    """40 = 5 x 7 + 5 = 3 x 13 + 1: the last block is shorter, or has a single example."""
     monkeypatch.setattr(representation, "_BLOCK", block)
     e = F.normalize(torch.randn(40, 5, dtype=dtype))
     value = uniformity(e, t)
@@ -94,7 +96,7 @@ def test_uniformity_equals_the_loop(
 
 
 def test_uniformity_limits(dtype: torch.dtype) -> None:
-    """One point: 0. Two antipodes: all pairs at distance^2 4. Far apart: not log 0."""
+    """Equal points give 0, two antipodes have squared distance 4, distant points not log 0."""
     assert float(uniformity(torch.ones(5, 3, dtype=dtype))) == pytest.approx(0, abs=1e-6)
     poles = torch.tensor([[1.0, 0], [-1.0, 0]], dtype=dtype)
     assert float(uniformity(poles)) == pytest.approx(-8)
@@ -103,8 +105,8 @@ def test_uniformity_limits(dtype: torch.dtype) -> None:
     assert float(uniformity(far)) == pytest.approx(-20_000 - math.log(3), rel=1e-6)
 
 
-def test_uniformity_does_not_depend_on_where_0_is() -> None:
-    """At 1000 from 0, squares of 4e6 leave no digit of distances in float32."""
+def test_uniformity_is_invariant_to_translation() -> None:
+    """Norms are 1000, so squares of 4e6 leave no digits for the distances in float32."""
     e = torch.randn(30, 4) + 1000
     assert_near(uniformity(e), wanted(naive.uniformity(e.tolist(), 2)))
 
@@ -113,7 +115,7 @@ def test_uniformity_does_not_depend_on_where_0_is() -> None:
 def test_gradients_are_those_of_the_plain_formulas(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wang & Isola train with both: also where the last block is one example."""
+    """Wang & Isola train with both. The last block may have one example."""
     monkeypatch.setattr(representation, "_BLOCK", block)
     e = torch.randn(40, 5, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(6, (40,))
@@ -127,14 +129,14 @@ def test_gradients_are_those_of_the_plain_formulas(
     assert_same_gradients(alignment(e, labels, 3), plain, [("e", e)])
 
 
-def test_uniformity_never_holds_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uniformity_never_stores_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(representation, "_BLOCK", 100)
     e = torch.randn(2000, 4)
     assert peak_bytes(lambda: uniformity(e)) < 2000 * 2000 * 4 / 20
 
 
-def test_alignment_never_holds_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small classes before one large: a block must not grow with the class where it ends."""
+def test_alignment_never_stores_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small classes before a large one: a block must not grow with the class at its end."""
     monkeypatch.setattr(representation, "_PAIRS", 20_000)
     e = torch.randn(2000, 4)
     labels = torch.cat([torch.arange(200).repeat_interleave(2), torch.full((1600,), 500)])
@@ -155,13 +157,13 @@ def test_utilization_of_a_set_by_itself_is_exactly_0() -> None:
 
 
 def test_utilization_by_hand_and_its_operands() -> None:
-    """Queries 0 and 3 on a line, training set 1: squares 1 and 4. The other way round: 1."""
+    """Queries 0 and 3 on a line, training set 1: squares are 1 and 4. With swapped sets: 1."""
     queries, gallery = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0]])
     assert float(utilization(queries, gallery)) == 2.5
     assert float(utilization(gallery, queries)) == 1
 
 
-def test_more_training_examples_utilize_no_less() -> None:
+def test_more_training_examples_never_increase_utilization() -> None:
     queries, gallery = torch.randn(40, 3), torch.randn(50, 3)
     assert utilization(queries, gallery) < utilization(queries, gallery[:20])
 
@@ -180,7 +182,7 @@ def mixtures(m: int, b: int, classes: int, dtype: torch.dtype) -> tuple[Tensor, 
 def test_intrusion_equals_the_loop(
     m: int, b: int, classes: int, pairs: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some mixtures have all classes of few, which the mean leaves out."""
+    """Some mixtures contain all of a few classes; the mean excludes them."""
     monkeypatch.setattr(representation, "_PAIRS", pairs)
     given = mixtures(m, b, classes, dtype)
     value = intrusion_distance(*given)
@@ -191,9 +193,12 @@ def test_intrusion_equals_the_loop(
 
 
 def test_intrusion_by_hand(dtype: torch.dtype) -> None:
-    """On a line: class 0 at 0 and 2.5, class 1 at 4, class 2 at 10. A mixture of the first and the
-    third, at 3, is nearest to 2.5, which is of a class in it though without weight: 7^2 remains.
-    At 9, a mixture of classes 1 and 2, class 0 is 6.5 away. The last has all classes."""
+    """On a line: class 0 at 0 and 2.5, class 1 at 4, class 2 at 10.
+
+    The first mixture, at 3, contains the examples at 0 and 4. The example at 2.5 is nearest, but
+    its class 0 is in the mixture, so the distance is 7^2, to class 2. The second, at 9, mixes
+    classes 1 and 2, so the distance to class 0 is 6.5. The last contains all classes.
+    """
     clean = torch.tensor([[0.0], [2.5], [4.0], [10.0]], dtype=dtype)
     labels = torch.tensor([0, 0, 1, 2])
     weights = torch.tensor(
@@ -205,7 +210,7 @@ def test_intrusion_by_hand(dtype: torch.dtype) -> None:
 
 
 def test_a_mixture_on_another_class_intrudes_by_exactly_0() -> None:
-    """Far from 0, where squares in float32 would take the third for as near as the fourth."""
+    """Far from 0, squares in float32 would make the third example as near as the fourth."""
     clean = torch.tensor([[1000.0, 1], [1002.0, 1], [1001.0625, 1], [1001.0, 1]])
     weights = torch.tensor([[0.5, 0.5, 0, 0]])
     assert float(intrusion_distance(weights @ clean, weights, clean, torch.arange(4))) == 0
@@ -219,14 +224,14 @@ def test_only_whether_weights_are_0_matters() -> None:
     assert value == intrusion_distance(mixed, tiny, clean, labels)
 
 
-def test_more_clean_classes_intrude_no_less() -> None:
-    """Also those outside of the batch, where every mixture has all classes of the batch."""
+def test_more_clean_classes_never_increase_the_intrusion_distance() -> None:
+    """Also for classes outside of the batch, if each mixture has all classes of the batch."""
     clean, batch = torch.randn(30, 3), 6
     labels = torch.arange(30) % 10
     weights = torch.rand(8, batch)
     weights = weights / weights.sum(1, keepdim=True)
     mixed = weights @ clean[:batch]
-    with pytest.raises(ValueError, match=r"all 6 classes have weight in all 8 mixtures"):
+    with pytest.raises(ValueError, match=r"all 6 classes have weight in all 8 mixed embeddings"):
         intrusion_distance(mixed, weights, clean[:batch], labels[:batch])
     values = []
     for known in (10, 20, 30):
@@ -245,7 +250,7 @@ def test_gradient_of_intrusion_is_that_of_the_nearest() -> None:
     assert_same_gradients(value, plain, [("mixed", mixed), ("clean", clean)])
 
 
-def test_intrusion_never_holds_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intrusion_never_stores_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(representation, "_PAIRS", 20_000)
     mixed, clean = torch.randn(1000, 4), torch.randn(1000, 4)
     weights, labels = torch.eye(1000), torch.arange(1000) % 20
@@ -261,7 +266,7 @@ E4 = torch.ones(4, 2)
     [
         (
             lambda: alignment(E4, torch.arange(4)),
-            r"alignment needs a positive pair, but the 4 labels are all different\.",
+            r"at least two examples of the same class, but the 4 labels are all different\.",
         ),
         (lambda: alignment(E4[:1], torch.zeros(1)), r"with B >= 2 and D >= 1, got \(1, 2\)\."),
         (lambda: alignment(E4, torch.zeros(3)), r"got \(4, 2\) and \(3,\)\."),
@@ -271,7 +276,7 @@ E4 = torch.ones(4, 2)
         (lambda: uniformity(E4, -1), r"uniformity needs t > 0, got -1\."),
         (lambda: uniformity(E4 * float("nan")), r"uniformity needs finite embeddings"),
         (lambda: utilization(E4, E4[:0]), r"utilization needs gallery \(B, D\) with B >= 1"),
-        (lambda: utilization(E4, torch.ones(3, 5)), r"of one width, got 2 and 5\."),
+        (lambda: utilization(E4, torch.ones(3, 5)), r"of the same width, got 2 and 5\."),
         (lambda: utilization(E4 * float("nan"), E4), r"utilization needs finite queries"),
         (
             lambda: intrusion_distance(E4, E4, E4, torch.arange(4)),
@@ -284,11 +289,11 @@ E4 = torch.ones(4, 2)
         ),
         (
             lambda: intrusion_distance(E4, -torch.eye(4), E4, torch.arange(4)),
-            r"intrusion_distance needs weights >= 0, got one of -1\.",
+            r"intrusion_distance needs weights >= 0, got -1\.",
         ),
         (
             lambda: intrusion_distance(E4, torch.eye(4), E4, torch.zeros(4)),
-            r"but all 1 classes have weight in all 4 mixtures \(as with m = b\)\.",
+            r"but all 1 classes have weight in all 4 mixed embeddings \(as with m = b\)\.",
         ),
         (
             lambda: intrusion_distance(E4 / 0, torch.eye(4), E4, torch.arange(4)),

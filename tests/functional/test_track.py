@@ -283,9 +283,9 @@ RAISES = {
     "eps": (lambda: object_plan(QK[0], QK[0], eps=0), "eps > 0, got eps=0"),
     "widths": (
         lambda: track(QK[0], QK[0, :, :, :3]),
-        r"track needs objects .* of one width, got \(2, 3, 4\) and \(2, 3, 3\)",
+        r"track needs objects .* of the same D, got \(2, 3, 4\) and \(2, 3, 3\)",
     ),
-    "widths of refine": (lambda: refine_prototypes(QK[0], QK[0, :, :, :3]), "of one width"),
+    "widths of refine": (lambda: refine_prototypes(QK[0], QK[0, :, :, :3]), "of the same D"),
     "track scale": (lambda: track(QK[0], QK[0], 0), "'dim' or a number > 0, got 0"),
     "track scale name": (lambda: track(QK[0], QK[0], "head"), "a number > 0, got 'head'"),
     "kind": (

@@ -1,4 +1,4 @@
-"""Entropic transport plans against a loop over floats, and the limits known on paper."""
+"""Entropic transport plans against a loop over floats, and in known limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def naive_batch(cost: Tensor, eps: float, iters: int, axis: str = "row") -> Tens
 
 
 def assignment_error(plan: Tensor, expected: Tensor) -> float:
-    """Largest error of N M P, whose entries are 1 on average."""
+    """Largest error of N M P; its entries are 1 on average."""
     return float((plan.double() - expected).abs().max()) * plan.shape[-1] * plan.shape[-2]
 
 
@@ -70,7 +70,7 @@ HARD = {
 def test_mass_that_underflows_in_float32_is_not_lost(
     name: str, n: int, m: int, iters: int, dtype: torch.dtype
 ) -> None:
-    """exp(-cost / eps) goes down to exp(-5000) and beyond; float32 ends at exp(-104)."""
+    """exp(-cost / eps) is as small as exp(-5000), but float32 underflows at exp(-104)."""
     cost = torch.tensor([[float(HARD[name](i, j)) for j in range(m)] for i in range(n)])
     cost = cost.to(dtype)
     plan = sinkhorn(cost, eps=0.1, iters=iters)
@@ -95,7 +95,7 @@ def test_small_eps_recovers_a_permutation(dtype: torch.dtype) -> None:
 
 
 def test_rows_come_before_columns(dtype: torch.dtype) -> None:
-    """After one iteration the columns are exact, and the rows by hand are not."""
+    """After one iteration, the columns are exact and the rows are not; values by hand."""
     cost = torch.tensor([[0.0, math.log(2)], [0.0, math.log(6)]], dtype=dtype)
     # exp(-cost) = [1, 1/2], [1, 1/6]; rows to 1/2: [1/3, 1/6], [3/7, 1/14]; columns sum to 16/21
     # and 5/21, and to 1/2 afterwards: [7/32, 7/20], [9/32, 3/20].
@@ -126,7 +126,9 @@ def test_tolerance_stops_at_an_iterate_whose_rows_are_within_it() -> None:
     cost = torch.rand(2, 4, 6, dtype=torch.float64) * 4
     exact, loose = sinkhorn(cost, 0.2, 2000), sinkhorn(cost, 0.2, 2000, tol=1e-3)
     assert float((loose.sum(-1) - 1 / 4).abs().max()) <= 1e-3
-    assert float((sinkhorn(cost, 0.2, 1).sum(-1) - 1 / 4).abs().max()) > 1e-3  # took some more
+    assert (
+        float((sinkhorn(cost, 0.2, 1).sum(-1) - 1 / 4).abs().max()) > 1e-3
+    )  # it took more than one iteration
     assert float((exact.sum(-1) - 1 / 4).abs().max()) < 1e-9  # further iterations do help
     assert float((loose - exact).abs().max()) > 1e-6  # and it stopped before convergence
     distance = [float((loose - sinkhorn(cost, 0.2, k)).abs().max()) for k in range(1, 150)]
@@ -143,7 +145,7 @@ def test_tolerance_that_is_met_at_once_gives_one_iteration() -> None:
     assert torch.equal(sinkhorn(cost, 0.1, 100, tol=1.0), sinkhorn(cost, 0.1, 1))
 
 
-def test_leading_dimensions_are_items_of_their_own(dtype: torch.dtype) -> None:
+def test_leading_dimensions_are_independent_items(dtype: torch.dtype) -> None:
     cost = torch.rand(2, 3, 4, 5, dtype=dtype)
     plan = sinkhorn(cost, 0.1, 20)
     for i in range(2):
@@ -203,12 +205,12 @@ def test_gradient_equals_finite_differences_of_the_loop(iters: int) -> None:
         ({"axis": "rows"}, r"sinkhorn needs axis 'row' or 'column', got 'rows'\."),
     ],
 )
-def test_settings_that_mean_nothing(options: dict[str, object], message: str) -> None:
+def test_settings_out_of_range_raise(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sinkhorn(torch.rand(3, 4), **options)
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 3), (2, 3, 0)])
-def test_costs_that_are_no_matrix(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"needs a cost \(\.\.\., N, M\) with N, M >= 1, got"):
+def test_costs_that_are_not_matrices_raise(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"needs cost \(\.\.\., N, M\) with N, M >= 1, got"):
         sinkhorn(torch.rand(shape))

@@ -1,4 +1,4 @@
-"""J and F worked out by hand, contours pixel by pixel, and F with a dilation of scipy's."""
+"""J and F by hand, contours pixel by pixel, and F against a dilation by scipy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def blobs(count: int, size: tuple[int, int]) -> Tensor:
 
 
 def test_region_by_hand() -> None:
-    """A square of 4 x 4 moved by two: 8 pixels of 24 are in both."""
+    """A square of 4 x 4 moved by two pixels: 8 of 24 pixels are in both masks."""
     size = (10, 12)
     square, empty = boxes(size, (2, 2, 4, 4)), boxes(size)
     assert float(region_similarity(square, boxes(size, (2, 4, 4, 4)))) == pytest.approx(8 / 24)
@@ -40,7 +40,7 @@ def test_region_by_hand() -> None:
 
 
 def test_contour_by_hand() -> None:
-    """A ring around a square of 2 x 2, half a pixel up and left; no contour at the frame's edge."""
+    """A ring around a 2 x 2 square, shifted half a pixel up and left; none at the frame border."""
     drawn = ["......", ".###..", ".#.#..", ".###..", "......"]
     ring = contour(boxes((5, 6), (2, 2, 2, 2)))
     assert ["".join(".#"[int(v)] for v in row) for row in ring] == drawn
@@ -64,17 +64,17 @@ def test_contour_pixel_by_pixel() -> None:
 
 @pytest.mark.parametrize(("moved", "value"), [(0, 1.0), (8, 1.0), (9, 0.0)])
 def test_the_official_tolerance_at_480p(moved: int, value: float) -> None:
-    """0.008 of a diagonal of 979.7 pixels is 7.8, so contours may be 8 pixels apart."""
+    """0.008 of a diagonal of 979.7 pixels is 7.8, so the tolerance is 8 pixels."""
     truth, prediction = (boxes((480, 854), (0, 0, 480, x)) for x in (400, 400 + moved))
     assert float(contour_accuracy(prediction, truth)) == value
 
 
 @pytest.mark.parametrize(("radius", "value"), [(3, 0.0), (4, 1 / 4), (5, 1.0)])
-def test_what_is_near_is_a_disk(radius: int, value: float) -> None:
-    """Contours of two pixels (3, 4) apart are 2 x 2 pixels each.
+def test_the_neighborhood_is_a_disk(radius: int, value: float) -> None:
+    """Two single pixels at an offset of (3, 4) have contours of 2 x 2 pixels each.
 
-    These have a pixel of the other at distances of (2, 3), (3, 3), (2, 4) and (3, 4), that is 3.6,
-    4.2, 4.5 and 5. The diagonal of the frame is 50.
+    Their pixels are nearest to the other contour at offsets (2, 3), (3, 3), (2, 4) and (3, 4), that
+    is, at distances 3.6, 4.2, 4.5 and 5. The frame diagonal is 50.
     """
     size = (30, 40)
     one, other = boxes(size, (10, 10, 1, 1)), boxes(size, (13, 14, 1, 1))
@@ -83,7 +83,7 @@ def test_what_is_near_is_a_disk(radius: int, value: float) -> None:
 
 
 def test_precision_and_recall_by_hand() -> None:
-    """Half of the predicted contour is far from the true one, of which all is found: P = 1/2."""
+    """Half of the predicted contour is far from the true one, which is found entirely: P = 1/2."""
     truth = boxes((30, 40), (5, 5, 1, 1))
     prediction = truth | boxes((30, 40), (20, 30, 1, 1))
     assert float(contour_accuracy(prediction, truth)) == pytest.approx(2 / 3)
@@ -96,7 +96,7 @@ def test_empty_contours() -> None:
 
 
 def test_contours_against_dilation() -> None:
-    """As it is written down: both contours are dilated with a disk."""
+    """The definition: both contours are dilated with a disk."""
     a, b = blobs(6, (40, 50)), blobs(6, (40, 50))
     found = contour_accuracy(a.unflatten(0, (2, 3)), b.unflatten(0, (2, 3)), tolerance=0.03)
     radius = math.ceil(0.03 * math.hypot(40, 50))
@@ -111,7 +111,7 @@ def test_contours_against_dilation() -> None:
 
 
 def test_course_by_hand() -> None:
-    """Of 9 frames the first quarter is 0 to 2 and the last 6 to 8."""
+    """With 9 frames, the first quarter is 0 to 2 and the last is 6 to 8."""
     found = course([1.0, 0.9, 0.8, 0.5, 0.51, 0.4, 0.3, 0.2, 0.1])
     assert found.mean == pytest.approx(4.71 / 9)
     assert found.recall == pytest.approx(4 / 9)  # 0.5 itself is not more than 0.5
@@ -120,7 +120,7 @@ def test_course_by_hand() -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 6, 7, 8, 34, 99, 103, 1025])
 def test_quarters_are_the_official_ones(frames: int) -> None:
-    """Their ends there: ``round(linspace(1, n, 5) + 1e-10) - 1``."""
+    """The official evaluation computes their ends as ``round(linspace(1, n, 5) + 1e-10) - 1``."""
     values = torch.rand(frames, dtype=torch.float64).tolist()
     ends = (np.round(np.linspace(1, frames, 5) + 1e-10) - 1).astype(int)
     first, last = values[ends[0] : ends[1] + 1], values[ends[3] : ends[4] + 1]
@@ -140,5 +140,5 @@ def test_bad_numbers() -> None:
     mask = boxes((3, 4))
     with pytest.raises(ValueError, match="tolerance >= 0, got -1"):
         contour_accuracy(mask, mask, -1)
-    with pytest.raises(ValueError, match="one frame at least, got none"):
+    with pytest.raises(ValueError, match="at least one frame, got none"):
         course([])

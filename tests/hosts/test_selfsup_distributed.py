@@ -18,7 +18,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return in_both(work, tmp_path_factory.mktemp("two_distillers"), SECONDS)
 
 
-@pytest.mark.parametrize("name", ["DINO", "DoRA"])
+@pytest.mark.parametrize("name", ["DINO", "DoRA", "Patches"])
 def test_one_process_and_two_have_equal_gradients(name: str, ranks: list) -> None:
     alone = train(name, 0, 1)
     assert len(alone["gradients"]) == STEPS
@@ -28,10 +28,12 @@ def test_one_process_and_two_have_equal_gradients(name: str, ranks: list) -> Non
             torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["DINO", "DoRA"])
+@pytest.mark.parametrize("name", ["DINO", "DoRA", "Patches"])
 def test_one_process_and_two_have_equal_teachers_and_centers(name: str, ranks: list) -> None:
     alone = train(name, 0, 1)["state"]
-    assert float(alone["center"].norm()) > 1e-2
+    centers = [value for key, value in alone.items() if key.startswith("center")]
+    assert len(centers) == (2 if name == "Patches" else 1)
+    assert all(float(center.norm()) > 1e-2 for center in centers)
     for rank in ranks:
         for key, expected in alone.items():
             torch.testing.assert_close(rank[name]["state"][key], expected, rtol=1e-3, atol=1e-5)

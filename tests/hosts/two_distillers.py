@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from distilling import HEAD, total, views, vit
+from distilling import HEAD, Patches, total, views, vit
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import mixplug
-from mixplug.models.self_distillation.distillation import SelfDistillation, Views
+from mixplug.models.self_distillation import SelfDistillation, Views
 
 STEPS, BATCHES, CLIPS = 3, 2, 4  # a step is made of several batches of so many clips
 # With as many objects as heads what is drawn is their order alone, so one process and two agree.
-METHODS = {"DINO": {}, "DoRA": {"objects": 3}, "DoRA drawn": {"objects": 1}}
+METHODS = {"DINO": {}, "DoRA": {"objects": 3}, "DoRA drawn": {"objects": 1}, "Patches": {}}
+OTHERS = {"Patches": Patches}  # with a target of patches, a head and a center for them, and a mask
 
 
 def work(rank: int, out: Path) -> dict[str, Any]:
@@ -27,8 +28,9 @@ def work(rank: int, out: Path) -> dict[str, Any]:
 def train(name: str, rank: int, world: int) -> dict[str, Any]:
     """Gradients of every step, and the state after the last."""
     torch.manual_seed(0)
+    kind = OTHERS.get(name, name.partition(" ")[0])
     method: SelfDistillation = mixplug.build(
-        name.partition(" ")[0], backbone=vit(), head=HEAD, ema_decay=0.9, **METHODS[name]
+        kind, "selfsup", backbone=vit(), head=HEAD, ema_decay=0.9, **METHODS[name]
     )
     drawn = recorded(method)
     model = DistributedDataParallel(method) if world > 1 else method

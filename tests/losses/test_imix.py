@@ -37,7 +37,7 @@ def value(row: naive.Row, world: naive.World, v: Tensor, a: int, mean: bool = Fa
 
 
 def loop(row: naive.Row, world: naive.World, mixtures: list[tuple], mean: bool = False) -> Tensor:
-    """Over (v, first, second, λ): λ ℓ(v; first) + (1 − λ) ℓ(v; second), averaged."""
+    """Mean of λ ℓ(v; first) + (1 − λ) ℓ(v; second) over (v, first, second, λ)."""
     total = torch.zeros((), dtype=torch.float64)
     for v, i, j, lam in mixtures:
         first, second = value(row, world, v, i, mean), value(row, world, v, j, mean)
@@ -100,7 +100,7 @@ def test_proxies_as_points(name: str, dtype: torch.dtype) -> None:
 
 
 def test_limits_in_lam() -> None:
-    """λ = 1 has the first of a pair as clean anchor; λ is the weight of the first."""
+    """For λ = 1, the clean anchor is the first of a pair: λ is the weight of the first."""
     e = batch(torch.float64)
     world, row = naive.examples(e, LABELS), naive.row("Contrastive", margin=0.1)
     imix = IMix(Contrastive(0.1))
@@ -111,12 +111,12 @@ def test_limits_in_lam() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_a_mean_of_terms_apart_is_weighted(size: int) -> None:
-    """Where positive terms are averaged apart: by λ and 1 − λ, over labels that have positives."""
+def test_separate_means_are_weighted(size: int) -> None:
+    """Positive terms are averaged separately, by λ and 1 − λ, over labels with positives."""
     e, y = batch(torch.float64)[: size + 1], torch.tensor([0, 1, 0, 1, 2])[: size + 1]
     e, y = torch.cat([e, e[:1] + 1]), torch.cat([y, y[:1]])
     lam = torch.rand(len(y), len(y), dtype=torch.float64)
-    loss = PairLoss(Form(LogSum(-2.0, 0.1), LogSum(3.0, 0.1), apart=True))
+    loss = PairLoss(Form(LogSum(-2.0, 0.1), LogSum(3.0, 0.1), separate_means=True))
     world = naive.examples(e, y)
     pulled, pushed, with_positives = 0.0, 0.0, 0.0
     found = mixtures(world.points, y, lam)
@@ -159,7 +159,7 @@ def test_level_feature(
         found.append((v / v.norm() if renormalize else v, i, j, 0.3))
     row, world = naive.row("Contrastive", margin=0.1), naive.examples(head(maps), LABELS)
     assert_same_gradients(loss, loop(row, world, found), [("maps", maps)])
-    # a head that is linear before it normalizes need not see more than the maps
+    # a head that is linear before its normalization sees only the clean maps
     by_closed_form = pool == "avg" and (renormalize or not normalize)
     assert rows == [len(maps) if by_closed_form else len(pairs_of(LABELS))]
 
@@ -236,7 +236,7 @@ def test_one_class_has_nothing_to_mix() -> None:
 
 def test_a_level_without_its_source_warns_and_mixes_embeddings() -> None:
     e, inner = batch(), Contrastive(0.1)
-    message = r"IMix at level 'input' was given no inputs, so it mixes embeddings\. Hand them over"
+    message = r"IMix at level 'input' got no inputs, so it mixes embeddings instead\. Pass them"
     with pytest.warns(UserWarning, match=message):
         loss = IMix(inner)(e, LABELS, generators=sampling.generators(0, 0))
     same = IMix(inner, level="embed")(e, LABELS, generators=sampling.generators(0, 0))
@@ -250,25 +250,25 @@ def test_a_level_without_its_source_warns_and_mixes_embeddings() -> None:
         ({"alpha": 0}, r"IMix needs alpha > 0, got 0\."),
         ({"w": -1}, r"IMix needs w >= 0, got -1\."),
         ({"clean": -1}, r"IMix needs clean >= 0, got -1\."),
-        ({"hardest": 0}, r"IMix needs hardest an integer >= 1.*by level in .*got 0\."),
+        ({"hardest": 0}, r"IMix needs hardest to be an integer >= 1.*by level in .*got 0\."),
         (
             {"hardest": {"pixels": 3}},
-            r"IMix needs hardest an integer >= 1.*by level in .*got \{'pixels': 3\}\.",
+            r"IMix needs hardest to be an integer >= 1.*by level in .*got \{'pixels': 3\}\.",
         ),
         (
             {"loss": {"type": "ProxyAnchor", "num_classes": 4, "dim": 5}},
-            r"IMix mixes anchors, and those of ProxyAnchor are proxies",
+            r"IMix needs a loss whose anchors are examples, but the anchors of ProxyAnchor are",
         ),
-        ({"loss": nn.ReLU()}, r"IMix needs a loss of form \(4\.3\).*got ReLU"),
+        ({"loss": nn.ReLU()}, r"IMix needs a pair loss.*\(eq\. 4\.3\), got ReLU"),
     ],
     ids=str,
 )
-def test_what_is_refused(keys: dict[str, object], message: str) -> None:
+def test_wrong_settings_raise(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mixplug.build({"type": "IMix", "loss": "Contrastive", **keys})
 
 
-def test_what_a_batch_is_refused_for() -> None:
+def test_wrong_batches_raise() -> None:
     with pytest.raises(ValueError, match=r"IMix needs lam in \[0, 1\], got 1\.5\."):
         IMix("Contrastive").mixed(batch(), LABELS, 1.5)
     net = nn.Linear(5, 5)

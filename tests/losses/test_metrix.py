@@ -1,4 +1,4 @@
-"""Metrix against loops over anchors and pairs: every loss, every pair set, every level."""
+"""Metrix against loops over anchors and pairs: all losses, all kinds of pairs, all levels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mixplug import sampling
 from mixplug.bench.measure import peak_bytes
 from mixplug.losses.base import PairLoss
 from mixplug.losses.metrix import Metrix
-from mixplug.losses.mixing_pairs import PAIRS, mixing_pairs, thin
+from mixplug.losses.mixing_pairs import PAIRS, draw_firsts, mixing_pairs
 from mixplug.losses.pair import (
     NCA,
     BinomialDeviance,
@@ -32,7 +32,7 @@ from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.sampling import Generators, generators
 
 WIDTH, CLASSES = 4, 4
-LABELS = torch.tensor([3, 0, 3, 1, 0, 3])  # 1 has no positives, 2 is absent
+LABELS = torch.tensor([3, 0, 3, 1, 0, 3])  # class 1 has no positives, class 2 is absent
 BALANCED = torch.tensor([0, 1, 2, 0, 1, 2])
 Mixture = dict[tuple[int, int], float]
 SCALES = {"beta": 2.0, "gamma": 7.0, "margin": 0.3}
@@ -112,7 +112,7 @@ def lambdas(world: naive.World, dtype: torch.dtype) -> Tensor:
     return lam
 
 
-# level 'embed', with λ given
+# level 'embed', for given λ
 
 
 def check_mixed(
@@ -167,8 +167,8 @@ def test_one_lambda_for_all_is_a_number_or_a_tensor(name: str, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_at_lambda_0_and_1_a_mixed_pair_is_one_of_its_two(name: str) -> None:
-    """Each positive comes once per negative and the reverse; 'mean' does not see repetitions."""
+def test_at_lambda_0_and_1_a_mixed_pair_is_one_of_its_operands(name: str) -> None:
+    """Each positive occurs once per negative and vice versa; 'mean' ignores repetitions."""
     metrix, e = build(name, torch.float64, "mean"), batch(torch.float64)
     row, world = LOSSES[name][1], world_of(name, metrix, e, LABELS)
     only: dict[int, list[naive.Terms]] = {0: [], 1: []}
@@ -191,8 +191,8 @@ def test_at_lambda_0_and_1_a_mixed_pair_is_one_of_its_two(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_an_anchor_mixed_with_nothing_is_itself(name: str) -> None:
-    """'anc-neg' at λ = 1: every similarity is 1 whatever the embeddings, so nothing is learned."""
+def test_an_anchor_with_lambda_1_is_itself(name: str) -> None:
+    """With 'anc-neg' and λ = 1, all similarities are 1 for any embeddings: the gradient is 0."""
     metrix, e = build(name, torch.float64), batch(torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -204,13 +204,13 @@ def test_an_anchor_mixed_with_nothing_is_itself(name: str) -> None:
 @pytest.mark.parametrize("kind", ["pos-neg", "anc-neg"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_mixed_negative_term_has_a_gradient(name: str, kind: str) -> None:
-    """The gradient differs from that of the positive term alone, by the negative term's."""
+    """The gradient is that of the positive term plus that of the negative term."""
     metrix, e = build(name, torch.float64), batch(torch.float64)
     row, world = LOSSES[name][1], world_of(name, metrix, e, LABELS)
     lam = lambdas(world, torch.float64).clamp(0.1, 0.9)
     make = naive.embedding_mixup(world, lambda a, i, j: float(lam[a, i, j]))
     alone = naive.Row(
-        lambda x: x, row.sigma_pos, lambda x: x * 0, row.rho_pos, row.rho_neg, row.apart
+        lambda x: x, row.sigma_pos, lambda x: x * 0, row.rho_pos, row.rho_neg, row.separate_means
     )
     (whole,) = torch.autograd.grad(metrix.mixed(e, LABELS, lam, kind), e)
     (positive,) = torch.autograd.grad(naive.mixed(alone, world, kind, make), e)
@@ -218,8 +218,8 @@ def test_the_mixed_negative_term_has_a_gradient(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_equal_classes_have_no_negative_term_and_the_reverse(name: str) -> None:
-    """'pos-pos' ignores what negatives do, 'neg-neg' what positives do (after 4.11)."""
+def test_pos_pos_has_no_negative_term_and_neg_neg_no_positive_term(name: str) -> None:
+    """'pos-pos' ignores the negative term, 'neg-neg' the positive term (after eq. 4.11)."""
     metrix, e = build(name, torch.float64), batch(torch.float64)
     world = world_of(name, metrix, e, LABELS)
     lam, form = lambdas(world, torch.float64), metrix.loss.form
@@ -231,14 +231,14 @@ def test_equal_classes_have_no_negative_term_and_the_reverse(name: str) -> None:
 
         terms = {"positive": nothing, "negative": nothing, kept: getattr(form, kept)}
         value = metrix.mixed(e, LABELS, lam, kind)
-        metrix.loss.form = type(form)(**terms, hinge=form.hinge, apart=form.apart)
+        metrix.loss.form = type(form)(**terms, hinge=form.hinge, separate_means=form.separate_means)
         assert_near(metrix.mixed(e, LABELS, lam, kind), value)
         metrix.loss.form = form
 
 
 @pytest.mark.parametrize("kind", ["pos-neg", "anc-neg"])
 @pytest.mark.parametrize("name", RATIOS)
-def test_a_shared_lambda_teaches_ratios_nothing_and_warns(name: str, kind: str) -> None:
+def test_a_shared_lambda_gives_ratios_no_gradient_and_warns(name: str, kind: str) -> None:
     metrix, e = build(name, torch.float64), batch(torch.float64)
     for lam in (0.3, torch.tensor(0.3)):
         with pytest.warns(UserWarning, match="opposite gradients.*λ per pair"):
@@ -247,12 +247,12 @@ def test_a_shared_lambda_teaches_ratios_nothing_and_warns(name: str, kind: str) 
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_warning_where_lambda_teaches(name: str) -> None:
+def test_no_warning_where_the_gradient_is_not_zero(name: str) -> None:
     metrix, e = build(name, torch.float64), batch(torch.float64)
     lam = lambdas(world_of(name, metrix, e, LABELS), torch.float64)
     given: list[tuple[object, str]] = [(lam, kind) for kind in PAIRS]
     given += [(0.3, kind) for kind in PAIRS if name not in RATIOS]
-    # labels that are equal, or λ of 0 or 1, leave one of the two terms: nothing cancels
+    # with equal labels, or λ of 0 or 1, only one of the two terms remains: nothing cancels
     given += [(0.3, "pos-pos"), (0.3, "neg-neg"), (0.0, "pos-neg"), (1.0, "pos-neg")]
     for value, kind in given:
         with warnings.catch_warnings():
@@ -262,8 +262,8 @@ def test_no_warning_where_lambda_teaches(name: str) -> None:
             assert float(torch.autograd.grad(loss, e)[0].norm()) > 1e-6, (kind, value)
 
 
-def test_a_single_mixed_pair_is_printed_4_16() -> None:
-    """Two of one class and one of another: both anchors have one pair, the third has none."""
+def test_a_single_mixed_pair_equals_eq_4_16() -> None:
+    """Two examples of one class and one of another: two anchors have one pair, the third none."""
     e, lam, (beta, gamma, m) = batch(torch.float64, 3), 0.4, (18, 75, 0.77)
     a, p, n = naive.unit(e)
     total = torch.zeros((), dtype=torch.float64)
@@ -278,7 +278,7 @@ def test_a_single_mixed_pair_is_printed_4_16() -> None:
 
 @pytest.mark.parametrize("name", ["MultiSimilarity", "BinomialDeviance"])
 @pytest.mark.parametrize("kind", PAIRS)
-def test_float32_stays_with_float64_at_scale_75(name: str, kind: str) -> None:
+def test_float32_agrees_with_float64_at_scale_75(name: str, kind: str) -> None:
     cls = {"MultiSimilarity": MultiSimilarity, "BinomialDeviance": BinomialDeviance}[name]
     metrix = Metrix(cls(beta=75.0, gamma=75.0, margin=0.77))
     e = batch().detach()
@@ -295,7 +295,7 @@ def test_float32_stays_with_float64_at_scale_75(name: str, kind: str) -> None:
     assert_near(gradient, exact_gradient)
 
 
-# which pairs
+# selection of pairs
 
 
 def relation(labels: Tensor) -> Relation:
@@ -303,30 +303,30 @@ def relation(labels: Tensor) -> Relation:
     return Relation(e, labels, e, labels, itself=True)
 
 
-def test_thinning_draws_one_positive_uniformly_for_every_negative() -> None:
+def test_draw_firsts_draws_one_positive_uniformly_for_every_negative() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
     pairs = mixing_pairs(relation(labels), "pos-neg", hardest=2)
     counts = torch.zeros(7, 2, 7)
     source = torch.Generator().manual_seed(5)
     for _ in range(600):
-        kept = thin(pairs, source)
-        assert torch.equal(kept.second, pairs.second)
-        assert kept.there.shape == kept.first.shape == (7, 1, 2)
-        counts.scatter_add_(2, kept.first[:, 0, :, None], torch.ones(7, 2, 1))
-    assert kept.there[:, 0].all(1).tolist() == [True] * 6 + [False]
+        drawn = draw_firsts(pairs, source)
+        assert torch.equal(drawn.second, pairs.second)
+        assert drawn.mask.shape == drawn.first.shape == (7, 1, 2)
+        counts.scatter_add_(2, drawn.first[:, 0, :, None], torch.ones(7, 2, 1))
+    assert drawn.mask[:, 0].all(1).tolist() == [True] * 6 + [False]
     for a in range(6):
         positives = [i for i in range(7) if i != a and labels[i] == labels[a]]
         share = counts[a][:, positives] / 600
         assert float(share.sum(1).min()) == pytest.approx(1)
         assert float((share - 1 / len(positives)).abs().max()) < 0.1
-    assert not torch.equal(thin(pairs, source).first, thin(pairs, source).first)
+    assert not torch.equal(draw_firsts(pairs, source).first, draw_firsts(pairs, source).first)
 
 
-# draws
+# random draws
 
 
 class Draws:
-    """Records what mixplug.sampling draws, or says what λ is."""
+    """Record what mixplug.sampling draws, or set λ."""
 
     def __init__(self, patch: pytest.MonkeyPatch, lam: Callable[[int], Tensor] | None = None):
         self.lam: list[Tensor] = []
@@ -348,14 +348,14 @@ class Draws:
 
 
 def padded(world: naive.World, kind: str, drawn: Tensor) -> Callable[[int, int, int], float]:
-    """λ of a pair where λ was drawn for lists (A, F, S), each as long as the longest."""
+    """λ of a pair, where λ was drawn for lists (A, F, S) padded to the longest."""
     count = len(world.anchors)
     lists = []
     for a in range(count):
         pairs = naive.mixing_pairs(world, a, kind)
         firsts, seconds = ([p[side][0] for p in pairs] for side in (0, 1))
         lists.append((list(dict.fromkeys(firsts)), list(dict.fromkeys(seconds))))
-    # Of proxies as anchors those without pairs draw nothing; examples stay in the table.
+    # Proxy anchors without pairs draw nothing; anchors that are examples always draw.
     with_pairs = [a for a in range(count) if world.itself or (lists[a][0] and lists[a][1])]
     table = drawn.view(len(with_pairs), max(len(f) for f, _ in lists), -1)
     row = {a: table[k] for k, a in enumerate(with_pairs)}
@@ -367,7 +367,7 @@ def padded(world: naive.World, kind: str, drawn: Tensor) -> Callable[[int, int, 
 def test_level_embed_is_4_10_with_a_lambda_per_anchor_and_pair(
     name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels without singles, so that no list is shorter only where its other list is empty."""
+    """No class has a single example, so no list is short just because its other list is empty."""
     draws, labels = Draws(monkeypatch), torch.tensor([3, 0, 3, 2, 0, 2])
     metrix, e = (
         build(name, torch.float64, level="embed", pairs=kind, w=0.7, alpha=1.5),
@@ -389,7 +389,7 @@ def test_the_same_generators_give_the_same_loss_and_others_another() -> None:
     for seed, step, rank in itertools.product((0, 1), (3, 4), (0, 1)):
         twice = []
         for _ in range(2):
-            torch.manual_seed(len(values) + len(twice))  # the global generator has no say
+            torch.manual_seed(len(values) + len(twice))  # the global generator has no effect
             draws = generators(seed, step, rank)
             loss = metrix(e, LABELS, features=(maps, head), inputs=(maps, head), generators=draws)
             twice.append(float(loss.detach()))
@@ -402,7 +402,7 @@ def test_the_same_generators_give_the_same_loss_and_others_another() -> None:
     assert torch.equal(Metrix("NCA", level="embed")(e, LABELS), first)
 
 
-def test_ranks_take_one_branch_with_their_own_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_take_the_same_branch_with_different_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     draws, seen = Draws(monkeypatch), []
     head, maps = EmbeddingHead(3, WIDTH), torch.randn(6, 3, 2, 2)
     metrix = Metrix("Contrastive", ("embed", "feature"), ("pos-neg", "anc-neg", "pos-pos"))
@@ -437,7 +437,7 @@ def test_defaults_of_the_thesis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hardest_negatives_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dict says it for some levels, a number for all; 3 for 'input' stays."""
+    """A dict sets it for some levels, a number for all; 'input' keeps 3 otherwise."""
     draws, labels = Draws(monkeypatch), torch.arange(12) // 3
     values, function = example_values(torch.float32, 12), network("input", torch.float32, 12)
     sources = {"features": (values, function), "inputs": (values, function)}
@@ -471,11 +471,11 @@ def test_lambda_of_a_beta_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(lam.var()) == pytest.approx(1 / 20, rel=0.15)  # 1 / (4 (2α + 1))
 
 
-# levels 'feature' and 'input': the first channel-rows of an example say which example it is
+# levels 'feature' and 'input': the first channels of an example encode its index
 
 
 class Spy:
-    """A function to embeddings that reads off which mixtures of examples it is given."""
+    """A function to embeddings that records which mixtures of examples it receives."""
 
     def __init__(self, function: nn.Module, count: int) -> None:
         self.function, self.count = function, count
@@ -488,7 +488,7 @@ class Spy:
         return self.function(values)
 
     def mixtures(self) -> Mixture:
-        """λ of i by (i, j), and 1 - λ by (j, i); every mixture was made once."""
+        """λ of i by (i, j), and 1 - λ by (j, i); every mixture must occur once."""
         table: Mixture = {}
         for weights in torch.cat(self.seen):
             assert float(weights.sum()) == pytest.approx(1, abs=1e-6)
@@ -527,7 +527,7 @@ def check_level(
     reduction: str = "sum",
     **setting: object,
 ) -> Spy:
-    """(4.10) with mixed maps or inputs, where ``unordered`` pairs of points are all mixed."""
+    """Eq. 4.10 with mixed maps or inputs, where all ``unordered`` pairs of points are mixed."""
     if level == "feature":
         setting = {"hardest": None, **setting}
     metrix = build(name, dtype, reduction, level=level, pairs=kind, **setting)
@@ -556,7 +556,7 @@ def check_level(
 @pytest.mark.parametrize("kind", PAIRS)
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_level_feature_equals_the_loop(name: str, kind: str, dtype: torch.dtype) -> None:
-    """One λ for a pair of examples, whatever its order and whoever its anchor: λ_ij = 1 - λ_ji."""
+    """A pair of examples has one λ for all anchors and both orders: λ_ij = 1 - λ_ji."""
     check_level(name, "feature", kind, dtype)
 
 
@@ -583,7 +583,7 @@ def test_options_of_level_feature_equal_the_loop(name: str) -> None:
         )  # the head normalizes anyway
 
 
-def test_a_head_that_does_not_normalize_and_nor_does_the_loss(dtype: torch.dtype) -> None:
+def test_neither_head_nor_loss_normalizes(dtype: torch.dtype) -> None:
     values = example_values(dtype)
     head = EmbeddingHead(8, WIDTH, normalize=False).to(dtype)
     spy, e = Spy(head, 6), head(values)
@@ -602,7 +602,7 @@ def test_a_head_that_does_not_normalize_and_nor_does_the_loss(dtype: torch.dtype
 
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_level_input_with_one_of_several_positives(chunk: int | None) -> None:
-    """Whichever positive was drawn for an anchor and its nearest negative: one choice fits."""
+    """One choice of positives for each anchor and its nearest negative must give the loss."""
     labels, values = torch.tensor([0, 1, 0, 1, 0, 1]), example_values(torch.float64)
     function, row = network("input", torch.float64), naive.row("MultiSimilarity", **SCALES)
     spy, e = Spy(function, 6), function(values)
@@ -624,7 +624,7 @@ def test_level_input_with_one_of_several_positives(chunk: int | None) -> None:
         used.append({(min(pair), max(pair)) for _, pair in choice})
     expected = naive.clean(row, world) + 0.4 * torch.stack(mixed)
     best = int((expected - loss).abs().argmin())
-    assert used[best] == {(i, j) for i, j in table if i < j}  # nothing embedded in vain
+    assert used[best] == {(i, j) for i, j in table if i < j}  # no unused embedding
     at = [("values", values), *function.named_parameters()]
     assert_same_gradients(loss, expected[best], at)
 
@@ -632,7 +632,7 @@ def test_level_input_with_one_of_several_positives(chunk: int | None) -> None:
 @pytest.mark.parametrize("name", ["Contrastive", "published", "ProxyNCA"])
 @pytest.mark.parametrize("kind", ["pos-neg", "anc-neg"])
 def test_level_input_embeds_at_most_k_more_examples_per_example(name: str, kind: str) -> None:
-    """Two anchors that want the same mixture share it; else there are k·B."""
+    """Two anchors with the same mixture share it; otherwise there are k·B mixtures."""
     labels = torch.arange(12) // 3
     values, function, spy = (
         example_values(torch.float32, 12),
@@ -649,26 +649,26 @@ def test_level_input_embeds_at_most_k_more_examples_per_example(name: str, kind:
         made.append(len(torch.cat(spy.seen)))
         for i, j in spy.mixtures():
             assert labels[i] != labels[j]
-    assert min(made) >= 18 and max(made) <= 36  # of a pair and its reverse one is kept
+    assert min(made) >= 18 and max(made) <= 36  # a pair and its reverse count once
 
 
 def test_level_input_makes_k_per_example_where_no_two_are_the_same() -> None:
-    """Nearest negatives of one class after the other, in a circle, so none is mutual."""
+    """The nearest negative of each class is the next class, in a circle, so none is mutual."""
     angle = torch.tensor([0.0, 0.1, 1.0, 1.3])  # 1 -> 2 is mutual with 2 -> 1 only
     e = torch.stack([angle.cos(), angle.sin()], 1)
     values, labels = example_values(torch.float32, 4), torch.tensor([0, 0, 1, 1])
     function = nn.Sequential(nn.Flatten(), nn.Linear(24, 2))
     spy = Spy(function, 4)
     Metrix("Contrastive", "input", "pos-neg", hardest=1)(e, labels, inputs=(values, spy))
-    # anchors 0 and 1 mix the other one with 2, anchors 2 and 3 the other one with 1
+    # anchors 0 and 1 mix their positive with 2, anchors 2 and 3 mix theirs with 1
     assert {(i, j) for i, j in spy.mixtures() if i < j} == {(0, 2), (1, 2), (1, 3)}
 
 
-# the closed form of average pooling
+# closed form for average pooling
 
 
 class Plain(nn.Module):
-    """A head that keeps to itself that it commutes with mixing."""
+    """A head that does not declare that it commutes with mixing."""
 
     def __init__(self, head: EmbeddingHead) -> None:
         super().__init__()
@@ -684,7 +684,7 @@ class Plain(nn.Module):
 def test_average_pooling_in_closed_form_equals_mixed_maps(
     name: str, normalize: bool, renormalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """λ = 1/2 is the same for both orders of a pair, however λ is laid out."""
+    """λ = 1/2 is the same for both orders of a pair."""
     Draws(monkeypatch, lambda size: torch.full((size,), 0.5))
     kinds = ["pos-neg"] if name in PROXY_LOSSES else list(PAIRS)
     head = EmbeddingHead(5, WIDTH, pool="avg", normalize=normalize).double()
@@ -720,7 +720,7 @@ def test_the_closed_form_of_average_pooling_equals_the_loop(
 
 
 @pytest.mark.parametrize(("pool", "rows"), [("avg", 6), ("avg+max", 11)])
-def test_average_pooling_makes_nothing_of_pairs(pool: str, rows: int) -> None:
+def test_average_pooling_builds_no_mixed_maps(pool: str, rows: int) -> None:
     head, maps = EmbeddingHead(5, WIDTH, pool), torch.randn(6, 5, 3, 2)
     seen: list[int] = []
     e = head(maps)
@@ -752,20 +752,20 @@ def test_chunks_do_not_change_anything(name: str, level: str) -> None:
 
 
 @pytest.mark.parametrize(("drawn", "bound"), [(False, 52), (True, 80)])
-def test_nothing_of_size_pairs_times_width_at_level_embed(
+def test_no_tensor_of_size_pairs_times_width_at_level_embed(
     drawn: bool, bound: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward and backward, a batch of the thesis: 20 classes of 5, width 512; in floats per B².
+    """Forward and backward for a batch of the thesis (20 classes of 5, width 512).
 
-    The clean loss alone takes 26, of them 5 a copy of the embeddings; drawing λ takes 20 more.
-    Pairs times width would be 1900.
+    Memory is in floats per B². The clean loss takes 26, including 5 for a copy of the embeddings;
+    drawing λ takes 20 more. Pairs times width would take 1900.
     """
     lam = torch.rand(100 * 4 * 95)
     if not drawn:
         Draws(monkeypatch, lambda size: lam)
     labels, e = torch.arange(20).repeat_interleave(5), batch(size=100, width=512)
     metrix = Metrix("MultiSimilarity", level="embed", pairs="pos-neg")
-    metrix(e, labels).backward()  # what is loaded once
+    metrix(e, labels).backward()  # memory that is allocated only once
     e.grad = None
     peak = peak_bytes(lambda: metrix(e, labels, generators=generators(0, 0)).backward())
     assert peak / (4 * 100**2) < bound
@@ -820,13 +820,13 @@ def test_half_precision_maps(level: str) -> None:
     assert loss.dtype == torch.float32 and bool(loss.isfinite()) and all(spy.autocast)
 
 
-# what the batch lacks
+# batches with few classes or examples
 
 
 @pytest.mark.parametrize("level", ["embed", "feature", "input"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_class_has_a_clean_loss_only(name: str, level: str) -> None:
-    """A proxy loss at 'embed' has the proxies of other classes, and for 'input' k is to be 0."""
+    """At 'embed' a proxy loss mixes the proxies of other classes; 'input' would need k = 0."""
     labels, pairs = torch.full((6,), 2), "pos-neg"
     metrix = build(name, torch.float64, level=level, pairs=pairs)
     e, maps = batch(torch.float64), example_values(torch.float64)
@@ -865,17 +865,17 @@ def test_one_example_with_proxies(name: str) -> None:
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_no_positive_pair_names_the_sampler(name: str) -> None:
     for size in (1, 4):
-        with pytest.raises(ValueError, match=rf"{name}.*no positive pair.*MPerClassSampler"):
+        with pytest.raises(ValueError, match=rf"{name}.*needs a positive pair.*MPerClassSampler"):
             build(name, torch.float32, level="embed")(torch.randn(size, 3), torch.arange(size))
 
 
-# hosts
+# use in training frameworks
 
 
 @pytest.mark.parametrize(("level", "given"), [("feature", "inputs"), ("input", "features")])
 def test_a_level_without_its_source_mixes_embeddings_and_warns(level: str, given: str) -> None:
     e = batch()
-    with pytest.warns(UserWarning, match=rf"level '{level}' was given no {level}s.*level='embed'"):
+    with pytest.warns(UserWarning, match=rf"level '{level}' got no {level}s.*level='embed'"):
         loss = Metrix("NCA", level)(
             e, LABELS, **{given: (e, lambda x: x)}, generators=generators(0, 0)
         )
@@ -934,10 +934,10 @@ def test_without_gradients() -> None:
         ({"alpha": float("nan")}, "alpha > 0, got nan"),
         ({"w": -0.1}, "Metrix needs w >= 0, got -0.1"),
         ({"chunk": 0}, "Metrix needs chunk >= 1 or None, got 0"),
-        ({"hardest": 0}, "Metrix needs hardest an integer >= 1.*by level in .*got 0"),
-        ({"hardest": {"input": -1}}, "hardest an integer >= 1, .*by level"),
-        ({"hardest": {"maps": 3}}, "hardest an integer >= 1, .*by level"),
-        ({"loss": nn.TripletMarginLoss()}, "Metrix needs a loss of form .4.3.*TripletMarginLoss"),
+        ({"hardest": 0}, "Metrix needs hardest to be an integer >= 1.*by level in .*got 0"),
+        ({"hardest": {"input": -1}}, "hardest to be an integer >= 1, .*by level"),
+        ({"hardest": {"maps": 3}}, "hardest to be an integer >= 1, .*by level"),
+        ({"loss": nn.TripletMarginLoss()}, r"Metrix needs a pair loss.*got TripletMarginLoss"),
     ],
 )
 def test_settings_that_are_not_allowed(setting: dict[str, object], message: str) -> None:
@@ -965,31 +965,31 @@ def test_lambda_outside_0_and_1(lam: float | Tensor) -> None:
         Metrix("Contrastive").mixed(batch(), LABELS, lam, "pos-neg")
 
 
-def test_unknown_pairs_of_the_deterministic_part() -> None:
+def test_unknown_pairs_of_mixed_raise() -> None:
     with pytest.raises(ValueError, match=r"Metrix needs pairs in .*got 'negneg'"):
         Metrix("Contrastive").mixed(batch(), LABELS, 0.5, "negneg")
 
 
 @pytest.mark.parametrize("name", ["Contrastive", "published", "ProxyNCA"])
-def test_more_hard_negatives_than_there_are(name: str) -> None:
+def test_more_hard_negatives_than_negatives_raise(name: str) -> None:
     metrix = build(name, torch.float32, level="embed", hardest=5)
     with pytest.raises(ValueError, match=r"k=5 hardest negatives.*has only"):
         metrix(batch(), LABELS)
 
 
-def test_a_batch_that_is_refused_says_why() -> None:
+def test_wrong_batches_raise() -> None:
     metrix, e = Metrix("NCA", "embed"), batch().detach()
     with pytest.raises(ValueError, match="NCA needs integer labels"):
         metrix(e, LABELS.float())
     with pytest.raises(ValueError, match=r"\(6, 4\) and \(5,\)"):
         metrix.mixed(e, LABELS[:5], 0.5, "pos-neg")
     e[1] = float("nan")
-    with pytest.raises(ValueError, match=r"NCA: the embeddings of examples \[1\]"):
+    with pytest.raises(ValueError, match=r"NCA needs finite embeddings.*of examples \[1\]"):
         metrix(e, LABELS)
 
 
-def test_generators_are_of_this_step_only() -> None:
-    """A step draws one key of each kind, so what follows does not depend on the batch."""
+def test_each_step_has_its_own_generators() -> None:
+    """A step draws a fixed number of keys, so later draws do not depend on the batch."""
     after = []
     for labels in (LABELS, BALANCED):
         draws: Generators = generators(0, 0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mixplug
 from mixplug import sampling
-from mixplug.losses.mixing_pairs import drawn, mixing_pairs
+from mixplug.losses.mixing_pairs import draw_pairs, mixing_pairs
 from mixplug.losses.mochi import MoCHi
 from mixplug.losses.relation import Relation
 
@@ -39,7 +39,7 @@ def loop(
     renormalize: bool = True,
     mean: bool = False,
 ) -> Tensor:
-    """(4.7) over U(a) and V(a), where all of V(a) has label 0."""
+    """Eq. 4.7 over U(a) and V(a), where all of V(a) has label 0."""
     make = naive.embedding_mixup(world, lam, renormalize)
     anchors = []
     for a in range(len(world.anchors)):
@@ -141,7 +141,7 @@ def test_weights_are_uniform_and_drawn_for_every_pair(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_negative_mixed_with_itself_counts_again(name: str) -> None:
-    """λ = 0 of 'anc-neg': every negative is there twice, so its term has twice the sum."""
+    """With λ = 0 in 'anc-neg', every negative appears twice, so its sum doubles."""
     e = batch(torch.float64)
     loss = mixplug.build({"type": name, **SETTINGS[name]})
     relation = loss.relation(*loss.prepare(e, LABELS))
@@ -155,13 +155,13 @@ def test_drawn_pairs_are_of_the_anchors_own_negatives() -> None:
     e = torch.nn.functional.normalize(batch().detach(), dim=1)
     relation = Relation(e, LABELS, e, LABELS, itself=True)
     all_of_them = mixing_pairs(relation, "neg-neg", 5, fewer=True)
-    some = drawn(all_of_them, 400, torch.Generator().manual_seed(0))
-    assert some.there.shape == (7, 1, 400) and bool(some.there.all())
+    some = draw_pairs(all_of_them, 400, torch.Generator().manual_seed(0))
+    assert some.mask.shape == (7, 1, 400) and bool(some.mask.all())
     for a in range(7):
         pairs = naive.mixing_pairs(naive.examples(e, LABELS), a, "neg-neg", 5)
         allowed = {(i, j) for (i, _), (j, _) in pairs}
         got = list(zip(some.first[a, 0].tolist(), some.second[a, 0].tolist(), strict=True))
-        assert set(got) == allowed  # 25 at most, so that 400 draws miss none
+        assert set(got) == allowed  # at most 25 pairs, so that 400 draws include all of them
         counts = torch.tensor([got.count(pair) for pair in allowed])
         assert int(counts.max()) < 4 * 400 // len(allowed)
 
@@ -205,18 +205,21 @@ def test_steps_are_drawn_from_the_generators() -> None:
         ({"pairs": ()}, r"MoCHi needs pairs in \('neg-neg', 'anc-neg'\), got \(\)\."),
         ({"hardest": 0}, r"MoCHi needs hardest >= 1, got 0\."),
         ({"alpha": 0}, r"MoCHi needs alpha > 0, got 0\."),
-        ({"synthetic": 0}, r"MoCHi needs synthetic None, >= 1, or such numbers by \('neg-neg', "),
-        ({"synthetic": {"pos-pos": 2}}, r"MoCHi needs synthetic None, >= 1, .*'pos-pos': 2"),
-        ({"loss": torch.nn.ReLU()}, r"MoCHi needs a loss of form \(4\.3\).*got ReLU"),
+        (
+            {"synthetic": 0},
+            r"MoCHi needs synthetic None, an integer >= 1, or a dict of such .*'neg-neg': 0",
+        ),
+        ({"synthetic": {"pos-pos": 2}}, r"MoCHi needs synthetic None, .*'pos-pos': 2"),
+        ({"loss": torch.nn.ReLU()}, r"MoCHi needs a pair loss.*got ReLU"),
     ],
     ids=str,
 )
-def test_what_is_refused(keys: dict[str, object], message: str) -> None:
+def test_wrong_settings_raise(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mixplug.build({"type": "MoCHi", "loss": "Contrastive", **keys})
 
 
-def test_what_mixed_refuses() -> None:
+def test_wrong_arguments_of_mixed_raise() -> None:
     mochi = MoCHi("Contrastive")
     with pytest.raises(ValueError, match=r"MoCHi needs lam in \[0, 0\.5\] for 'anc-neg', got 0\.6"):
         mochi.mixed(batch(), LABELS, 0.6, "anc-neg")
@@ -224,5 +227,7 @@ def test_what_mixed_refuses() -> None:
         mochi.mixed(batch(), LABELS, -0.1, "neg-neg")
     with pytest.raises(ValueError, match=r"MoCHi needs pairs in .*, got 'pos-neg'\."):
         mochi.mixed(batch(), LABELS, 0.5, "pos-neg")
-    with pytest.raises(ValueError, match="no example of this batch has another one of its class"):
+    with pytest.raises(
+        ValueError, match="needs a positive pair, but no two examples of this batch"
+    ):
         mochi(batch(), torch.arange(7))

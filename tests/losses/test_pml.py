@@ -1,4 +1,4 @@
-"""PyTorch Metric Learning's losses, as they are and as losses of form (4.3)."""
+"""Losses of PyTorch Metric Learning (PML), unchanged and converted to pair losses (eq. 4.3)."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def shown(case: object) -> str:
 
 
 @pytest.mark.parametrize(("cls", "keys"), FITTING, ids=shown)
-def test_taken_for_a_loss_of_the_form_it_has_the_same_value(
+def test_a_converted_loss_has_the_same_value(
     cls: type, keys: dict[str, Any], dtype: torch.dtype
 ) -> None:
     theirs = cls(**keys).to(dtype)
     ours = as_pair_loss(theirs, "Metrix")
     assert isinstance(ours, PairLoss) and ours.name == f"PML's {cls.__name__}"
     e = batch(dtype)
-    # Reduced to a scalar, which some of PML's losses are not: they add a dimension.
+    # Some PML losses return one dimension more than a scalar.
     value = theirs(e, LABELS).sum()
     assert abs(float(value.detach())) > 1e-2
     parameters = [("embeddings", e), *theirs.named_parameters()]
@@ -101,7 +101,7 @@ def test_every_loss_has_a_row_or_a_reason() -> None:
 
 
 def nca_loop(world: naive.World, lam: float) -> Tensor:
-    """(4.9) of NCALoss for 'pos-neg': -log(P / (P + N)) with the sums of weights λ and 1 − λ."""
+    """Eq. 4.9 of NCALoss for 'pos-neg': -log(P / (P + N)) of sums with weights λ and 1 − λ."""
     make = naive.embedding_mixup(world, lambda *_: lam)
     total = torch.zeros((), dtype=torch.float64)
     for a in range(len(world.anchors)):
@@ -113,7 +113,7 @@ def nca_loop(world: naive.World, lam: float) -> Tensor:
     return total / len(world.anchors)
 
 
-def test_nca_is_of_the_form_with_a_soft_tau(dtype: torch.dtype) -> None:
+def test_nca_is_converted_with_a_soft_tau(dtype: torch.dtype) -> None:
     e = batch(dtype)
     world = naive.examples(e, LABELS)
     total = torch.zeros((), dtype=torch.float64)
@@ -127,8 +127,8 @@ def test_nca_is_of_the_form_with_a_soft_tau(dtype: torch.dtype) -> None:
     assert_near(metrix.mixed(e, LABELS, 0.3, "pos-neg"), nca_loop(world, 0.3))
 
 
-def test_mixed_like_our_own(dtype: torch.dtype) -> None:
-    """PML's α and β are β and γ here, its base is m."""
+def test_converted_losses_are_mixed_like_our_own(dtype: torch.dtype) -> None:
+    """The α, β and base of PML are β, γ and m here."""
     e = batch(dtype)
     ours = Metrix({"type": "MultiSimilarity", "beta": 2, "gamma": 50, "margin": 0.5})
     theirs = Metrix(dict(type="PML", loss="MultiSimilarityLoss", alpha=2, beta=50, base=0.5))
@@ -139,7 +139,7 @@ def test_mixed_like_our_own(dtype: torch.dtype) -> None:
     assert_near(*mochi)
 
 
-def test_proxies_are_taken_over() -> None:
+def test_proxies_are_shared() -> None:
     theirs = losses.ProxyAnchorLoss(4, 5)
     ours = ProxyAnchor(4, 5)
     ours.proxies.data.copy_(theirs.proxies.data)
@@ -165,7 +165,7 @@ def test_proxies_are_taken_over() -> None:
 
 
 def test_proxies_as_points_mix_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ProxyNCALoss is ProxyNCA with a soft τ: maps of two classes are mixed to an anchor."""
+    """ProxyNCALoss is ProxyNCA with a soft τ: the anchor mixes maps of two classes."""
     monkeypatch.setattr(sampling, "beta", lambda alpha, size, source: torch.full((size,), 0.3))
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 5)).double()
     maps = torch.randn(9, 1, 2, 3, dtype=torch.float64)
@@ -184,8 +184,8 @@ def test_proxies_as_points_mix_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same_gradients(value, sum(values) / len(values), [*theirs.named_parameters()])
 
 
-def test_contrastive_of_unequal_classes_is_averaged_over_anchors() -> None:
-    """PML averages over pairs, (4.10) over anchors; the docstring says so."""
+def test_contrastive_with_unequal_classes_is_averaged_over_anchors() -> None:
+    """PML averages over pairs, eq. 4.10 over anchors, as documented."""
     e, y = batch(torch.float64), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
     theirs = losses.ContrastiveLoss(pos_margin=0.6, neg_margin=0.1, distance=COSINE, reducer=MEAN)
     world = naive.examples(e, y)
@@ -202,63 +202,66 @@ def test_contrastive_of_unequal_classes_is_averaged_over_anchors() -> None:
 
 def test_contrastive_by_default_warns_of_its_mean() -> None:
     theirs = losses.ContrastiveLoss(pos_margin=1, neg_margin=0, distance=COSINE)
-    with pytest.warns(UserWarning, match=r"PML's ContrastiveLoss averages over pairs .* not zero"):
+    with pytest.warns(UserWarning, match=r"PML's ContrastiveLoss .* averages over nonzero pairs"):
         Metrix(theirs)
 
 
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (losses.TripletMarginLoss(), r"TripletMarginLoss is no loss of form \(4\.3\): .* triplets"),
-        (losses.MarginLoss(), r"MarginLoss is no loss of form \(4\.3\): it operates on triplets"),
-        (losses.NTXentLoss(), r"NTXentLoss .* a function of each with all negatives"),
-        (losses.SupConLoss(), r"SupConLoss .* negative term is over positives too"),
+        (losses.TripletMarginLoss(), r"TripletMarginLoss cannot be converted .* it uses triplets"),
+        (
+            losses.MarginLoss(),
+            r"MarginLoss cannot be converted to a pair loss \(eq\. 4\.3\): it uses",
+        ),
+        (losses.NTXentLoss(), r"NTXentLoss .* compares each positive with all negatives"),
+        (losses.SupConLoss(), r"SupConLoss .* negative term includes positives"),
         (losses.NormalizedSoftmaxLoss(3, 5), r"NormalizedSoftmaxLoss .* one weight vector per"),
-        (losses.FastAPLoss(), r"FastAPLoss .* of ranks or of histograms"),
+        (losses.FastAPLoss(), r"FastAPLoss .* of ranks or histograms"),
         (losses.CrossBatchMemory(losses.NTXentLoss(), 5), r"CrossBatchMemory .* wraps another"),
-        (losses.VICRegLoss(), r"VICRegLoss is no loss .* it has no negatives\. These are: Circle"),
+        (losses.VICRegLoss(), r"VICRegLoss cannot .* it has no negatives\. Allowed are Circle"),
         (
             losses.MultiSimilarityLoss(distance=distances.SNRDistance()),
-            r"MultiSimilarityLoss measures by SNRDistance",
+            r"MultiSimilarityLoss uses the distance SNRDistance",
         ),
         (
             losses.MultiSimilarityLoss(
                 distance=distances.LpDistance(power=2, normalize_embeddings=False)
             ),
-            r"measures by LpDistance\(p=2, power=2, normalize_embeddings=False\)",
+            r"uses the distance LpDistance\(p=2, power=2, normalize_embeddings=False\)",
         ),
         (
             losses.MultiSimilarityLoss(distance=distances.CosineSimilarity(p=1)),
-            r"measures by CosineSimilarity\(p=1",
+            r"uses the distance CosineSimilarity\(p=1",
         ),
         (
             losses.MultiSimilarityLoss(distance=distances.CosineSimilarity(power=2)),
-            r"measures by CosineSimilarity\(p=2, power=2",
+            r"uses the distance CosineSimilarity\(p=2, power=2",
         ),
         (
             losses.MultiSimilarityLoss(reducer=reducers.AvgNonZeroReducer()),
-            r"MultiSimilarityLoss has the reducer AvgNonZeroReducer, .* allowed: MeanReducer\.",
+            r"MultiSimilarityLoss has the reducer AvgNonZeroReducer, .* Allowed: MeanReducer\.",
         ),
         (
             losses.ProxyAnchorLoss(4, 5, reducer=reducers.MeanReducer()),
-            r"ProxyAnchorLoss has the reducer MeanReducer, .* allowed: DivisorReducer\.",
+            r"ProxyAnchorLoss has the reducer MeanReducer, .* Allowed: DivisorReducer\.",
         ),
         (
             losses.MultiSimilarityLoss(embedding_regularizer=regularizers.LpRegularizer()),
-            r"has embedding_regularizer=LpRegularizer, which is no part of \(4\.3\)",
+            r"has embedding_regularizer=LpRegularizer, but .* Set embedding_regularizer=None\.",
         ),
         (
             losses.ProxyNCALoss(4, 5, weight_regularizer=regularizers.LpRegularizer()),
-            r"has weight_regularizer=LpRegularizer, which is no part of \(4\.3\)",
+            r"has weight_regularizer=LpRegularizer, but .* Set weight_regularizer=None\.",
         ),
         (
             type("Mine", (losses.MultiSimilarityLoss,), {})(),
-            r"Mine is made from PML's MultiSimilarityLoss and may compute otherwise",
+            r"Mine cannot be converted .* a subclass of PML's MultiSimilarityLoss",
         ),
     ],
     ids=lambda case: type(case).__name__ if isinstance(case, torch.nn.Module) else "",
 )
-def test_what_does_not_fit_says_why(loss: torch.nn.Module, message: str) -> None:
+def test_losses_that_cannot_be_converted_say_why(loss: torch.nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Metrix(loss)
     with pytest.raises(ValueError, match=message):
@@ -266,19 +269,19 @@ def test_what_does_not_fit_says_why(loss: torch.nn.Module, message: str) -> None
 
 
 def test_a_miner_and_mixing_exclude_each_other() -> None:
-    message = r"MultiSimilarityLoss is to be mixed, but with a miner, MultiSimilarityMiner: it"
+    message = r"MultiSimilarityLoss cannot be mixed with the miner MultiSimilarityMiner: miners"
     with pytest.raises(ValueError, match=message):
         Metrix({"type": "PML", "loss": "MultiSimilarityLoss", "miner": "MultiSimilarityMiner"})
 
 
-def test_a_module_that_nobody_knows() -> None:
-    with pytest.raises(ValueError, match=r"Metrix needs a loss of form \(4\.3\), .* got ReLU"):
+def test_an_unknown_module_raises() -> None:
+    with pytest.raises(ValueError, match=r"Metrix needs a pair loss, .* got ReLU"):
         Metrix(torch.nn.ReLU())
 
 
 def test_no_positive_pair_names_the_loss() -> None:
     loss = as_pair_loss(losses.MultiSimilarityLoss(), "Metrix")
-    with pytest.raises(ValueError, match="PML's MultiSimilarityLoss: no example of this batch"):
+    with pytest.raises(ValueError, match="PML's MultiSimilarityLoss needs a positive pair"):
         loss(batch(), torch.arange(9))
 
 
@@ -297,7 +300,7 @@ class TestBaselines:
         loss = mixplug.build(dict(type="PML", loss="TripletMarginLoss", margin=0.1))
         assert_same_gradients(loss(e, LABELS), expected, [("embeddings", e)])
 
-    def test_a_miner_chooses(self, dtype: torch.dtype) -> None:
+    def test_a_miner_selects_pairs(self, dtype: torch.dtype) -> None:
         e = batch(dtype)
         miner = miners.TripletMarginMiner(margin=0.4, type_of_triplets="semihard")
         theirs = losses.TripletMarginLoss(margin=0.1)
@@ -372,7 +375,7 @@ class TestBaselines:
             (
                 {"loss": "TripletMarginLos"},
                 KeyError,
-                r"none of losses named 'TripletMarginLos'\. Did you mean 'TripletMarginLoss'\?",
+                r"losses has no class 'TripletMarginLos'\. Did you mean 'TripletMarginLoss'\?",
             ),
             (
                 {"loss": "TripletMarginLoss", "margni": 0.1},
@@ -387,12 +390,12 @@ class TestBaselines:
             (
                 {"loss": "CosFaceLoss", "num_classes": 3},
                 ValueError,
-                r"PML's CosFaceLoss needs the key 'embedding_size', which is not given\.",
+                r"PML's CosFaceLoss needs the key 'embedding_size', but it is missing\.",
             ),
             (
                 {"loss": "TripletMarginLoss", "miner": "TripletMarginMine"},
                 KeyError,
-                r"none of miners named 'TripletMarginMine'\. Did you mean 'TripletMarginMiner'\?",
+                r"miners has no class 'TripletMarginMine'\. Did you mean 'TripletMarginMiner'\?",
             ),
             (
                 {"loss": "TripletMarginLoss", "miner": {"type": "BatchHardMiner", "margin": 1}},
@@ -402,18 +405,18 @@ class TestBaselines:
             (
                 {"loss": "TripletMarginLoss", "distance": "CosineSim"},
                 KeyError,
-                r"none of distances named 'CosineSim'\. Did you mean 'CosineSimilarity'\?",
+                r"module distances has no class 'CosineSim'\. Did you mean 'CosineSimilarity'\?",
             ),
             (
                 {"loss": losses.TripletMarginLoss(), "margin": 1},
                 KeyError,
-                r"given the object TripletMarginLoss and the keys \['margin'\]",
+                r"got the object TripletMarginLoss together with the keys \['margin'\]",
             ),
             ({}, ValueError, r"PML needs the key 'loss', which is not given\."),
         ],
         ids=str,
     )
-    def test_what_is_refused(
+    def test_wrong_settings_raise(
         self, keys: dict[str, object], error: type[Exception], message: str
     ) -> None:
         with pytest.raises(error, match=message):

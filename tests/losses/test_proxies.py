@@ -1,4 +1,4 @@
-"""The proxy losses of Table 4.1 against loops, and against pytorch-metric-learning where equal."""
+"""The proxy losses of Table 4.1 against loops, and against pytorch-metric-learning."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_defaults_of_the_authors() -> None:
         assert_near(loss(e, LABELS), naive.clean(row, of(e, LABELS, loss.proxies)))
 
 
-def test_float32_stays_with_float64_at_scale_75() -> None:
+def test_float32_agrees_with_float64_at_scale_75() -> None:
     loss = ProxyAnchor(5, 4, beta=75, gamma=75, margin=0.77, variant="thesis")
     exact = ProxyAnchor(5, 4, beta=75, gamma=75, margin=0.77, variant="thesis").double()
     with torch.no_grad():
@@ -124,8 +124,8 @@ def test_losses_run_in_float32_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("fan_out", [8, 200])
-def test_proxies_start_as_he_says(fan_out: int) -> None:
-    """Variance 2 / fan_out, and fan_out of (num_classes, dim) is num_classes."""
+def test_proxies_have_the_initialization_of_he(fan_out: int) -> None:
+    """The variance is 2 / fan_out; fan_out of (num_classes, dim) is num_classes."""
     proxies = ProxyNCA(fan_out, 4000).proxies.detach()
     assert float(proxies.std()) == pytest.approx(math.sqrt(2 / fan_out), rel=0.03)
     assert float(proxies.mean()) == pytest.approx(0, abs=0.01)
@@ -134,7 +134,7 @@ def test_proxies_start_as_he_says(fan_out: int) -> None:
 # pytorch-metric-learning
 
 
-def test_published_proxy_anchor_is_theirs(dtype: torch.dtype) -> None:
+def test_published_proxy_anchor_equals_pml(dtype: torch.dtype) -> None:
     loss = ProxyAnchor(5, 4).to(dtype)
     theirs = pml.ProxyAnchorLoss(5, 4, margin=0.1, alpha=32).to(dtype)
     theirs.proxies = loss.proxies
@@ -144,10 +144,10 @@ def test_published_proxy_anchor_is_theirs(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
-def test_proxy_nca_is_theirs_without_the_positive_in_the_denominator(
+def test_proxy_nca_equals_pml_without_the_positive_in_the_denominator(
     temperature: float, dtype: torch.dtype
 ) -> None:
-    """Theirs is log(1 + eˣ) of Table 4.1's x, per anchor; log(eˣ) = x is the latter."""
+    """PML applies log(1 + eˣ) to the x of Table 4.1, per anchor; log(eˣ) would give x."""
     ours = ProxyNCAPlusPlus(5, 4, temperature=temperature).to(dtype)
     theirs = pml.ProxyNCALoss(5, 4, softmax_scale=1 / temperature, distance=CosineSimilarity())
     theirs.proxies = ours.proxies
@@ -168,15 +168,19 @@ def test_proxy_nca_is_theirs_without_the_positive_in_the_denominator(
 @pytest.mark.parametrize(
     ("embeddings", "labels", "message"),
     [
-        (torch.ones(2, 3), torch.tensor([0, 1]), "width dim=4, got embeddings of width 3"),
-        (torch.ones(2, 4), torch.tensor([0, 5]), "num_classes=5 .*0 to 4, got labels from 0 to 5"),
+        (torch.ones(2, 3), torch.tensor([0, 1]), "width dim=4, the width of its proxies, got 3"),
+        (
+            torch.ones(2, 4),
+            torch.tensor([0, 5]),
+            "num_classes=5 needs labels in 0 to 4, got labels from 0 to 5",
+        ),
         (torch.ones(2, 4), torch.tensor([-1, 2]), "got labels from -1 to 2"),
         (torch.ones(2, 4), torch.tensor([0.0, 1.0]), "integer labels"),
         (torch.zeros(2, 4), torch.tensor([0, 1]), r"examples \[0, 1\]"),
     ],
 )
 @pytest.mark.parametrize("cls", [ProxyAnchor, ProxyNCA, ProxyNCAPlusPlus])
-def test_batches_that_do_not_fit(
+def test_batches_that_do_not_match_raise(
     cls: Callable[..., ProxyLoss], embeddings: Tensor, labels: Tensor, message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{cls.__name__}.*{message}"):
@@ -210,7 +214,7 @@ def ids(group: dict[str, object]) -> list[int]:
 
 
 def network() -> nn.Module:
-    """Has parameters of its own, shared ones, frozen ones."""
+    """A network with its own, shared and frozen parameters."""
     shared = nn.Linear(3, 3)
     model = nn.Sequential(shared, nn.BatchNorm1d(3), shared, nn.Linear(3, 4, bias=False))
     model.register_parameter("scale", nn.Parameter(torch.ones(1)))
@@ -219,7 +223,7 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_proxies_have_their_own_rate_and_every_parameter_is_there_once(wrapped: bool) -> None:
+def test_proxies_have_their_own_rate_and_each_parameter_is_listed_once(wrapped: bool) -> None:
     loss, model = ProxyAnchor(5, 4), network()
     outer = Metrix(loss) if wrapped else loss
     rest, proxies = param_groups([model, outer], lr=0.5, proxy_lr_mult=20)

@@ -1,4 +1,4 @@
-"""Proxy Synthesis against the loss of a longer batch by loops, and its draws."""
+"""Proxy Synthesis against the loss of an extended batch by loops, and its random draws."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def inner(name: str, dtype: torch.dtype = torch.float64, **keys: object) -> Pair
 def loop(
     name: str, e: Tensor, proxies: Tensor, first: Tensor, second: Tensor, lam: float, unit: bool
 ) -> Tensor:
-    """(4.7) over a batch and proxies to which synthetic ones were appended one by one."""
+    """Eq. 4.7 over a batch and proxies, extended by synthetic ones one by one."""
     x, p = list(naive.unit(e)), list(naive.unit(proxies))
     labels, classes = LABELS.tolist(), list(range(len(p)))
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
@@ -61,7 +61,7 @@ def test_equals_the_loop(name: str, renormalize: bool, dtype: torch.dtype) -> No
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, mu: float, step: int = 0, **keys: float) -> list:
-    """first, second and λ of a step, each a list."""
+    """The lists of first, second and λ that a step draws."""
     synthesis = ProxySynthesis(inner("ProxyAnchor"), mu=mu, **keys)
     seen: list = []
     given = synthesis._synthesized
@@ -105,7 +105,7 @@ def test_partners_are_any_of_the_other_classes(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_weights_by_default_are_far_from_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beta(0.4, 0.4) has the variance 1 / 7.2, the uniform distribution has 1 / 12."""
+    """The variance of Beta(0.4, 0.4) is 1 / 7.2, that of the uniform distribution is 1 / 12."""
     lam = torch.tensor([drawn(monkeypatch, 1.0, step)[2][0] for step in range(400)])
     assert abs(float(lam.mean()) - 0.5) < 0.06
     assert abs(float(lam.var()) - 1 / 7.2) < 0.02
@@ -143,18 +143,18 @@ def test_one_class_has_nothing_to_mix() -> None:
             {"loss": "MultiSimilarity"},
             r"ProxySynthesis needs a loss with proxies, such as .*, got ",
         ),
-        ({"loss": torch.nn.ReLU()}, r"ProxySynthesis needs a loss of form \(4\.3\).*got ReLU"),
+        ({"loss": torch.nn.ReLU()}, r"ProxySynthesis needs a pair loss.*got ReLU"),
         ({"alpha": 0}, r"ProxySynthesis needs alpha > 0, got 0\."),
         ({"mu": 0}, r"ProxySynthesis needs mu > 0, got 0\."),
     ],
     ids=str,
 )
-def test_what_is_refused(keys: dict[str, object], message: str) -> None:
+def test_wrong_settings_raise(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mixplug.build({"type": "ProxySynthesis", "loss": inner("ProxyAnchor"), **keys})
 
 
-def test_what_synthesized_refuses() -> None:
+def test_wrong_arguments_of_synthesized_raise() -> None:
     synthesis = ProxySynthesis(inner("ProxyAnchor"))
     e = batch(torch.float64)
     with pytest.raises(ValueError, match=r"ProxySynthesis needs lam in \[0, 1\], got 1\.2\."):

@@ -138,7 +138,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"CalibrationMetrics needs bins >= 1, got 0\."):
         CalibrationMetrics(0)
     metric = CalibrationMetrics()
-    with pytest.raises(ValueError, match=r"calibration needs one example at least, got none\."):
+    with pytest.raises(ValueError, match=r"calibration needs at least one example, got none\."):
         metric.compute()
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 2\.5: logits go to update_logits\."):
         metric.update(torch.tensor([[2.5, 0.1]]), torch.tensor([0]))

@@ -85,7 +85,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got \(2, 4\), \(2, 4\) and \(3,\)"):
         sequence_overlaps(torch.zeros(2, 4), torch.zeros(2, 4), torch.ones(3).bool())
     for nothing in ([], [torch.zeros(0)]):
-        with pytest.raises(ValueError, match="No frame counts"):
+        with pytest.raises(ValueError, match="at least one evaluated frame"):
             average_overlap(nothing)
     with pytest.raises(ValueError, match="got 2 values and 1 classes"):
         class_balanced([0.1, 0.2], ["cat"])

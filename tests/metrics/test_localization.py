@@ -99,5 +99,5 @@ def test_bad_input() -> None:
     heat, truths = square()
     with pytest.raises(ValueError, match=r"got \(2, 10, 10\), 1 and \(2,\)"):
         Localization().update(heat, truths[:1], torch.ones(2).bool())
-    with pytest.raises(ValueError, match="a true box at least"):
+    with pytest.raises(ValueError, match="at least one true box"):
         Localization().update(heat, [torch.zeros(0, 4)] * 2, torch.ones(2).bool())

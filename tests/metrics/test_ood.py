@@ -97,9 +97,9 @@ def test_scores_need_no_order_and_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("inside", "outside", "message"),
     [
-        ([], [1.0], r"ood_scores needs scores inside \(N,\) with N >= 1, got \(0,\)\."),
-        ([1.0], [], r"ood_scores needs scores outside \(N,\) with N >= 1, got \(0,\)\."),
-        ([1.0, float("nan")], [1.0], r"1 of 2 scores inside are NaN or infinite\."),
+        ([], [1.0], r"ood_scores needs inside scores \(N,\) with N >= 1, got \(0,\)\."),
+        ([1.0], [], r"ood_scores needs outside scores \(N,\) with N >= 1, got \(0,\)\."),
+        ([1.0, float("nan")], [1.0], r"1 of 2 inside scores are NaN or infinite\."),
     ],
 )
 def test_errors(inside: list[float], outside: list[float], message: str) -> None:

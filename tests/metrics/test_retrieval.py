@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from reference import neighbors as naive
 from torch import Tensor
 
-from mixplug.metrics import RetrievalMetrics
+from mixplug.metrics import RecallAtK, RetrievalMetrics
 from mixplug.metrics import retrieval as module
 from mixplug.metrics.scores import NAMES
 from mixplug.retrieval import Index, kmeans_clusters
@@ -29,7 +29,7 @@ def data(count: int = 120, classes: int = 12, width: int = 6) -> tuple[Tensor, T
 
 def scored(embeddings: Tensor, labels: Tensor, batch: int = 50, **settings: object) -> dict:
     gallery, train, mixed = (settings.pop(key, None) for key in ("gallery", "train", "mixed"))
-    metrics = RetrievalMetrics(**settings)
+    metrics = RecallAtK(**{"scores": "all", **settings})
     for e, y in zip(embeddings.split(batch), labels.split(batch), strict=True):
         metrics.update(e, y)
     return metrics.compute(gallery=gallery, train=train, mixed=mixed)
@@ -38,7 +38,7 @@ def scored(embeddings: Tensor, labels: Tensor, batch: int = 50, **settings: obje
 def looped(
     queries: Tensor, labels: Tensor, items: Tensor, classes: Tensor, own: list[int] | None, ks
 ) -> dict[str, float]:
-    """What the thesis' and Musgrave's definitions give, with all neighbors known."""
+    """What the definitions of the thesis and of Musgrave give in percent, all neighbors known."""
     wanted, known = labels.tolist(), classes.tolist()
     k = len(items) - (own is not None)
     _, ids = naive.neighbors(queries.tolist(), items.tolist(), k, "l2", own)
@@ -48,6 +48,7 @@ def looped(
     expected["precision@1"] = expected["recall@1"]
     expected["r_precision"] = naive.r_precision(rows, wanted, relevant)
     expected["map@r"] = naive.map_at_r(rows, wanted, relevant)
+    expected = {name: 100 * value for name, value in expected.items()}
     expected["alignment"] = naive.alignment(queries.tolist(), wanted, 2)
     expected["uniformity"] = naive.uniformity(queries.tolist(), 2)
     return expected
@@ -66,11 +67,11 @@ def test_scores_equal_the_loops(
     found = scored(e.to(dtype), y, backend=backend, ks=(1, 2, 4, 8))
     unit = F.normalize(e.double())
     expected = looped(unit, y, unit, y, list(range(len(y))), (1, 2, 4, 8))
-    expected["nmi"] = naive.nmi(
+    expected["nmi"] = 100 * naive.nmi(
         y.tolist(), kmeans_clusters(F.normalize(e), len(y.unique()), seed=0).tolist()
     )
     assert found == pytest.approx(expected, rel=1e-4)
-    assert 0.1 < found["recall@1"] < found["recall@8"] < 1
+    assert 10 < found["recall@1"] < found["recall@8"] < 100
     assert found["map@r"] < found["r_precision"]
 
 
@@ -93,7 +94,7 @@ def test_a_gallery_is_searched_whole(backend: str) -> None:
     unit, items = F.normalize(q.double()), F.normalize(g.double())
     expected = looped(unit, y, items, c, None, (1, 3))
     nmi = found.pop("nmi")
-    assert 0 <= nmi <= 1
+    assert 0 <= nmi <= 100
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -127,7 +128,7 @@ def test_gallery_and_queries_are_moved_to_the_device(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "Index", Seen)
     monkeypatch.setattr(module, "_BLOCK", 100)
     e, y = data()
-    metrics = RetrievalMetrics(scores=("recall",))
+    metrics = RecallAtK(scores=("recall",))
     metrics.device = "meta"
     metrics.update(e, y)
     metrics.compute()
@@ -165,11 +166,11 @@ def test_scores_equal_those_of_pytorch_metric_learning(metric: str) -> None:
     names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
     theirs = calculator.AccuracyCalculator(include=names, device=torch.device("cpu"))
     other = theirs.get_accuracy(F.normalize(e) if metric == "cosine" else e, y)
-    assert list(mine.values()) == pytest.approx([other[name] for name in names], abs=1e-9)
+    assert list(mine.values()) == pytest.approx([100 * other[name] for name in names], abs=1e-7)
     (q, z), gallery = data(50, 30), (e, y)
     mine = scored(q, z, metric="l2", gallery=gallery, scores=("r_precision", "map_at_r"))
     other = theirs.get_accuracy(q, z, e, y)
-    assert list(mine.values()) == pytest.approx([other[name] for name in names[1:]], abs=1e-9)
+    assert list(mine.values()) == pytest.approx([100 * other[name] for name in names[1:]], abs=1e-7)
 
 
 def test_metrics_differ_where_lengths_do() -> None:
@@ -228,7 +229,7 @@ def test_one_seed_gives_one_result_however_it_is_split_and_without_faiss(
     with_faiss = scored(e, y)
     monkeypatch.setitem(sys.modules, "faiss", None)
     without = scored(e, y)
-    assert 0 < without.pop("nmi") < 1 and with_faiss.pop("nmi")
+    assert 0 < without.pop("nmi") < 100 and with_faiss.pop("nmi")
     assert without == pytest.approx(with_faiss, rel=1e-12)
     assert scored(e, y, scores=("nmi",)) == scored(e, y, scores=("nmi",))
 
@@ -236,7 +237,7 @@ def test_one_seed_gives_one_result_however_it_is_split_and_without_faiss(
 def test_compute_can_be_called_between_updates_and_reset_forgets() -> None:
     e, y = data()
     before = e.clone()
-    metrics = RetrievalMetrics(scores=("recall", "uniformity"))
+    metrics = RecallAtK(scores=("recall", "uniformity"))
     metrics.update(e[:80], y[:80])
     first = metrics.compute()
     assert first == metrics.compute()
@@ -255,25 +256,26 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
     ("call", "message"),
     [
         (
-            lambda: RetrievalMetrics(scores=("recall", "mrr")),
-            r"RetrievalMetrics needs scores of \('recall', .*, got \('recall', 'mrr'\)\.",
+            lambda: RecallAtK(scores=("recall", "mrr")),
+            r"RecallAtK needs scores of \('recall', .*, or 'all', got \('recall', 'mrr'\)\.",
         ),
-        (lambda: RetrievalMetrics(scores=()), r"needs scores of"),
-        (lambda: RetrievalMetrics(ks=(0, 1)), r"needs ks >= 1, got \(0, 1\)\."),
-        (lambda: RetrievalMetrics(backend="annoy"), r"backend in .*, got 'annoy'\."),
-        (lambda: RetrievalMetrics(index="pq"), r"index in .*, got 'pq'\."),
-        (lambda: RetrievalMetrics(metric="l1"), r"metric in .*, got 'l1'\."),
+        (lambda: RecallAtK(scores="mrr"), r"or 'all', got \('mrr',\)\."),
+        (lambda: RecallAtK(scores=()), r"needs scores of"),
+        (lambda: RecallAtK(ks=(0, 1)), r"needs ks >= 1, got \(0, 1\)\."),
+        (lambda: RecallAtK(backend="annoy"), r"backend in .*, got 'annoy'\."),
+        (lambda: RecallAtK(index="pq"), r"index in .*, got 'pq'\."),
+        (lambda: RecallAtK(metric="l1"), r"metric in .*, got 'l1'\."),
         (
-            lambda: RetrievalMetrics(device="gpu"),
+            lambda: RecallAtK(device="gpu"),
             r"needs device None or one that torch has here, \('cpu',.*\), got 'gpu'\.",
         ),
-        (lambda: RetrievalMetrics().compute(), r"nothing to score: call update first\."),
+        (lambda: RecallAtK().compute(), r"nothing to score: call update first\."),
         (lambda: scored(E4, Y4[:3], 4), r"update needs embeddings .* got \(4, 2\) and \(3,\)\."),
         (lambda: scored(E4, Y4 - 1), r"integer labels >= 0, got torch.int64, at least -1\."),
         (lambda: scored(E4, Y4.float()), r"integer labels >= 0, got torch.float32"),
-        (lambda: scored(E4, Y4), r"between 1 and 3, got 8: gallery smaller than K"),
+        (lambda: scored(E4, Y4), r"between 1 and 3, got 8\. The gallery has 4 items"),
         (lambda: scored(E4 / 0, Y4, ks=(1,)), r"search needs finite gallery"),
-        (lambda: scored(E4 * 0, Y4), r"cosine needs embeddings that are not 0, but row 0 is\."),
+        (lambda: scored(E4 * 0, Y4), r"'cosine' needs nonzero embeddings, but row 0 is zero\."),
         (
             lambda: scored(E4, Y4, gallery=(torch.ones(5, 3), torch.ones(5).long())),
             r"compute needs embeddings of the width 2 that came before, got 3\.",
@@ -285,7 +287,7 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         ),
         (
             lambda: scored(E4, torch.arange(4), scores=("alignment",)),
-            r"alignment needs a positive pair",
+            r"alignment needs at least two examples of the same class",
         ),
     ],
 )
@@ -295,7 +297,26 @@ def test_errors(call, message: str) -> None:
 
 
 def test_batches_of_another_width_are_refused() -> None:
-    metrics = RetrievalMetrics()
+    metrics = RecallAtK()
     metrics.update(E4, Y4)
     with pytest.raises(ValueError, match=r"of the width 2 that came before, got 3\."):
         metrics.update(torch.ones(4, 3), Y4)
+
+
+def test_a_score_may_be_named_alone() -> None:
+    e, y = data()
+    assert scored(e, y, scores="nmi") == scored(e, y, scores=("nmi",))
+    assert list(scored(e, y, scores="recall", ks=(2,))) == ["recall@2"]
+    assert RecallAtK().scores == ("recall",) and RecallAtK(scores="all").scores == NAMES
+
+
+def test_the_old_name_warns_and_gives_fractions_of_all_scores() -> None:
+    e, y = data()
+    with pytest.warns(DeprecationWarning, match="RetrievalMetrics is now RecallAtK, .* percent"):
+        old = RetrievalMetrics(ks=(1, 3))
+    old.update(e, y)
+    found, percent = old.compute(), scored(e, y, ks=(1, 3))
+    assert found.keys() == percent.keys() and 0 < found["recall@3"] < 1
+    for name, value in found.items():
+        same = name in ("alignment", "uniformity")
+        assert percent[name] == (value if same else 100 * value)

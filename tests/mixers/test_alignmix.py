@@ -524,9 +524,7 @@ def test_a_decoder_that_was_never_attached(branch: str) -> None:
 def test_images_that_the_decoder_was_not_built_for() -> None:
     _, stages, mixer = with_decoder(torch.float32, "ae")
     x, y = batch(torch.float32, 3, side=(8, 8))
-    message = (
-        r"The decoder was built for images of image_shape=\(3, 6, 8\), the batch has \(3, 8, 8\)\."
-    )
+    message = r"The decoder needs images of image_shape=\(3, 6, 8\), got \(3, 8, 8\)\."
     with pytest.raises(ValueError, match=message):
         mixer.apply(stages, x, y, plan_of(mixer, x, "reconstruct"))
 

@@ -186,7 +186,7 @@ def test_a_class_that_the_model_does_not_have(name: str, options: dict[str, obje
     mixer = build(name, options)
     mixer.attach(stages)
     x, y = batch(torch.float32, 3)
-    message = r"Class index 4 is outside the classifier's 4 classes, allowed are 0 to 3\."
+    message = r"must be in 0 to 3 for a classifier with 4 classes, got 4\."
     with pytest.raises(ValueError, match=message):
         mixer(stages, x, y + 2, sampling.generators(0, 0))
 

@@ -1,4 +1,4 @@
-"""The cards' configs build, say what is measured, and quote the tables of the thesis."""
+"""Configs of cards build, measure what they state, and quote the tables of the thesis."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_calibration_and_detection_are_quoted() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_it_builds_the_network_of_its_name(name: str) -> None:
+def test_a_config_builds_the_network_of_its_name(name: str) -> None:
     config = Config.fromfile(ROOT / "card" / f"{name}.py")
     init_default_scope(config.default_scope)
     _, arch, data = name.split("_")
@@ -184,8 +184,8 @@ def test_it_builds_the_network_of_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_a_card_measures(name: str) -> None:
-    """3.4.3 and 3.4.4; the sets that are in the tables have their names."""
+def test_settings_of_a_card(name: str) -> None:
+    """3.4.3 and 3.4.4; sets that are in the tables have the tables' names."""
     card = Config.fromfile(ROOT / "card" / f"{name}.py").card
     assert card.attacks.to_dict() == {
         "fgsm": {"eps": 8 / 255},
@@ -204,8 +204,8 @@ def test_what_a_card_measures(name: str) -> None:
         assert ("resize" in one.root) == ("resize" in one.name)
 
 
-def test_sets_are_read_as_they_unpack(tmp_path: Path) -> None:
-    """ODIN's archives: crops are of 36 x 36, all else of 32 x 32."""
+def test_unpacked_sets_can_be_read(tmp_path: Path) -> None:
+    """ODIN's archives: cropped sets have 36 x 36 pixels, the others 32 x 32."""
     inner = {"LSUN": "test", "Imagenet": "test", "iSUN": "iSUN_patches"}
     for one in Config.fromfile(ROOT / "card" / f"{CIFAR100}.py").card.ood:
         root = tmp_path / Path(one.root).name

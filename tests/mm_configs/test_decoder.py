@@ -21,7 +21,7 @@ from mixplug.hosts.mm.mixing.classifier import train_with
 ROOT = Path(__file__).parents[2] / "mm_configs"
 CONFIGS = sorted(p.name for p in (ROOT / "alignmix").glob("decoder_*.py"))
 SIDE = {"digits": (16, 10), "cifar100": (32, 100), "tiny-imagenet": (64, 200), "in1k": (224, 1000)}
-SMALL = [name for name in CONFIGS if not name.endswith("_in1k.py")]  # else 51M weights of f
+SMALL = [name for name in CONFIGS if not name.endswith("_in1k.py")]  # otherwise f has 51M weights
 
 
 @cache
@@ -34,7 +34,7 @@ def test_there_is_one_of_each_size() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_name_says_what_is_inside(name: str) -> None:
+def test_the_name_matches_the_content(name: str) -> None:
     cfg = load(name)
     _, _, setting, data = Path(name).stem.split("_")
     gpus, batch, epochs = map(int, re.fullmatch(r"(\d+)xb(\d+)-(\d+)e", setting).groups())
@@ -48,12 +48,12 @@ def test_name_says_what_is_inside(name: str) -> None:
     assert cfg.custom_imports["imports"] == ["mixplug.mm"]
     assert cfg.val_cfg is None and cfg.val_dataloader is None and cfg.val_evaluator is None
     assert cfg.default_hooks.checkpoint.save_best is None
-    assert cfg.test_dataloader.dataset.pipeline  # by which pictures are fitted
+    assert cfg.test_dataloader.dataset.pipeline  # the figures use it to read pictures
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_one_step_trains_all_but_the_classifier(name: str) -> None:
-    """The loss is |x - D(f(F(x)))|^2, where f takes the map apart into one vector."""
+def test_one_step_trains_everything_except_the_classifier(name: str) -> None:
+    """The loss is |x - D(f(F(x)))|^2, where f maps the whole feature map to one vector."""
     cfg = load(name)
     init_default_scope(cfg.default_scope)
     model = MODELS.build({**cfg.model, "data_preprocessor": cfg.data_preprocessor})
@@ -63,7 +63,7 @@ def test_one_step_trains_all_but_the_classifier(name: str) -> None:
     drawn = {mixer.sample(x, sampling.generators(0, step)).branch for step in range(20)}
     assert drawn == {"reconstruct"}
     samples = [DataSample().set_gt_label(k) for k in range(2)]
-    loss = model.eval().loss(x, samples)["loss"]  # eval: batch norm by its running averages
+    loss = model.eval().loss(x, samples)["loss"]  # eval: batch norm uses running averages
     (a,) = model.backbone(x)
     assert a.shape[1:].numel() == cfg.model.neck.in_channels
     e = a.flatten(1) @ model.neck.fc.weight.T + model.neck.fc.bias
@@ -74,14 +74,14 @@ def test_one_step_trains_all_but_the_classifier(name: str) -> None:
     assert moved == {"backbone", "neck", "mixup"}
 
 
-def test_a_few_steps_reconstruct_better(tmp_path: Path) -> None:
+def test_a_few_steps_improve_the_reconstruction(tmp_path: Path) -> None:
     cfg = load(next(name for name in CONFIGS if name.endswith("_digits.py"))).copy()
     cfg.merge_from_dict(
         {
             "work_dir": str(tmp_path),
             "train_cfg.max_epochs": 6,
             "param_scheduler.T_max": 6,
-            "optim_wrapper.optimizer.lr": 1e-2,  # so few steps
+            "optim_wrapper.optimizer.lr": 1e-2,  # because of the few steps
             "randomness.seed": 0,
             "log_level": "ERROR",
             "train_dataloader.dataset.indices": 256,

@@ -1,4 +1,4 @@
-"""Every shipped config of self-distillation loads, builds, takes a step, and quotes the thesis."""
+"""Every shipped self-distillation config loads, builds, takes a step, and quotes the thesis."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from reproduce import reproduced
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.data.multicrop import MultiCrop
 from mixplug.data.walking_tours import TOURS
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 from mixplug.registry import MODELS
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
-README = (ROOT / "README.md").read_text()
-SMALL = "dora_vit-tiny_bikes-4e"  # runs, and has no row in the thesis
+PAGES = reproduced("chapter6")
+SMALL = "dora_vit-tiny_bikes-4e"  # a quick run without a row in the thesis
 CONFIGS = sorted(path.stem for path in (ROOT / "dora").glob("*.py") if path.stem != SMALL)
 VENICE = "dora_vit-small_venice-100e"
 # Tables 6.4, 6.5 and 6.6: linear probe, k-NN, Jaccard, CorLoc
@@ -71,7 +72,7 @@ def step(config: Config) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_name_says_what_is_inside(name: str) -> None:
+def test_the_name_matches_the_content(name: str) -> None:
     method, arch, rest = name.split("_")[:3]
     config = config_of(name)
     data, epochs = re.fullmatch(r"(.*)-(\d+)e", rest).groups()
@@ -87,7 +88,7 @@ def test_name_says_what_is_inside(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_settings_of_the_thesis(name: str) -> None:
-    """6.5.2 and 6.5.3, and DINO's where these are silent."""
+    """6.5.2 and 6.5.3; DINO's settings where the thesis gives none."""
     config = config_of(name)
     dataset = config.train_dataloader.dataset
     views = dict(dataset.get("views") or dataset.pipeline[-1])
@@ -108,7 +109,7 @@ def test_settings_of_the_thesis(name: str) -> None:
     )
 
 
-def test_an_epoch_is_as_many_frames_as_table_6_2_counts() -> None:
+def test_an_epoch_has_the_frames_of_table_6_2() -> None:
     one = config_of(VENICE).train_dataloader.dataset.frames_per_epoch
     many = config_of("dora_vit-small_wt-all-100e").train_dataloader.dataset.frames_per_epoch
     assert one == round(1000 * TOURS["venice"].kiloframes)
@@ -128,16 +129,16 @@ def test_ablations_of_table_6_7(options: str) -> None:
     terms = step(config)
     assert bool(terms["loss_object"].isfinite())
     probe, corloc = ABLATIONS[options].split()
-    assert f"`{options}` | {probe} | {corloc} |" in README
+    assert f"`{options}` | {probe} | {corloc} |" in PAGES
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_of_the_thesis(name: str) -> None:
-    (row,) = [line for line in README.splitlines() if f"](dora/{name}.py)" in line and "|" in line]
+    (row,) = [line for line in PAGES.splitlines() if f"](dora/{name}.py)" in line and "|" in line]
     assert [cell.strip() for cell in row.split("|")[2:6]] == ROWS[name].split()
 
 
-def test_the_small_one_runs_as_it_is(tmp_path: Path) -> None:
+def test_the_quick_config_runs(tmp_path: Path) -> None:
     config = config_of(SMALL)
     config.work_dir, config.log_level = str(tmp_path), "WARNING"
     config.train_dataloader.dataset.frames_per_epoch = 32  # two steps
@@ -149,5 +150,5 @@ def test_the_small_one_runs_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "epoch_1.pth").is_file()
 
 
-def test_every_config_is_in_the_readme() -> None:
-    assert [name for name in [SMALL, *CONFIGS] if f"dora/{name}.py" not in README] == []
+def test_every_config_is_on_a_page() -> None:
+    assert [name for name in [SMALL, *CONFIGS] if f"dora/{name}.py" not in PAGES] == []

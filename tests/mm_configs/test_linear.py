@@ -1,4 +1,4 @@
-"""Shipped configs of linear probes and neighbors: what they build, and what they quote."""
+"""Shipped configs of linear probes and k-NN: what they build, and what they quote."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_row_has_a_config() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_config_quotes_its_row_and_takes_weights_of_one_that_is_shipped(name: str) -> None:
+def test_a_config_quotes_its_row_and_uses_weights_of_a_shipped_config(name: str) -> None:
     table, probe, neighbors = ROWS[name]
     first = path(name).read_text().splitlines()[0]
     assert re.match(rf"# Table {re.escape(table)}, .*: LP {probe}, k-NN {neighbors}[.;]", first)
@@ -51,8 +51,8 @@ def test_a_config_quotes_its_row_and_takes_weights_of_one_that_is_shipped(name: 
     assert run.replace("_vit-small_", "-").startswith(name)
 
 
-def test_a_step_is_the_one_of_the_command() -> None:
-    """Settings are those of mixplug eval linear with 1024 images; only the classifier moves."""
+def test_a_step_equals_that_of_the_command() -> None:
+    """The settings are those of mixplug eval linear with 1024 images; only the classifier moves."""
     config, probe = Config.fromfile(ROOT / "linear" / f"vit-small-p16_{STEM}.py"), Probe()
     init_default_scope(config.default_scope)
     assert config.train_dataloader.batch_size * 8 == probe.batch_size
@@ -81,7 +81,7 @@ def test_a_step_is_the_one_of_the_command() -> None:
     assert moved == {"head.fc.weight", "head.fc.bias"}
 
 
-def test_neighbors_are_those_of_the_command() -> None:
+def test_neighbors_equal_those_of_the_command() -> None:
     config = Config.fromfile(ROOT / "knn" / "vit-small-p16_knn_in1k.py")
     metric = METRICS.build(config.test_evaluator)
     assert (metric.k, metric.temperature) == (20, 0.07)

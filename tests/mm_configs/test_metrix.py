@@ -14,6 +14,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
+from reproduce import reproduced
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug import catalog
@@ -23,7 +24,7 @@ from mixplug.losses.metrix import LEVELS
 from mixplug.registry import MODELS
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
-README = (ROOT / "README.md").read_text()
+PAGES = reproduced("chapter4")
 CONFIGS = sorted(p.stem for p in (ROOT / "metrix").glob("*.py"))
 DIGITS = [name for name in CONFIGS if name.endswith("_digits")]
 THESIS = [n for n in CONFIGS if n not in DIGITS and n.startswith(("baseline-", "metrix-"))]
@@ -80,9 +81,9 @@ COMPARATORS = {
         "70.0 79.8 87.2 87.9 92.8 95.6 79.6 90.9 96.4 90.3 97.4 98.0",
     ),
 }
-# Rows of Tables 4.5 and 4.6 in the README: level, options, and the numbers of both
+# Rows of Tables 4.5 and 4.6 on the page: level, options, and the numbers of both
 ABLATIONS = re.findall(
-    r"^\| (input|feature|embed) \| (.+?) \| ([\d. /]+) \| ([\d. /]+) \|$", README, re.M
+    r"^\| (input|feature|embed) \| (.+?) \| ([\d. /]+) \| ([\d. /]+) \|$", PAGES, re.M
 )
 OVERRIDES = [(level, options.strip("`")) for level, options, *_ in ABLATIONS if options != "none"]
 
@@ -149,12 +150,12 @@ def test_there_is_a_quick_config_of_every_loss_and_level() -> None:
 
 
 def assert_quoted(name: str, numbers: str, place: int, data: str, table: str) -> None:
-    """Its comment names the numbers and whose they are, and the README too."""
+    """Its comment names the numbers and whose they are, and the page too."""
     cell = numbers.split()[3 * place : 3 * place + 3]
     quoted = ", ".join(f"R@{k} {n}" for k, n in zip(SETTINGS[data][-1], cell, strict=False))
     text = (ROOT / "metrix" / f"{name}.py").read_text()
-    assert f"# the thesis' numbers, not ours: {quoted} % ({table})\n" in text
-    assert f"[{' / '.join(cell)}](metrix/{name}.py)" in README
+    assert f"# Results of the thesis, not of this code: {quoted} % ({table})\n" in text
+    assert f"[{' / '.join(cell)}](metrix/{name}.py)" in PAGES
 
 
 @pytest.mark.parametrize("method", COMPARATORS)
@@ -220,7 +221,7 @@ def test_r50_is_that_of_4_4_1() -> None:
 
 
 @pytest.mark.parametrize(("level", "options"), OVERRIDES)
-def test_overrides_of_the_readme(level: str, options: str) -> None:
+def test_overrides_of_the_page(level: str, options: str) -> None:
     """Tables 4.5 and 4.6: what they set is there, and steps work."""
     cfg = Config.fromfile(
         ROOT / "metrix" / f"metrix-{level}-contrastive_resnet50_1xb100-100e_cars196.py"
@@ -243,7 +244,7 @@ def test_overrides_of_the_readme(level: str, options: str) -> None:
         step(model)
 
 
-def test_every_ablation_is_in_the_readme() -> None:
+def test_every_ablation_is_on_the_page() -> None:
     """Tables 4.5 and 4.6 have 22 rows below the baseline; R@1 of some."""
     assert len(ABLATIONS) == 22
     first = {(level, options.strip("`")): (a[:4], b[:4]) for level, options, a, b in ABLATIONS}

@@ -1,4 +1,4 @@
-"""Every shipped config of classification loads, builds, takes its mixer, and quotes the thesis."""
+"""Every shipped classification config loads, builds with its mixer, and quotes the thesis."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from reproduce import reproduced
 
 import mixplug
 from mixplug import catalog, sampling
@@ -90,7 +91,7 @@ def model_of(name: str, **overrides: object) -> torch.nn.Module:
 
 
 def few(name: str) -> dict[str, int]:
-    """Fewer points of the hull than by default."""
+    """Fewer mixed examples than by default."""
     return {"n": 8} if "multimix" in name else {}
 
 
@@ -99,7 +100,7 @@ def samples(count: int) -> list[DataSample]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_name_says_what_is_inside(name: str) -> None:
+def test_the_name_matches_the_content(name: str) -> None:
     """<method>_<arch>_<GPUs>xb<batch>-<epochs>e_<data>, in the folder of the method."""
     cfg = load(name)
     _, _, setting, data = Path(name).stem.split("_")
@@ -137,7 +138,7 @@ def test_every_mixer_has_a_digits_config(entry: catalog.Entry) -> None:
 
 @pytest.mark.parametrize("method, arch, data, number", ROWS)
 def test_every_row_of_the_thesis(method: str, arch: str, data: str, number: str) -> None:
-    """A config for each number of ours; its comment names the number and whose it is."""
+    """There is a config for each number, with a comment that quotes the number and its source."""
     found = [c for c in CONFIGS if re.fullmatch(rf".*/{method}_{arch}_[^_]*_{data}\.py", c)]
     assert len(found) == 1
     table = {"a": "3.2", "m": "5.3", "d": "5.3"} if data == "in1k" else {"a": "3.1"}
@@ -145,7 +146,7 @@ def test_every_row_of_the_thesis(method: str, arch: str, data: str, number: str)
     kind = "error" if method.startswith("align") else "accuracy"
     assert re.search(rf"# the thesis' number, not ours: top-1 {kind} {number}\b", text)
     assert f"(Table {table.get(method[0], '5.2')})" in text
-    row = [line for line in (ROOT / "README.md").read_text().splitlines() if found[0] in line]
+    row = [line for line in reproduced().splitlines() if f"({found[0]})" in line]
     assert len(row) == 1 and number in row[0]
 
 
@@ -164,13 +165,13 @@ def test_schedule_of_the_thesis(name: str) -> None:
     else:
         assert set(optimizer) == {"type", "lr"}  # "AdamW with default parameters" (5.4.1)
     if name in IMAGENET and name.startswith("alignmix/"):
-        assert optimizer.lr == pytest.approx(0.01)  # the classifier's follows below
+        assert optimizer.lr == pytest.approx(0.01)  # that of the classifier is tested below
     else:
         assert optimizer.lr == rate
 
 
 def test_two_rates_of_alignmixup_on_imagenet() -> None:
-    """3.4.2: 0.1 for the classifier and 0.01 for the remaining layers, the decoder among them."""
+    """3.4.2: 0.1 for the classifier, 0.01 for the other layers, the decoder included."""
     (name,) = (c for c in IMAGENET if c.startswith("alignmix/alignmix-ae"))
     model = model_of(name)
     wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
@@ -182,7 +183,7 @@ def test_two_rates_of_alignmixup_on_imagenet() -> None:
 
 
 @pytest.mark.parametrize("name", IMAGENET)
-def test_imagenet_model_takes_its_mixer(name: str) -> None:
+def test_imagenet_models_build_with_their_mixers(name: str) -> None:
     model = model_of(name)
     assert model.mixer.name == load(name).mixup.type
     assert model.stages.linear.out_features == 1000
@@ -190,7 +191,7 @@ def test_imagenet_model_takes_its_mixer(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_no_strong_augmentation(name: str) -> None:
-    """5.4.1 leaves them out for ViT-S/16; neither section names any for R-50."""
+    """5.4.1 excludes it for ViT-S/16; for R-50 the thesis names none."""
     cfg = load(name)
     kinds = [t.type for t in cfg.train_dataloader.dataset.pipeline]
     assert kinds == ["LoadImageFromFile", "RandomResizedCrop", "RandomFlip", "PackInputs"]
@@ -200,7 +201,7 @@ def test_no_strong_augmentation(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_one_step(name: str) -> None:
-    """Finite loss and gradients on 4 images, in the branches where the config matters."""
+    """Finite loss and gradients on 4 images, in the branches that matter for the config."""
     model = model_of(name, **few(name))
     side = SIDE[data_of(name)]
     x = torch.randn(4, 3, side, side)
@@ -229,7 +230,7 @@ def steps(model: torch.nn.Module, x: torch.Tensor) -> list[int]:
 
 @pytest.mark.parametrize("name", [c for c in SMALL if "_wrn16-8_" in c])
 def test_wide_resnet_mixes_maps_of_4x4(name: str) -> None:
-    """3.4.1 and 5.4.1 have r = 4x4, and W16-8's map is 8x8. MultiMix mixes no map."""
+    """3.4.1 and 5.4.1 use r = 4x4, and the map of WRN-16-8 is 8x8. MultiMix mixes no map."""
     mixup = load(name).mixup
     assert mixup.get("resolution") == (None if mixup.type == "MultiMix" else 4)
     with torch.no_grad():
@@ -238,7 +239,7 @@ def test_wide_resnet_mixes_maps_of_4x4(name: str) -> None:
 
 
 def test_trains_through_the_runner(tmp_path: Path) -> None:
-    """One epoch of the real thing, with the decoder whose loss is the one that could diverge."""
+    """One real epoch, with the decoder, whose loss is the one that could diverge."""
     (name,) = (c for c in DIGITS if "alignmix-ae" in c)
     cfg = Config.fromfile(ROOT / name)
     cfg.merge_from_dict(

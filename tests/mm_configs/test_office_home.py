@@ -1,4 +1,4 @@
-"""The configs of Office-Home build, train on what they say, and quote Table 5.8."""
+"""The configs of Office-Home build, use the right splits, and quote Table 5.8."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 import mixplug.mm  # registers
-from mixplug.hosts.mm.mixing.classifier import train_with
 from mixplug.data.office_home import CLASSES
+from mixplug.hosts.mm.mixing.classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs" / "office_home"
 TARGETS = ("Clipart", "Real World", "Product", "Art")
@@ -41,10 +41,10 @@ def test_every_number_has_a_config() -> None:
 
 
 @pytest.mark.parametrize(("method", "target"), CASES)
-def test_a_config_quotes_its_number_and_leaves_its_target_out(method: str, target: str) -> None:
+def test_a_config_quotes_its_number_and_sets_its_target(method: str, target: str) -> None:
     number = ROWS[method].split()[TARGETS.index(target)]
     text = " ".join(path(method, target).read_text().replace("# ", "").split())
-    whose = "compares with, DAML, it quotes an" if method == "baseline" else "number, not ours:"
+    whose = "for the other method, DAML, an" if method == "baseline" else "number, not ours:"
     assert f"{whose} accuracy" in text and f" {number} % (Table 5.8)" in text
     config = Config.fromfile(path(method, target))
     for split in ("train", "val", "test"):
@@ -53,8 +53,8 @@ def test_a_config_quotes_its_number_and_leaves_its_target_out(method: str, targe
     assert config.get("mixup", {}).get("type") == TYPES.get(method)
 
 
-def test_the_setting_is_damls() -> None:
-    """24 images of each domain, 101 iterations, 30 epochs, the rate down after 24."""
+def test_the_settings_are_those_of_daml() -> None:
+    """24 images of each domain, 101 iterations, 30 epochs, decay after epoch 24."""
     config = Config.fromfile(path("multimix", "Art"))
     loader = config.train_dataloader
     assert loader.batch_size == 3 * 24 == config.auto_scale_lr.base_batch_size
@@ -84,8 +84,8 @@ def test_one_step(method: str) -> None:
     assert torch.isfinite(losses["loss"]) and not torch.equal(before, model.head.fc.weight)
 
 
-def test_it_runs_as_it_is(tmp_path: Path) -> None:
-    """From the folders to the scores, by the Runner, on few images of a few pixels."""
+def test_a_config_runs(tmp_path: Path) -> None:
+    """From folders to scores with the Runner, on few and tiny images."""
     config = Config.fromfile(path("multimix", "Art"))
     small = [
         {"type": "LoadImageFromFile"},
@@ -106,7 +106,7 @@ def test_it_runs_as_it_is(tmp_path: Path) -> None:
     runner = Runner.from_cfg(config)
     runner.train()
     assert runner.iter == 2 and (tmp_path / "run" / "epoch_1.pth").is_file()
-    # all images are alike, so one class, or none, is right: of 16 known ones, two images each
+    # all images are equal, so at most one class is right, of 16 known ones with two images each
     scores = runner.test()
     assert scores["known_accuracy"] in (0.0, pytest.approx(100 / 16))
     assert set(scores) == {"known_accuracy", "h_score", "open_accuracy"}

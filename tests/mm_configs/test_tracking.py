@@ -1,4 +1,4 @@
-"""Every shipped config of tracking loads, builds, takes a step, and quotes the thesis."""
+"""Every shipped tracking config loads, builds, takes a step, and quotes the thesis."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_every_row_of_the_table_has_a_config() -> None:
 def test_a_config_quotes_its_row(name: str) -> None:
     text = (ROOT / f"{BASE}{name}.py").read_text()
     mao, half, high = ROWS[name]
-    said = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
-    assert re.match(rf"Table 6\.4b.* mAO {mao}, SR_0\.5 {half}, SR_0\.75 {high}\.", said)
+    comment = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    assert re.match(rf"Table 6\.4b.* mAO {mao}, SR_0\.5 {half}, SR_0\.75 {high}\.", comment)
 
 
 @pytest.mark.parametrize("name", list(ROWS)[1:])
-def test_weights_come_from_a_config_that_is_shipped(name: str) -> None:
+def test_weights_come_from_a_shipped_config(name: str) -> None:
     config = Config.fromfile(ROOT / f"{BASE}{name}.py")
     init = config.model.backbone.init_cfg
     run = Path(init.checkpoint).parent.name
@@ -49,7 +49,7 @@ def test_weights_come_from_a_config_that_is_shipped(name: str) -> None:
     assert run.startswith(name[1:5])
 
 
-def test_the_model_is_the_one_of_the_table_and_takes_a_step() -> None:
+def test_the_model_of_the_table_takes_a_step() -> None:
     config = Config.fromfile(ROOT / f"{BASE}.py")
     init_default_scope(config.default_scope)
     data = config.train_dataloader
@@ -57,7 +57,7 @@ def test_the_model_is_the_one_of_the_table_and_takes_a_step() -> None:
     assert (data.batch_size, config.train_cfg.max_epochs) == (batch, epochs)
     assert config.auto_scale_lr.base_batch_size == gpus * batch
     for key in ("size", "templates", "template_factor", "search_factor"):
-        assert config.model[key] == data.dataset[key]  # what is trained on is what is tested
+        assert config.model[key] == data.dataset[key]  # training and test use the same crops
     config.model.backbone.depth = 1
     model = MODELS.build(config.model).train()
     assert len(model.tracker.decoder.blocks) == 2 and model.tracker.view.width == 384
@@ -66,7 +66,7 @@ def test_the_model_is_the_one_of_the_table_and_takes_a_step() -> None:
     before = [p.clone() for p in model.parameters()]
     inputs = {"template": crops[:, 1:], "search": crops[:, 0], "box": torch.full((1, 4), 0.3)}
     losses = model.train_step(inputs, optimizer)
-    # a decoder that knows nothing gives every of 4002 words the same chance, exp(-8.3)
+    # an untrained decoder gives all 4002 words the same probability, exp(-8.3)
     assert abs(float(losses["loss"]) - 8.3) < 1.5
     for old, p in zip(before, model.parameters(), strict=True):
         assert torch.equal(old, p) != p.requires_grad

@@ -1,4 +1,4 @@
-"""Every config of detection and segmentation builds, loads what it names, and quotes the thesis."""
+"""Every detection and segmentation config builds, loads its weights, and quotes the thesis."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
+from reproduce import reproduced
 
 import mixplug.mm  # noqa: F401  registers
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
-README = (ROOT / "README.md").read_text()
+PAGES = reproduced("chapter5", "chapter6")
 CONFIGS = sorted(
     f"{folder}/{path.stem}"
     for folder in ("detection", "segmentation")
@@ -38,8 +39,8 @@ def config_of(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_it_builds_with_its_optimizer(name: str) -> None:
-    """Backbones as they are; what a tiny network stands for is tested on the tiny configs."""
+def test_a_config_builds_with_its_optimizer(name: str) -> None:
+    """With full-size backbones; training is tested with the tiny configs."""
     config = config_of(name)
     assert config.default_scope == ("mmdet" if name.startswith("det") else "mmseg")
     assert config.custom_imports.imports == ["mixplug.mm"]
@@ -58,14 +59,14 @@ def test_it_builds_with_its_optimizer(name: str) -> None:
 def test_rows_of_the_thesis(suffix: str) -> None:
     numbers = ROWS[suffix].split()
     shown = f"`{suffix}`" if suffix else "none: random weights"
-    assert f"| {shown} | {' | '.join(numbers)} |" in README
+    assert f"| {shown} | {' | '.join(numbers)} |" in PAGES
     for base, own in ((DETECTOR, numbers[:2]), (SEGMENTOR, numbers[2:])):
         comment = (ROOT / f"{base}{suffix}.py").read_text().partition("_base_")[0]
         assert all(number in comment for number in own)
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in ROWS if suffix])
-def test_weights_are_of_a_config_that_there_is(suffix: str) -> None:
+def test_weights_come_from_a_shipped_config(suffix: str) -> None:
     for base in (DETECTOR, SEGMENTOR):
         init = config_of(base + suffix).model.backbone.init_cfg
         _, run, file = init.checkpoint.split("/")
@@ -95,13 +96,13 @@ def test_settings_of_6_5_3() -> None:
 
 
 def test_a_base_of_mmseg_is_found(tmp_path: Path) -> None:
-    """mmengine looks for a package mmsegmentation, which the fork is not."""
+    """mmengine looks for a package mmsegmentation; the maintained fork has another name."""
     path = tmp_path / "config.py"
     path.write_text("_base_ = 'mmseg::_base_/models/upernet_r50.py'\n")
     assert Config.fromfile(path).model.type == "EncoderDecoder"
 
 
-def test_every_config_is_in_the_readme() -> None:
+def test_every_config_is_on_a_page() -> None:
     suffixes = tuple(suffix for suffix in ROWS if suffix)
     named = [name for name in CONFIGS if not name.endswith(suffixes)]
-    assert [name for name in named if f"{name}.py" not in README] == []
+    assert [name for name in named if f"{name}.py" not in PAGES] == []

@@ -1,4 +1,4 @@
-"""Every row of ours of Table 3.7 has a config that trains, with the settings of 3.4.2."""
+"""Every method of Table 3.7 that mixplug has is a config that trains with the settings of 3.4.2."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mmpretrain.structures import DataSample
 
 import mixplug
 from mixplug import sampling
-from mixplug.hosts.mm.mixing.classifier import train_with
 from mixplug.from_config.heat_maps import heat_maps_of
+from mixplug.hosts.mm.mixing.classifier import train_with
 
 ROOT = Path(__file__).parents[2] / "mm_configs" / "wsol"
 # Table 3.7: top-1 localization and MaxBoxAccV2 of VGG-GAP and of R-50
@@ -78,7 +78,7 @@ def test_no_other_configs() -> None:
 
 @pytest.mark.parametrize("arch", RATES)
 def test_two_rates(arch: str) -> None:
-    """What is new learns ten times as fast as what comes from ImageNet."""
+    """New layers have ten times the learning rate of the layers with ImageNet weights."""
     model = model_of("baseline", arch)
     wrapper = build_optim_wrapper(model, load("baseline", arch).optim_wrapper)
     rate = {id(p): group["lr"] for group in wrapper.param_groups for p in group["params"]}
@@ -89,7 +89,7 @@ def test_two_rates(arch: str) -> None:
 
 @pytest.mark.parametrize("arch", RATES)
 @torch.no_grad()
-def test_maps_are_of_14_x_14(arch: str) -> None:
+def test_maps_have_14_x_14_positions(arch: str) -> None:
     model = model_of("baseline", arch).eval()
     _, maps = heat_maps_of(model)(torch.randn(1, 3, 224, 224), torch.tensor([7]))
     assert maps.shape == (1, 14, 14)
@@ -97,7 +97,7 @@ def test_maps_are_of_14_x_14(arch: str) -> None:
 
 @pytest.mark.parametrize(("method", "arch"), EACH)
 def test_one_step(method: str, arch: str) -> None:
-    """Finite loss and gradients; of AlignMixup where it aligns."""
+    """Finite loss and gradients; for AlignMixup in a mode that aligns."""
     model, x = model_of(method, arch).train(), torch.randn(2, 3, 32, 32)
     if method == "alignmix":
         model.clock.step = next(

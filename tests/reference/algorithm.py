@@ -1,4 +1,4 @@
-"""Algorithm 1 of the thesis, and its relatives on pairs, one example at a time.
+"""Algorithm 1 of the thesis, and related pair mixing methods, one example at a time.
 
 ``encode`` is F: x to A; ``embed`` is f: A to e; ``classify`` is g: e to logits.
 """
@@ -36,7 +36,7 @@ class Terms:
 
     @property
     def loss(self) -> Tensor:
-        """(5.1)."""
+        """Mean cross-entropy (eq. 5.1)."""
         terms = [cross_entropy(z, y) for z, y in zip(self.logits, self.target, strict=True)]
         return sum(terms) / len(terms)
 
@@ -57,8 +57,9 @@ def algorithm_1(
 ) -> Terms:
     """Lines 3 to 27, without a decoder. lam[i] is the λ of line 9, which weighs the first operand.
 
-    Mode "feat'" is (3.11) and (3.13) with the plan of x and x'. Line 17 swaps these beforehand, so
-    that Sinkhorn starts with what were the columns: the same plan, once it has converged.
+    Mode "feat'" uses eqs. 3.11 and 3.13 with the plan of x and x'. Line 17 instead swaps x and x'
+    beforehand, so that Sinkhorn starts with the former columns. After convergence, the plan is the
+    same.
 
     Args:
         net: the network.
@@ -69,10 +70,10 @@ def algorithm_1(
         lam: λ of each example.
         eps: entropy weight.
         iters: Sinkhorn iterations.
-        aligned: False mixes maps as they are.
-        normalize_cost: divide costs by their maximum.
-        prepare: what is done to A before line 19.
-        swap_before: line 17 to the letter.
+        aligned: whether to align maps; False mixes them without alignment.
+        normalize_cost: whether to divide costs by their maximum.
+        prepare: function applied to A before line 19.
+        swap_before: whether to swap as in line 17.
     """
     logits, targets = [], []
     for i in range(len(x)):
@@ -86,9 +87,9 @@ def algorithm_1(
         else:
             a, other = prepare(net.encode(one[0])), prepare(net.encode(two[0]))
             if aligned and mode == "feat'" and not swap_before:
-                _, other = align(other, a, eps, iters, normalize_cost)  # A~' of (3.11)
+                _, other = align(other, a, eps, iters, normalize_cost)  # A~' (eq. 3.11)
             elif aligned:
-                other, _ = align(a, other, eps, iters, normalize_cost)  # A~ of (3.10), line 24
+                other, _ = align(a, other, eps, iters, normalize_cost)  # A~ (eq. 3.10), line 24
             e = net.embed(mix(a, other, factor))
         logits.append(net.classify(e))
         targets.append(mix(one[1], two[1], factor))

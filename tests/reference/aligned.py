@@ -1,4 +1,4 @@
-"""(3.1) and (3.7)-(3.11) for one pair of maps, by loops over positions."""
+"""Mixup (eq. 3.1) and alignment (eqs. 3.7 to 3.11) of one pair of maps, by loops over positions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def mix(x: Tensor, y: Tensor, lam: float) -> Tensor:
-    """(3.1)."""
+    """Standard mixup (eq. 3.1)."""
     return lam * x + (1 - lam) * y
 
 
 def cost(a: Tensor, b: Tensor) -> Tensor:
-    """(3.7): m_ij = |a_i - b_j|^2 for columns of (C, N) and (C, M)."""
+    """Cost (eq. 3.7): m_ij = |a_i - b_j|^2 for columns of (C, N) and (C, M)."""
     m = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64)
     for i in range(a.shape[1]):
         for j in range(b.shape[1]):
@@ -25,9 +25,9 @@ def cost(a: Tensor, b: Tensor) -> Tensor:
 def align(
     a: Tensor, b: Tensor, eps: float, iters: int, normalize_cost: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(3.10)-(3.11) for maps (C, H, W); R is a constant (Algorithm 1, line 23).
+    """Alignment (eqs. 3.10 and 3.11) of maps (C, H, W); R is detached (Algorithm 1, line 23).
 
-    Without iterations each side gets the plan whose marginal makes it a convex combination.
+    Without iterations, each side uses the plan that makes it a convex combination.
     """
     columns_a, columns_b = a.flatten(1), b.flatten(1)
     m = cost(columns_a.detach(), columns_b.detach())

@@ -8,7 +8,7 @@ import math
 def bins_of(
     probabilities: list[list[float]], labels: list[int], bins: int
 ) -> list[tuple[float, float, float]]:
-    """(share, accuracy, confidence) of the bins (i/bins, (i+1)/bins], zeros where empty."""
+    """(share, accuracy, confidence) of each bin (i/bins, (i+1)/bins]; zeros for an empty bin."""
     rows = []
     for i in range(bins):
         low, high = i / bins, (i + 1) / bins
@@ -46,7 +46,7 @@ def brier_score(probabilities: list[list[float]], labels: list[int]) -> float:
 
 
 def negative_log_likelihood(logits: list[list[float]], labels: list[int], t: float = 1.0) -> float:
-    """Mean of -log softmax(z / T)_y, the largest logit taken out before exp."""
+    """Mean of -log softmax(z / T)_y; the largest logit is subtracted before exp."""
     total = 0.0
     for row, label in zip(logits, labels, strict=True):
         z = [value / t for value in row]
@@ -56,7 +56,7 @@ def negative_log_likelihood(logits: list[list[float]], labels: list[int], t: flo
 
 
 def fit_temperature(logits: list[list[float]], labels: list[int]) -> float:
-    """Grids of T from 1e-3 to 1e3 in equal ratios, each finer around the best of the last."""
+    """Search on geometric grids of T from 1e-3 to 1e3, each finer around the previous optimum."""
     low, high = math.log(1e-3), math.log(1e3)
     for _ in range(8):
         grid = [low + (high - low) * i / 20 for i in range(21)]

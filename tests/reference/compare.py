@@ -15,7 +15,7 @@ _TOLERANCE = {
 
 
 def assert_near(actual: Tensor, expected: Tensor, message: str = "") -> None:
-    """``actual`` has the values of ``expected``, to the precision that ``actual`` has."""
+    """Assert that ``actual`` equals ``expected`` to the precision of the dtype of ``actual``."""
     tolerance = _TOLERANCE[actual.dtype]
     assert_close(
         actual.detach().double(),
@@ -28,7 +28,7 @@ def assert_near(actual: Tensor, expected: Tensor, message: str = "") -> None:
 def assert_same_gradients(
     loss: Tensor, expected: Tensor, parameters: Sequence[tuple[str, Tensor]]
 ) -> None:
-    """Both scalars have the same value and the same gradient in every named tensor."""
+    """Assert that both scalars have the same value and the same gradient in every named tensor."""
     assert_near(loss, expected, "loss")
     names, tensors = zip(*parameters, strict=True)
     ours = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)

@@ -1,4 +1,4 @@
-"""(5.9)-(5.14) by loops over positions j, mixed examples k and examples i."""
+"""Dense MultiMix (eqs. 5.9 to 5.14) by loops over positions j, mixed examples k and examples i."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def attention(z: Tensor, u: Tensor, normalize: str) -> list[float]:
-    """(5.9) for one example: z (D, r), u (D,)."""
+    """Attention (eq. 5.9) of one example: z (D, r), u (D,)."""
     scores = []
     for j in range(z.shape[1]):
         scores.append(math.fsum(float(z[d, j]) * float(u[d]) for d in range(z.shape[0])))
@@ -52,7 +52,7 @@ def attention_maps(
 
 
 def scaled_weights(weights: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """(5.10)-(5.11): M̂ (M, B, r) and s (M, r); Λ itself and 0 where no example has attention."""
+    """M̂ (M, B, r) and s (M, r) (eqs. 5.10 and 5.11); Λ and 0 where no example has attention."""
     m_hat = torch.zeros(weights.shape, dtype=torch.float64)
     s = torch.zeros(weights.shape[0], weights.shape[2], dtype=torch.float64)
     for k in range(weights.shape[0]):
@@ -68,7 +68,7 @@ def scaled_weights(weights: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
 def dense_multimix(
     z: Tensor, y: Tensor, weights: Tensor, a: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(5.12)-(5.13): mixed features (M, D, r), targets (M, K, r), and s (M, r)."""
+    """Mixed features (M, D, r) and targets (M, K, r) (eqs. 5.12 and 5.13), and s (M, r)."""
     m_hat, s = scaled_weights(weights, a)
     features, targets = [], []
     for k in range(len(weights)):
@@ -86,10 +86,10 @@ def dense_multimix(
 
 
 def dense_loss(logits: Tensor, target: Tensor, s: Tensor, reduction: str) -> Tensor:
-    """(5.14) for logits and targets (M, K, r).
+    """Weighted cross-entropy (eq. 5.14) for logits and targets (M, K, r).
 
-    'position_mean': at each position, then the mean over positions, one without any s giving 0.
-    'global': one weighted mean over all terms.
+    'position_mean': weighted mean at each position, then the mean over positions; a position with
+    s = 0 gives 0. 'global': one weighted mean over all terms.
     """
     rows, positions = range(logits.shape[0]), range(logits.shape[2])
     sums, masses = [], []

@@ -1,4 +1,4 @@
-"""Object discovery by trying all sets of patches, and by loops and flood fill."""
+"""Object discovery by exhaustive search over sets of patches, loops and flood fill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def attention_mask(attention: Tensor, mass: float) -> list[set[int]]:
-    """Of each image the smallest set with that share of the sum; of those, the heaviest."""
+    """For each image, the smallest set with that share of the sum; ties go to the largest sum."""
     found = []
     for row in attention.double():
         heads = row if row.dim() == 2 else row[None]
@@ -29,7 +29,7 @@ def attention_mask(attention: Tensor, mass: float) -> list[set[int]]:
 
 
 def flood(inside: set[tuple[int, int]], start: tuple[int, int]) -> set[tuple[int, int]]:
-    """All that can be reached from ``start`` by steps to a neighbor in four directions."""
+    """All cells that are reachable from ``start`` by steps in four directions."""
     seen, front = {start}, [start]
     while front:
         row, column = front.pop()

@@ -9,20 +9,20 @@ from torch import Tensor
 
 
 def probabilities(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
-    """(K,) of one row."""
+    """Probabilities (K,) of one row."""
     shifted = [(x - c) / temperature for x, c in zip(logits, center, strict=True)]
     powers = [(x - max(shifted)).exp() for x in shifted]
     return torch.stack([p / sum(powers) for p in powers])
 
 
 def cross_entropy(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Of one row, with the minus that the thesis forgot."""
+    """Cross-entropy of one row, with the minus sign that is missing in the thesis."""
     p = probabilities(logits, torch.zeros_like(logits), temperature)
     return -sum(t * value.log() for t, value in zip(target, p, strict=True))
 
 
 def object_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """(6.8) averaged over frames: teacher (2, B, K), student (2, B, S, K)."""
+    """Object loss (eq. 6.8), mean over frames: teacher (2, B, K), student (2, B, S, K)."""
     frames = teacher.shape[1]
     total = torch.zeros((), dtype=torch.float64)
     for t in range(frames):
@@ -35,7 +35,7 @@ def object_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 
 
 def local_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """(6.9) averaged over frames: teacher (V, B, K), student (m, B, K)."""
+    """Local loss (eq. 6.9), mean over frames: teacher (V, B, K), student (m, B, K)."""
     frames = teacher.shape[1]
     total = torch.zeros((), dtype=torch.float64)
     for t in range(frames):
@@ -47,5 +47,5 @@ def local_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 
 
 def entropy(p: Tensor) -> float:
-    """Of one row."""
+    """Entropy of one row."""
     return -sum(x * math.log(x) for x in p.double().tolist() if x > 0)

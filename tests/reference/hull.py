@@ -1,4 +1,4 @@
-"""(5.6)-(5.8) by loops over mixed examples k, examples i and classes."""
+"""MultiMix (eqs. 5.6 to 5.8) by loops over mixed examples k, examples i and classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def combine(rows: Tensor, weights: Tensor) -> Tensor:
-    """Column k of (5.6) or (5.7): sum_i λ_ki row_i. rows (B, ...), weights (M, B)."""
+    """Mixed rows (eqs. 5.6 and 5.7): sum_i λ_ki row_i. rows (B, ...), weights (M, B)."""
     mixed = []
     for k in range(len(weights)):
         total = torch.zeros_like(rows[0])

@@ -24,7 +24,7 @@ def class_activation_map(maps: Tensor, weight: Tensor, classes: Tensor) -> list[
 
 
 def components(inside: set[tuple[int, int]]) -> list[set[tuple[int, int]]]:
-    """Sets of pixels (row, column) that touch, at corners too, in the order of reading."""
+    """Components: sets of pixels (row, column) that touch, also at corners, in row-major order."""
     left, found = set(inside), []
     for start in sorted(inside):
         if start not in left:
@@ -43,7 +43,7 @@ def components(inside: set[tuple[int, int]]) -> list[set[tuple[int, int]]]:
 
 
 def boxes(heat: Tensor, threshold: float) -> list[Box]:
-    """The largest component's first; of equal ones the first that is read."""
+    """Boxes of the components, the largest first; ties are in row-major order."""
     rows = heat.tolist()
     inside = {(y, x) for y, row in enumerate(rows) for x, v in enumerate(row) if v > threshold}
     parts = sorted(components(inside), key=lambda part: -len(part))
@@ -64,7 +64,7 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def overlap(heat: Tensor, truths: Tensor, threshold: float, every: bool) -> float:
-    """Of the largest component's box with the true box that it fits best, or of the best box."""
+    """IoU of the largest component's box, or with ``every`` of any box, with its best true box."""
     found = boxes(heat, threshold)
     found = found if every else found[:1]
     return max((iou(box, truth) for box in found for truth in truths.tolist()), default=0.0)
@@ -73,7 +73,7 @@ def overlap(heat: Tensor, truths: Tensor, threshold: float, every: bool) -> floa
 def max_box_accuracy(
     heat: Tensor, truths: Sequence[Tensor], thresholds: Sequence[float], least: float, every: bool
 ) -> tuple[float, float]:
-    """The accuracy at the best threshold, and the threshold; the lowest if several are as good."""
+    """Accuracy at the best threshold, and this threshold; ties go to the lowest."""
     best, at = -1.0, 0.0
     for threshold in thresholds:
         hits = [

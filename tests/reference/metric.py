@@ -1,4 +1,4 @@
-"""Table 4.1, (4.7), (4.9) and (4.10) by loops over anchors and pairs, in float64, as printed."""
+"""Pair losses as printed (Table 4.1, eqs. 4.7, 4.9, 4.10), by loops over anchors, in float64."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 Scalar = Callable[[Tensor], Tensor]
 Pair = tuple[int, int]
-Make = Callable[[int, int, int], tuple[Tensor, float]]  # anchor, first, second to v and λ
+Make = Callable[[int, int, int], tuple[Tensor, float]]  # (anchor, first, second) to (v, λ)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of Table 4.1, and how its terms are averaged over anchors."""
+    """A row of Table 4.1, and whether its two terms are averaged separately over anchors."""
 
     tau: Scalar
     sigma_pos: Scalar
     sigma_neg: Scalar
     rho_pos: Scalar
     rho_neg: Scalar
-    apart: bool = False
+    separate_means: bool = False
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def _hinge(x: Tensor) -> Tensor:
 def row(
     name: str, beta: float = 1, gamma: float = 1, margin: float = 0, temperature: float = 1
 ) -> Row:
-    """Table 4.1 by name; 'published' is Proxy Anchor as Kim et al. printed it."""
+    """A row of Table 4.1 by name; 'published' is Proxy Anchor as published by Kim et al."""
     one, log, exp, m = _identity, torch.log, torch.exp, margin
     if name == "Contrastive":
         return Row(one, one, one, lambda x: -x, lambda x: _hinge(x - m))
@@ -44,7 +44,7 @@ def row(
         return Row(_hinge, log, log, lambda x: exp(-x), lambda x: exp(x - m))
     if name == "published":
         plus = (lambda x: exp(-beta * (x - m)), lambda x: exp(gamma * (x + m)))
-        return Row(one, lambda x: log(1 + x), lambda x: log(1 + x), *plus, apart=True)
+        return Row(one, lambda x: log(1 + x), lambda x: log(1 + x), *plus, separate_means=True)
     if name in ("BinomialDeviance", "MultiSimilarity", "ProxyAnchor"):
         b, g = (1, 1) if name == "BinomialDeviance" else (beta, gamma)
         return Row(
@@ -60,7 +60,7 @@ def row(
 
 @dataclass(frozen=True)
 class World:
-    """Anchors (A, D), points (P, D) and their labels; ``itself``: anchor i is point i."""
+    """Anchors (A, D), points (P, D) and their labels. With ``itself``, anchor i is point i."""
 
     anchors: Tensor
     anchor_labels: list[int]
@@ -69,17 +69,17 @@ class World:
     itself: bool
 
     def others(self, a: int) -> list[tuple[int, int]]:
-        """U(a): every point but the anchor, with y = 1 if of its class (4.5, 4.6)."""
+        """U(a): all points except the anchor; y = 1 for the same class (eqs. 4.5 and 4.6)."""
         kept = [i for i in range(len(self.points)) if not (self.itself and i == a)]
         return [(i, int(self.point_labels[i] == self.anchor_labels[a])) for i in kept]
 
     def vector(self, i: int) -> Tensor:
-        """Point i; anchor a, where it is none of the points, is P + a."""
+        """Point i, or anchor a for i = P + a, if the anchors are not points."""
         return self.points[i] if i < len(self.points) else self.anchors[i - len(self.points)]
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows of length one, in float64."""
+    """Rows of norm 1, in float64."""
     return torch.stack([r / r.pow(2).sum().sqrt() for r in rows.double()])
 
 
@@ -105,7 +105,7 @@ Terms = tuple["Tensor | None", "Tensor | None"]
 
 
 def terms(row: Row, elements: list[tuple[Tensor, float]], mean: bool = False) -> Terms:
-    """σ⁺ and σ⁻ of an anchor with elements (s, y); None where no element has weight."""
+    """σ⁺ and σ⁻ of an anchor with elements (s, y); None for a term without any weight."""
     out: list[Tensor | None] = []
     for rho, sigma, weights in (
         (row.rho_pos, row.sigma_pos, [y for _, y in elements]),
@@ -122,9 +122,9 @@ def terms(row: Row, elements: list[tuple[Tensor, float]], mean: bool = False) ->
 
 
 def average(row: Row, anchors: list[Terms]) -> Tensor:
-    """Over anchors (4.10); 'apart': the positive terms over the anchors that have one."""
+    """Mean over anchors (eq. 4.10); or separate means, of positive terms over anchors with one."""
     zero = torch.zeros((), dtype=torch.float64)
-    if row.apart:
+    if row.separate_means:
         pulled = [p for p, _ in anchors if p is not None]
         pushed = [n for _, n in anchors if n is not None]
         return sum(pulled, zero) / max(1, len(pulled)) + sum(pushed, zero) / len(anchors)
@@ -135,7 +135,7 @@ def average(row: Row, anchors: list[Terms]) -> Tensor:
 
 
 def clean(row: Row, world: World, mean: bool = False) -> Tensor:
-    """(4.7), averaged over anchors."""
+    """The clean loss (eq. 4.7), averaged over anchors."""
     anchors = []
     for a in range(len(world.anchors)):
         elements = [(world.anchors[a] @ world.points[i], y) for i, y in world.others(a)]
@@ -146,7 +146,7 @@ def clean(row: Row, world: World, mean: bool = False) -> Tensor:
 def mixing_pairs(
     world: World, a: int, kind: str, hardest: int | None = None
 ) -> list[tuple[Pair, Pair]]:
-    """M(a): pairs ((i, y), (j, y')) of 4.4.2, of the k negatives most similar to the anchor."""
+    """M(a): pairs ((i, y), (j, y')) (§4.4.2), with the k negatives most similar to the anchor."""
     index = a if world.itself else len(world.points) + a
     positives = [(i, y) for i, y in world.others(a) if y == 1]
     negatives = [(i, y) for i, y in world.others(a) if y == 0]
@@ -166,7 +166,7 @@ def mixed(
     hardest: int | None = None,
     mean: bool = False,
 ) -> Tensor:
-    """(4.9) over V(a) (4.8), averaged over anchors."""
+    """The mixed loss (eq. 4.9) over V(a) (eq. 4.8), averaged over anchors."""
     anchors = []
     for a in range(len(world.anchors)):
         elements = []
@@ -180,7 +180,7 @@ def mixed(
 def embedding_mixup(
     world: World, lam: Callable[[int, int, int], float], renormalize: bool = True
 ) -> Make:
-    """The last case of (4.4)."""
+    """Embedding mixup, the last case of eq. 4.4."""
 
     def make(a: int, i: int, j: int) -> tuple[Tensor, float]:
         weight = lam(a, i, j)
@@ -193,7 +193,7 @@ def embedding_mixup(
 def example_mixup(
     values: Tensor, function: Callable[[Tensor], Tensor], lam: dict[Pair, float]
 ) -> Make:
-    """The first two cases of (4.4): every mixed example is embedded by itself."""
+    """Input and feature mixup, the first cases of eq. 4.4: each mixed example is embedded alone."""
     done: dict[Pair, Tensor] = {}
 
     def make(_: int, i: int, j: int) -> tuple[Tensor, float]:
@@ -208,7 +208,7 @@ def example_mixup(
 def mixed_anchors(
     row: Row, labels: Tensor, proxies: Tensor, make: Make, pairs: set[Pair], mean: bool = False
 ) -> Tensor:
-    """(4.9) where mixed examples are anchors and proxies points; y interpolated as in (4.8)."""
+    """Mixed loss (eq. 4.9) of mixed anchors and proxy points; y is interpolated as in eq. 4.8."""
     anchors, points, classes = [], unit(proxies), labels.tolist()
     for i, j in sorted(pairs):
         v, lam = make(-1, i, j)

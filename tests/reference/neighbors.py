@@ -1,4 +1,4 @@
-"""Retrieval by loops over queries, items and pairs, on lists of numbers."""
+"""Retrieval by loops over queries, items and pairs, in plain Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Rows = Sequence[Sequence[float]]
 
 
 def distance(metric: str, a: Sequence[float], b: Sequence[float]) -> float:
-    """Similarity for 'ip' and 'cosine', squared distance for 'l2'."""
+    """Similarity ('ip' and 'cosine') or squared distance ('l2')."""
     product = math.fsum(x * y for x, y in zip(a, b, strict=True))
     if metric == "ip":
         return product
@@ -21,7 +21,7 @@ def distance(metric: str, a: Sequence[float], b: Sequence[float]) -> float:
 def neighbors(
     queries: Rows, gallery: Rows, k: int, metric: str, exclude: Sequence[int] | None = None
 ) -> tuple[list[list[float]], list[list[int]]]:
-    """Distances and ids: sort all items by (distance, id), and leave one out by its id."""
+    """Distances and ids of all items, sorted by (distance, id), without the excluded id."""
     sign = 1 if metric == "l2" else -1
     values, ids = [], []
     for q, query in enumerate(queries):
@@ -34,7 +34,7 @@ def neighbors(
 
 
 def recall_at_k(neighbor_labels: list[list[int]], labels: list[int], k: int) -> float:
-    """Thesis 4.4.1: score 1 if an example of the class is among the K nearest; the mean."""
+    """§4.4.1: mean of the score 1 if one of the K nearest has the class, else 0."""
     found = 0
     for row, label in zip(neighbor_labels, labels, strict=True):
         for other in row[:k]:
@@ -45,7 +45,7 @@ def recall_at_k(neighbor_labels: list[list[int]], labels: list[int], k: int) -> 
 
 
 def r_precision(neighbor_labels: list[list[int]], labels: list[int], relevant: list[int]) -> float:
-    """Musgrave et al., 2020: of the R nearest, r are of the class; r / R."""
+    """Musgrave et al., 2020: r / R if r of the R nearest have the class."""
     values = []
     for row, label, r in zip(neighbor_labels, labels, relevant, strict=True):
         if r > 0:
@@ -80,7 +80,7 @@ def nmi(labels: list[int], clusters: list[int]) -> float:
 
 
 def alignment(embeddings: Rows, labels: list[int], alpha: float) -> float:
-    """Wang & Isola, 2020: mean over ordered pairs of one class of ||a - b||^alpha."""
+    """Wang & Isola, 2020: mean of ||a - b||^alpha over ordered pairs of the same class."""
     powers = [
         math.sqrt(distance("l2", a, b)) ** alpha
         for i, a in enumerate(embeddings)
@@ -102,14 +102,14 @@ def uniformity(embeddings: Rows, t: float) -> float:
 
 
 def utilization(queries: Rows, gallery: Rows) -> float:
-    """(4.25)."""
+    """Utilization (eq. 4.25)."""
     return math.fsum(min(distance("l2", q, x) for x in gallery) for q in queries) / len(queries)
 
 
 def intrusion_distance(
     mixed: Rows, weights: Rows, clean: Rows, labels: Sequence[int]
 ) -> tuple[float, int]:
-    """(5.4.7): the mean over mixtures that leave a class, and how many these are."""
+    """Intrusion distance (§5.4.7): mean over mixtures that lack a class, and their number."""
     found = []
     for z, row in zip(mixed, weights, strict=True):
         inside = {label for label, weight in zip(labels, row, strict=True) if weight > 0}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def auroc(inside: Sequence[float], outside: Sequence[float]) -> float:
-    """Share of pairs (in, out) in the right order, ties half."""
+    """Share of pairs (in, out) in the correct order; ties count half."""
     total = 0.0
     for a in inside:
         for b in outside:
@@ -16,7 +16,7 @@ def auroc(inside: Sequence[float], outside: Sequence[float]) -> float:
 
 
 def average_precision(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Sum over thresholds, from the strictest, of the gain in recall times the precision."""
+    """Sum over descending thresholds of the increase in recall times the precision."""
     total, before = 0.0, 0.0
     for threshold in sorted({*positive, *negative}, reverse=True):
         right = sum(1 for s in positive if s >= threshold)
@@ -30,7 +30,7 @@ def average_precision(positive: Sequence[float], negative: Sequence[float]) -> f
 def detection_accuracy(
     inside: Sequence[float], outside: Sequence[float], threshold: float
 ) -> float:
-    """Accuracy on a mixture in which every example is there often enough to make both equal."""
+    """Accuracy on a set in which both groups are repeated to the same size."""
     right = 0
     for s in inside:
         right += len(outside) if s >= threshold else 0
@@ -42,7 +42,7 @@ def detection_accuracy(
 def best_detection_accuracy(
     inside: Sequence[float], outside: Sequence[float]
 ) -> tuple[float, float]:
-    """Over all scores and one above them; of several as good the smallest."""
+    """Best over all scores and one above them; ties go to the smallest threshold."""
     best, at = -1.0, math.nan
     for threshold in [*sorted({*inside, *outside}), math.inf]:
         accuracy = detection_accuracy(inside, outside, threshold)
@@ -52,7 +52,7 @@ def best_detection_accuracy(
 
 
 def false_positive_rate(inside: Sequence[float], outside: Sequence[float], percent: int) -> float:
-    """From the strictest threshold down, until at least that many of 100 are accepted."""
+    """Lower the threshold until at least this percentage is accepted."""
     for threshold in sorted(inside, reverse=True):
         if 100 * sum(1 for s in inside if s >= threshold) >= percent * len(inside):
             return sum(1 for s in outside if s >= threshold) / len(outside)
@@ -60,7 +60,7 @@ def false_positive_rate(inside: Sequence[float], outside: Sequence[float], perce
 
 
 def knn_score(query: Sequence[float], bank: Sequence[Sequence[float]], k: int) -> float:
-    """Sun et al., 2022: minus the k-th smallest distance on the unit sphere."""
+    """Sun et al., 2022: negative k-th smallest distance on the unit sphere."""
 
     def unit(v: Sequence[float]) -> list[float]:
         length = math.sqrt(math.fsum(x * x for x in v))

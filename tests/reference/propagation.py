@@ -17,7 +17,7 @@ def propagated(
     radius: int | None,
     grid: tuple[int, int],
 ) -> Tensor:
-    """(N, K) of (N, D), (F, N, D) and (F, N, K)."""
+    """Labels (N, K) from query (N, D), context (F, N, D) and its labels (F, N, K)."""
     rows, columns = grid
     out = []
     for n, q in enumerate(query.double()):

@@ -1,4 +1,4 @@
-"""(5.1) and (5.14), label smoothing and one-hot rows, term by term."""
+"""Cross-entropy (eqs. 5.1 and 5.14), label smoothing and one-hot rows, term by term."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def smooth(row: Tensor, smoothing: float) -> Tensor:
 
 
 def log_probability(logits: Tensor, k: int) -> Tensor:
-    """log p_k of one row of logits, p the softmax."""
+    """log p_k of one row of logits, where p is the softmax."""
     top = float(logits.detach().max())
     total = sum(torch.exp(value - top) for value in logits)
     return logits[k] - top - torch.log(total)
@@ -33,7 +33,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def mean_cross_entropy(
     logits: list[Tensor], target: list[Tensor], s: list[float] | None = None
 ) -> Tensor:
-    """(5.1), or (5.14) if the terms weigh s."""
+    """Mean (eq. 5.1), or mean weighted by s (eq. 5.14)."""
     s = [1.0] * len(logits) if s is None else s
     terms = [w * cross_entropy(z, y) for z, y, w in zip(logits, target, s, strict=True)]
     return sum(terms) / math.fsum(s)

@@ -1,4 +1,4 @@
-"""(6.1)-(6.7) by loops over heads, objects and patches, in Python floats of float64."""
+"""The tracker (eqs. 6.1 to 6.7) by loops over heads, objects and patches, in Python floats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def softmax(values: list[Tensor]) -> list[Tensor]:
 
 
 def cls_attention(q: Tensor, k: Tensor, prefix: int, divisor: float) -> Tensor:
-    """(B, h, N) of (B, h, P + N, D / h)."""
+    """Attention (B, h, N) (eq. 6.1) of q and k (B, h, P + N, D / h)."""
     frames = []
     for queries, keys in zip(q.double(), k.double(), strict=True):
         rows = []
@@ -29,7 +29,7 @@ def cls_attention(q: Tensor, k: Tensor, prefix: int, divisor: float) -> Tensor:
 
 
 def pooled(weights: Tensor, vectors: Tensor) -> Tensor:
-    """(B, k, D) of (B, k, N) and (B, N, D): (6.2) and (6.5)."""
+    """Weighted means (B, k, D) (eqs. 6.2 and 6.5) of vectors (B, N, D), weights (B, k, N)."""
     return torch.stack(
         [
             torch.stack([sum(w * v for w, v in zip(row, points, strict=True)) for row in rows])
@@ -41,7 +41,7 @@ def pooled(weights: Tensor, vectors: Tensor) -> Tensor:
 def plan(
     prototypes: Tensor, patches: Tensor, eps: float, iters: int, normalize: bool, kind: str
 ) -> Tensor:
-    """(B, k, N) of (6.4)."""
+    """Transport plan (B, k, N) (eq. 6.4)."""
     frames = []
     for objects, points in zip(prototypes.double(), patches.double(), strict=True):
         points = [z / math.sqrt(float(z @ z)) if normalize else z for z in points]
@@ -53,7 +53,7 @@ def plan(
 
 
 def track(prototypes: Tensor, keys: Tensor, divisor: float) -> Tensor:
-    """(B, k, N) of (6.3) and (6.6)."""
+    """Attention (B, k, N) of objects (eqs. 6.3 and 6.6)."""
     return torch.stack(
         [
             torch.stack([torch.stack(softmax([sum(p * k) / divisor for k in frame])) for p in rows])
@@ -63,7 +63,7 @@ def track(prototypes: Tensor, keys: Tensor, divisor: float) -> Tensor:
 
 
 def binary(attention: Tensor) -> Tensor:
-    """(B, k, N): above the mean of one frame and one object."""
+    """Binary mask (B, k, N): attention above the mean of one frame and one object."""
     masks = torch.zeros(attention.shape, dtype=torch.float64)
     for b, frame in enumerate(attention.tolist()):
         for i, row in enumerate(frame):
@@ -73,7 +73,7 @@ def binary(attention: Tensor) -> Tensor:
 
 
 def masked(frame: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(C, H, W) of one frame and one mask (N,), pixel by pixel (6.7)."""
+    """Masked frame (C, H, W) (eq. 6.7) from one mask (N,), pixel by pixel."""
     _, height, width = frame.shape
     out = frame.clone()
     for y in range(height):

@@ -1,4 +1,4 @@
-"""(3.8)-(3.9) by loops over Python floats: rows, then columns, of exp(-M / eps)."""
+"""Transport plan (eqs. 3.8 and 3.9) by loops over floats: rows, then columns, of exp(-M / eps)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clusters by faiss and by scikit-learn."""
+"""k-means with faiss and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.retrieval import kmeans_clusters
 
 
 @pytest.mark.parametrize("library", ["faiss", "scikit-learn"])
-def test_clusters_are_those_of_the_data_and_of_the_seed(
+def test_clusters_depend_on_the_data_and_on_the_seed(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if library != "faiss":
@@ -30,7 +30,7 @@ def test_clusters_are_those_of_the_data_and_of_the_seed(
 @pytest.mark.parametrize(
     ("embeddings", "k", "message"),
     [
-        (torch.ones(4, 2), 5, r"k between 1 and the 4 embeddings, got 5\."),
+        (torch.ones(4, 2), 5, r"k between 1 and 4, the number of embeddings, got 5\."),
         (torch.ones(4, 2) / 0, 2, r"kmeans_clusters needs finite embeddings"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Threads of faiss, and whether its kernels are trusted on a GPU."""
+"""Threads of faiss, and its self-test on a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from mixplug.retrieval import faiss_library as module
 from mixplug.retrieval.faiss_library import gpu_faiss_works
-from mixplug.retrieval.stores import choose
+from mixplug.retrieval.stores import choose_backend
 
 
 def test_faiss_gets_as_many_threads_as_torch() -> None:
@@ -33,15 +33,18 @@ def test_faiss_gets_as_many_threads_as_torch() -> None:
     ("code", "warned"),
     [
         ("raise SystemExit(0)", None),
-        ("import os; os.abort()", r"fails its self-test on the GPU, so it is not used: it ended"),
-        ("assert False, 'wrong ids'", r"fails its self-test on the GPU(.|\n)*wrong ids"),
+        (
+            "import os; os.abort()",
+            r"failed its self-test on the GPU, so it is not used there: exit",
+        ),
+        ("assert False, 'wrong ids'", r"failed its self-test on the GPU(.|\n)*wrong ids"),
     ],
     ids=["right", "abort", "wrong"],
 )
 def test_gpu_faiss_must_find_known_neighbors(
     code: str, warned: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No GPU here: a faiss that claims one, and the test's process made to end in each way."""
+    """Without a GPU: a fake faiss that claims one, and a self-test that ends in each way."""
     fake = SimpleNamespace(StandardGpuResources=object, get_num_gpus=lambda: 1)
     monkeypatch.setitem(sys.modules, "faiss", fake)
     monkeypatch.setattr(module, "_SELF_TEST", code)
@@ -50,16 +53,16 @@ def test_gpu_faiss_must_find_known_neighbors(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert gpu_faiss_works() is (warned is None)
-            chosen = choose("auto", "flat", torch.device("cuda"))
+            chosen = choose_backend("auto", "flat", torch.device("cuda"))
         assert chosen == ("faiss" if warned is None else "torch")
-        assert len(caught) == (warned is not None)  # asked and warned once
+        assert len(caught) == (warned is not None)  # tested and warned once
         assert warned is None or re.search(warned, str(caught[0].message))
     finally:
         gpu_faiss_works.cache_clear()
 
 
-def test_the_self_test_knows_right_from_wrong() -> None:
-    """Its code, with the GPU's index replaced by the CPU's, and by one of another metric."""
+def test_the_self_test_detects_wrong_neighbors() -> None:
+    """Its code, with the GPU index replaced by a CPU index of the same and of another metric."""
     for make, passes in (("lambda r, d, i: i", True), ("lambda *_: WRONG", False)):
         code = f"import faiss\nfaiss.StandardGpuResources = object\nfaiss.index_cpu_to_gpu = {make}"
         code = code.replace("WRONG", "faiss.IndexFlat(32, faiss.METRIC_L1)")
@@ -69,7 +72,7 @@ def test_the_self_test_knows_right_from_wrong() -> None:
         assert (run.returncode == 0) is passes
 
 
-def test_faiss_for_cpus_is_never_taken_on_a_gpu() -> None:
+def test_faiss_for_cpus_is_never_used_on_a_gpu() -> None:
     gpu_faiss_works.cache_clear()
-    assert choose("auto", "flat", torch.device("cuda")) == "torch"
-    assert choose("auto", "flat", torch.device("cpu")) == "faiss"
+    assert choose_backend("auto", "flat", torch.device("cuda")) == "torch"
+    assert choose_backend("auto", "flat", torch.device("cpu")) == "faiss"

@@ -1,4 +1,4 @@
-"""The estimate against what is measured, and the warning."""
+"""The memory estimate against measurements, and the warning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_memory_stays_below_the_estimate(block: tuple[int, int] | None) -> None:
     assert peak_bytes(call) < memory_estimate(2000, 2000, 16, 50)
 
 
-def test_the_estimate_grows_with_what_it_counts() -> None:
+def test_the_estimate_grows_with_its_arguments() -> None:
     """60,000 x 60,000 distances are 14 GB; results with k = 1000 are 0.7 GB."""
     small = memory_estimate(60_000, 60_000, 512, 10)
     assert small < 1 << 30
@@ -33,7 +33,9 @@ def test_the_estimate_grows_with_what_it_counts() -> None:
 
 def test_too_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_free_bytes", lambda device: 1 << 20)
-    with pytest.warns(UserWarning, match=r"takes about 0\.\d GiB .* and 0\.0 GiB are free: search"):
+    with pytest.warns(
+        UserWarning, match=r"needs about 0\.\d GiB .* only 0\.0 GiB are free\. Search"
+    ):
         search(torch.randn(3, 2), torch.randn(5, 2), 1)
     monkeypatch.setattr(module, "_free_bytes", lambda device: None)
     with warnings.catch_warnings():
@@ -41,6 +43,6 @@ def test_too_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None
         search(torch.randn(3, 2), torch.randn(5, 2), 1)
 
 
-def test_free_memory_is_known_here() -> None:
+def test_free_memory_is_known_on_this_system() -> None:
     free = module._free_bytes(torch.device("cpu"))
     assert free is not None and 1 << 20 < free < 1 << 50

@@ -1,4 +1,4 @@
-"""Search by faiss and by torch against a loop that sorts all items."""
+"""Search with faiss and with PyTorch against a loop that sorts all items."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def no_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("queries", [50, 3])  # faiss computes few queries differently
+@pytest.mark.parametrize("queries", [50, 3])  # faiss computes few queries by another method
 def test_search_equals_the_loop(backend: str, metric: str, queries: int) -> None:
     q, g = torch.randn(queries, 8), torch.randn(70, 8)
     found = search(q, g, 7, backend=backend, metric=metric)
@@ -49,8 +49,8 @@ def test_search_equals_the_loop(backend: str, metric: str, queries: int) -> None
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_query_is_left_out_by_its_id(backend: str, metric: str) -> None:
-    """Every third item is there twice, so the first hit is not always the query."""
+def test_the_query_is_excluded_by_its_id(backend: str, metric: str) -> None:
+    """Every third item occurs twice, so the first hit is not always the query."""
     e = torch.randn(60, 8)
     e[1::3] = e[::3]
     found = search(e, e, 5, exclude=torch.arange(60), backend=backend, metric=metric)
@@ -66,8 +66,8 @@ def test_the_query_is_left_out_by_its_id(backend: str, metric: str) -> None:
 @pytest.mark.parametrize("metric", ["ip", "l2"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("k", [1, 4, 30, 58])
-def test_ties_come_by_id(backend: str, metric: str, k: int) -> None:
-    """Also where the own id is beyond the k + 1 nearest, among equals: then the last one goes."""
+def test_ties_are_in_the_order_of_ids(backend: str, metric: str, k: int) -> None:
+    """If the own id is tied and not among the k + 1 nearest, the last neighbor is removed."""
     e = grid(59)
     exclude = torch.arange(59)
     exclude[::4] = -1
@@ -79,7 +79,7 @@ def test_ties_come_by_id(backend: str, metric: str, k: int) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_equal_items(backend: str) -> None:
-    """120 neighbors: faiss keeps a reservoir from 100 on, and orders it as it likes."""
+    """From 100 neighbors on, faiss uses a reservoir, whose order is arbitrary."""
     e = grid(400, 2)
     found = search(e[:50], e, 120, exclude=torch.arange(50), backend=backend, metric="l2")
     expected = naive.neighbors(e[:50].tolist(), e.tolist(), 120, "l2", list(range(50)))
@@ -87,7 +87,7 @@ def test_many_equal_items(backend: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_faiss_and_torch_find_the_same(metric: str) -> None:
+def test_faiss_and_torch_find_the_same_neighbors(metric: str) -> None:
     e = torch.randn(3000, 32, generator=torch.Generator().manual_seed(1))
     own = torch.arange(3000)
     a, b = (search(e, e, 20, exclude=own, backend=each, metric=metric) for each in BACKENDS)
@@ -99,7 +99,7 @@ def test_faiss_and_torch_find_the_same(metric: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_blocks_of_queries_are_put_together(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_queries_are_concatenated(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 32)
     e = torch.randn(70, 8)
     found = search(e, e, 4, exclude=torch.arange(70), backend=backend)
@@ -107,8 +107,8 @@ def test_blocks_of_queries_are_put_together(backend: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_another_gallery_has_nothing_left_out(backend: str) -> None:
-    """In-Shop: the same picture may be on both sides, and all of the gallery can be asked for."""
+def test_without_exclusion_the_whole_gallery_is_searched(backend: str) -> None:
+    """As for In-Shop, where queries and gallery may contain the same image."""
     g = torch.randn(9, 4)
     _, ids = search(g[:3], g, 9, backend=backend, metric="cosine")
     assert ids[:, 0].tolist() == [0, 1, 2]
@@ -129,13 +129,13 @@ def test_approximate_indexes_find_most_in_clusters(index: str, metric: str) -> N
     assert (steps >= 0).all()
 
 
-def test_what_an_approximate_index_does_not_find_is_minus_one() -> None:
-    """One list of an IVF searched, of two far apart: half of the items are not seen."""
+def test_missing_neighbors_of_an_approximate_index_are_minus_one() -> None:
+    """Only one of two distant lists of an IVF is searched, so half of the items are missed."""
     gallery = torch.cat([torch.randn(50, 4) - 50, torch.randn(50, 4) + 50])
     index = Index("ivf", "l2").build(gallery)
     assert index.store.native.nlist == 2
     index.store.native.nprobe = 1
-    exclude = torch.tensor([0, 1, 2, -1, -1])  # a missing neighbor is not the one to leave out
+    exclude = torch.tensor([0, 1, 2, -1, -1])  # a missing neighbor is not removed
     _, ids = index.search(gallery[:5], 98, exclude=exclude)
     assert (ids >= 0).sum(1).tolist() == [49, 49, 49, 50, 50]
     assert (ids < 50).all() and (ids[:, 50:] == -1).all()
@@ -145,7 +145,7 @@ def test_what_an_approximate_index_does_not_find_is_minus_one() -> None:
 @pytest.mark.parametrize(
     ("index", "backend"), [("flat", "torch"), ("flat", "faiss"), ("hnsw", "auto"), ("ivf", "auto")]
 )
-def test_a_saved_index_finds_the_same(index: str, backend: str, tmp_path: Path) -> None:
+def test_a_saved_index_finds_the_same_neighbors(index: str, backend: str, tmp_path: Path) -> None:
     gallery, queries = clusters(300), clusters(20)
     built = Index(index, "cosine", backend).build(gallery)
     built.save(tmp_path / "gallery.index")
@@ -153,12 +153,12 @@ def test_a_saved_index_finds_the_same(index: str, backend: str, tmp_path: Path) 
     assert (loaded.index, loaded.metric, len(loaded)) == (index, "cosine", 300)
     a, b = built.search(queries, 8), loaded.search(queries, 8)
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
-    with pytest.raises(ValueError, match=r"queries of the gallery's width 16, got 5\."):
+    with pytest.raises(ValueError, match=r"queries of width 16, the width of the gallery, got 5\."):
         loaded.search(torch.randn(3, 5), 2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_saved_index_must_be_what_its_metadata_say(backend: str, tmp_path: Path) -> None:
+def test_a_saved_index_must_match_its_metadata(backend: str, tmp_path: Path) -> None:
     path = tmp_path / "index"
     Index(backend=backend).build(torch.randn(8, 4)).save(path)
     facts = json.loads((tmp_path / "index.json").read_text())
@@ -166,7 +166,7 @@ def test_a_saved_index_must_be_what_its_metadata_say(backend: str, tmp_path: Pat
         "backend": backend, "index": "flat", "metric": "ip", "width": 4, "count": 8,
     }  # fmt: skip
     (tmp_path / "index.json").write_text(json.dumps({**facts, "width": 5}))
-    with pytest.raises(ValueError, match=r"holds 8 embeddings of width 4, but .* 8 of width 5\."):
+    with pytest.raises(ValueError, match=r"has 8 embeddings of width 4, but .* 8 of width 5\."):
         Index.load(path)
 
 
@@ -184,7 +184,7 @@ def test_without_faiss_torch_searches(no_faiss: None) -> None:
         search(e, e, 3, index="hnsw")
 
 
-def test_with_faiss_it_is_taken_and_torch_if_asked_for() -> None:
+def test_auto_selects_faiss_and_torch_can_be_requested() -> None:
     assert Index().build(torch.randn(5, 3)).store.backend == "faiss"
     assert Index(backend="torch").build(torch.randn(5, 3)).store.backend == "torch"
 
@@ -218,12 +218,12 @@ E = torch.ones(4, 2)
         ),
         (
             lambda: search(E, E, 1, backend="torch", index="ivf"),
-            r"The index 'ivf' needs the backend 'faiss', got 'torch'\.",
+            r"The index 'ivf' needs backend 'faiss' or 'auto', got 'torch'\.",
         ),
-        (lambda: search(E, E, 5), r"between 1 and 4, got 5: gallery smaller than K \(4 items\)\."),
+        (lambda: search(E, E, 5), r"between 1 and 4, got 5\. The gallery has 4 items\."),
         (
             lambda: search(E, E, 4, exclude=torch.arange(4)),
-            r"got 4: gallery smaller than K \(4 items, one of them left out\)\.",
+            r"got 4\. The gallery has 4 items, one of them excluded\.",
         ),
         (lambda: search(E, E, 0), r"between 1 and 4, got 0"),
         (lambda: search(E, E, 1, exclude=torch.arange(3)), r"got \(3,\) for 4 queries\."),
@@ -232,10 +232,13 @@ E = torch.ones(4, 2)
         (lambda: search(E, E * float("nan"), 1), r"search needs finite gallery"),
         (
             lambda: search(E, E * torch.tensor([1, 1, 0, 1])[:, None], 1, metric="cosine"),
-            r"cosine needs embeddings that are not 0, but row 2 is\.",
+            r"'cosine' needs nonzero embeddings, but row 2 is zero\.",
         ),
-        (lambda: search(torch.ones(2, 3), E, 1), r"of the gallery's width 2, got 3\."),
-        (lambda: Index().search(E, 1), r"has no gallery yet: call build or load\."),
+        (
+            lambda: search(torch.ones(2, 3), E, 1),
+            r"queries of width 2, the width of the gallery, got 3\.",
+        ),
+        (lambda: Index().search(E, 1), r"has no gallery\. Call build or load first\."),
     ],
 )
 def test_errors(call, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Search by two processes against search by one."""
+"""Search in two processes against search in one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mixplug.retrieval import search
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What both processes found."""
+    """Results of both processes."""
     return in_both(work, tmp_path_factory.mktemp("two_searchers"), 120)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_find_what_one_finds(name: str, ranks: list) -> None:
+def test_two_processes_find_the_same_as_one(name: str, ranks: list) -> None:
     e, settings = case(name)
     own = own_ids(settings)
     known = {key: settings[key] for key in ("backend", "metric") if key in settings}
@@ -34,16 +34,16 @@ def test_two_processes_find_what_one_finds(name: str, ranks: list) -> None:
         assert_close(found[0], values, rtol=1e-6, atol=1e-6)
 
 
-def test_what_one_rank_refuses_is_raised_on_both(ranks: list) -> None:
-    zero, one = (rank["refused"] for rank in ranks)
+def test_an_error_on_one_rank_is_raised_on_both(ranks: list) -> None:
+    zero, one = (rank["errors"] for rank in ranks)
     assert zero == one
     parts = (
-        "sharded_search on rank 1: search needs finite gallery",
-        "one width on all ranks, got [2, 3].",
-        "the same queries on all ranks, got [2, 3] of them",
-        "between 1 and 10, got 11: gallery smaller than K (10 items).",
-        "ids that do not overlap, got the spans [(0, 5), (3, 8)].",
-        "sharded_search on rank 0: search needs exclude (Q,)",
+        "sharded_search failed on rank 1: search needs finite gallery",
+        "the same width on all ranks, got [2, 3].",
+        "the same queries on all ranks, got [2, 3] queries per rank.",
+        "between 1 and 10, got 11. The gallery has 10 items.",
+        "shards whose ids do not overlap, got the ranges [(0, 5), (3, 8)].",
+        "sharded_search failed on rank 0: search needs exclude (Q,)",
     )
     for message, part in zip(zero, parts, strict=True):
         assert part in message

@@ -1,4 +1,4 @@
-"""What one of two processes searches."""
+"""The search of one of two processes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def case(name: str) -> tuple[Tensor, dict[str, Any]]:
 
 
 def own_ids(settings: dict[str, Any]) -> Tensor:
-    """Of the first queries, as many as the case says; -1 for the others."""
+    """Ids to exclude for as many queries as the case requires, -1 for the others."""
     ids = torch.arange(100)
     ids[settings.pop("exclude", 100) :] = -1
     return ids
 
 
 def share(rank: int, name: str) -> tuple[Tensor, Tensor]:
-    """What a rank gets in a case."""
+    """The result of a rank in one case."""
     e, settings = case(name)
     cut = settings.pop("cut", 6)
     own = own_ids(settings)
@@ -56,8 +56,8 @@ def share(rank: int, name: str) -> tuple[Tensor, Tensor]:
     return sharded_search(queries, shard, settings.pop("k"), exclude=own, **settings)
 
 
-def refused(rank: int) -> list[str]:
-    """The messages of what only one rank gets wrong."""
+def error_messages(rank: int) -> list[str]:
+    """Messages of errors that only one rank causes."""
     e = torch.ones(5, 2)
     calls = [
         lambda: sharded_search(e, e / 0 if rank else e, 1),
@@ -76,7 +76,7 @@ def refused(rank: int) -> list[str]:
 
 
 def work(rank: int, out: Path) -> dict[str, Any]:
-    """On rank ``rank`` of 2."""
+    """All results of one of two ranks."""
     sharded.BLOCK = 32  # so that there is more than one block to merge
     results: dict[str, Any] = {name: share(rank, name) for name in CASES}
-    return {**results, "refused": refused(rank)}
+    return {**results, "errors": error_messages(rank)}

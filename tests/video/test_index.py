@@ -1,4 +1,4 @@
-"""What is known of a video: spans, and the file it is kept in."""
+"""The index of a video: its spans and its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from mixplug.video import VideoIndex
 from mixplug.video.fingerprint import fingerprint, frame_files
-from mixplug.video.spans import joined, split, without
+from mixplug.video.spans import merge, split, subtract
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def index_of(video: Path) -> VideoIndex:
     )  # fmt: skip
 
 
-def test_spans_are_what_lies_between(video: Path) -> None:
+def test_spans_exclude_bad_parts_and_cuts(video: Path) -> None:
     index = index_of(video)
     assert index.spans() == [
         (0.0, 10.0), (10.0, 20.0), (25.0, 39.5), (40.5, 41.0), (41.0, 99.0)
@@ -51,25 +51,25 @@ def test_spans_are_what_lies_between(video: Path) -> None:
 
 
 def test_spans_second_by_second() -> None:
-    """Random spans, against a set of whole seconds."""
+    """Random spans, compared with a set of whole seconds."""
     draw = random.Random(0)
     for _ in range(200):
         holes = [(a, a + draw.randint(0, 9)) for a in (draw.randint(0, 40) for _ in range(5))]
         cuts = [draw.randint(0, 50) for _ in range(4)]
-        parts = split(without([(0, 50)], holes), cuts)
+        parts = split(subtract([(0, 50)], holes), cuts)
         seconds = {s for a, b in parts for s in range(a, b)}
         assert seconds == set(range(50)) - {s for a, b in holes for s in range(a, b)}
-        assert sum(b - a for a, b in parts) == len(seconds)  # none twice
+        assert sum(b - a for a, b in parts) == len(seconds)  # no overlaps
         assert not any(a < cut < b for a, b in parts for cut in cuts)
-        merged = joined(holes)
+        merged = merge(holes)
         assert {s for a, b in merged for s in range(a, b)} == {
             s for a, b in holes for s in range(a, b)
         }
         assert all(b < c for (_, b), (c, _) in itertools.pairwise(merged))
-    assert joined([(0, 1), (3, 4), (9, 10)], gap=2) == [(0, 4), (9, 10)]
+    assert merge([(0, 1), (3, 4), (9, 10)], gap=2) == [(0, 4), (9, 10)]
 
 
-def test_an_index_comes_back_as_it_was(video: Path, tmp_path: Path) -> None:
+def test_an_index_survives_saving_and_loading(video: Path, tmp_path: Path) -> None:
     index = index_of(video)
     index.save(VideoIndex.path_of(video))
     assert VideoIndex.path_of(video) == tmp_path / "walk.mp4.index.json"
@@ -79,51 +79,53 @@ def test_an_index_comes_back_as_it_was(video: Path, tmp_path: Path) -> None:
     assert VideoIndex.of(video).spans() == index.spans()
 
 
-def test_what_is_not_the_index_of_the_video(video: Path, tmp_path: Path) -> None:
+def test_missing_incomplete_or_outdated_indices(video: Path, tmp_path: Path) -> None:
     place = VideoIndex.path_of(video)
     command = f"mixplug video index {video}"
-    for path, said in (
-        (tmp_path / "no.mp4", "There is no video"),
-        (video, rf"has no index .*walk\.mp4\.index\.json\. Make it: {command}"),
+    for path, message in (
+        (tmp_path / "no.mp4", "There is no file or folder"),
+        (video, rf"has no index .*walk\.mp4\.index\.json\. To create it, run: {command}"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             VideoIndex.of(path)
     index = index_of(video)
     replace(index, complete=False, position=42.0, progress={"last": 42.0}).save(place)
-    with pytest.raises(ValueError, match=rf"ends at 42 s of 100 s.*Go on with it: {command}"):
+    with pytest.raises(
+        ValueError, match=rf"ends at 42 s of 100 s because.*To resume it, run: {command}"
+    ):
         VideoIndex.of(video)
     replace(index, digest="0" * 32).save(place)
-    with pytest.raises(ValueError, match=rf"is the index of another walk\.mp4.*anew: {command}"):
+    with pytest.raises(ValueError, match=rf"another version of walk\.mp4.*again, run: {command}"):
         VideoIndex.of(video)
     index.save(place)
     video.write_bytes(video.read_bytes() + b"more")
-    with pytest.raises(ValueError, match="is the index of another"):
+    with pytest.raises(ValueError, match="belongs to another version"):
         VideoIndex.of(video)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "is no index of a video"),
-        ("[1]", "is no index of a video"),
-        ('{"name": 1}', "is no index of a video"),
-        ('{"version": 1, "name": "a"}', "is no index of a video: .*missing"),
-        ('{"version": 7, "name": "a"}', "version 7, this mixplug reads 1.*--force"),
+        ("", "is not the index of a video"),
+        ("[1]", "is not the index of a video"),
+        ('{"name": 1}', "is not the index of a video"),
+        ('{"version": 1, "name": "a"}', "is not the index of a video: .*missing"),
+        ('{"version": 7, "name": "a"}', "version 7, but this mixplug reads version 1.*--force"),
         ('{"version": 1, "color": 3}', "version 1"),
     ],
 )
-def test_what_is_no_index(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_index_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         VideoIndex.load(tmp_path / "a.json")
     with pytest.raises(ValueError, match=r"FileNotFoundError"):
         VideoIndex.load(tmp_path / "none.json")
 
 
-def test_where_the_folder_cannot_be_written(
+def test_the_cache_is_used_if_the_folder_is_not_writable(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tests may run as root, who can write everywhere."""
+    """os.access is patched, because root can write everywhere."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     place = VideoIndex.path_of(video)
@@ -140,7 +142,7 @@ def test_where_the_folder_cannot_be_written(
     assert VideoIndex.path_of(other).is_relative_to(tmp_path / ".cache" / "mixplug")
 
 
-def test_a_video_is_known_again(video: Path, tmp_path: Path) -> None:
+def test_fingerprints_identify_a_video(video: Path, tmp_path: Path) -> None:
     known = fingerprint(video)
     copy = tmp_path / "copy.mp4"
     shutil.copy(video, copy)
@@ -158,7 +160,7 @@ def test_a_video_is_known_again(video: Path, tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "empty.mp4")[0] == 0
 
 
-def test_frames_of_a_folder_are_in_order(tmp_path: Path) -> None:
+def test_frames_of_a_folder_are_sorted_by_number(tmp_path: Path) -> None:
     names = ["a1b2.png", "a1b10.png", "a2b1.jpg", "a010.png", "a10.png", "b.png"]
     for name in [*reversed(names), "notes.txt", ".a.png"]:
         Image.new("RGB", (4, 4)).save(tmp_path / name) if name.endswith("g") else (

@@ -20,7 +20,7 @@ INDEX = VideoIndex(
 )  # fmt: skip
 
 
-def test_the_summary_in_one_line() -> None:
+def test_the_summary() -> None:
     assert lightness.summary(INDEX) == (
         "3840 × 2160, 59.94 frames per second, 3:40:00, 2 cuts, 49.9% usable"
     )
@@ -47,7 +47,7 @@ def test_the_mean_over_a_window() -> None:
     ],
     ids=["long", "plain", "short", "unfinished"],
 )
-def test_what_is_drawn_differs_with_what_there_is(index: VideoIndex, tmp_path: Path) -> None:
+def test_bad_parts_are_drawn(index: VideoIndex, tmp_path: Path) -> None:
     lightness.figure(index, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (1170, 468)

@@ -1,4 +1,4 @@
-"""Frames at given times, against decoding everything at a stretch."""
+"""Frames at given times, compared with decoding the whole video."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from video.films import (
     HEIGHT,
     WIDTH,
     all_frames,
+    damage_file,
+    detected_damage,
     film,
-    noticed,
     packets,
     scene,
     shipped,
-    spoil,
 )
 from video.workers import Frames
 
 from mixplug.video import DecodeError, VideoReader, open_reader, scan
-from mixplug.video.cache import FrameCache, Shown
+from mixplug.video.cache import DecodedFrame, FrameCache
 from mixplug.video.packets import PacketQueue
 
 JUMPY = [40 * i + 13 * (i % 3) + 200 * (i > 40) for i in range(100)]  # milliseconds
 KINDS: dict[str, dict[str, Any]] = {
     "closed.mp4": {},
-    "open.mp4": {"open_gop": True, "gop": 24},  # so that frames are shown before their keyframe
+    "open.mp4": {"open_gop": True, "gop": 24},  # frames are shown before their keyframe
     "no_b.mp4": {"bframes": 0},
     "one_gop.mp4": {"gop": 1000},
     "intra.mp4": {"gop": 1, "bframes": 0},
@@ -61,7 +61,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """One file of each kind, made when it is asked for."""
+    """One file of each kind, written on first use."""
     folder = tmp_path_factory.mktemp("films")
 
     def one(name: str) -> Path:
@@ -71,15 +71,15 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return one
 
 
-def shown(times: list[float], frames: Tensor, at: float) -> Tensor:
-    """The last frame that begins at ``at`` or before."""
+def frame_at(times: list[float], frames: Tensor, at: float) -> Tensor:
+    """The last frame that starts at ``at`` or before."""
     return frames[max(0, bisect.bisect_right(times, at + 1e-7) - 1)]
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("name", KINDS)
-def test_reads_what_is_shown(films: Any, name: str, options: dict[str, Any]) -> None:
-    """Random, spaced, consecutive and backward times, from one reader, in one order of many."""
+def test_reads_the_frames_that_are_shown(films: Any, name: str, options: dict[str, Any]) -> None:
+    """Random, spaced, consecutive and backward times, all read by one reader."""
     path = films(name)
     times, frames = all_frames(path)
     draws = np.random.default_rng(1)
@@ -95,7 +95,7 @@ def test_reads_what_is_shown(films: Any, name: str, options: dict[str, Any]) -> 
         asked += [[time] for time in reversed(times[-12:])]
         asked += [[0.3, 0.3, 0.1, 0.3]]
         for wanted in asked:
-            expected = torch.stack([shown(times, frames, at) for at in wanted])
+            expected = torch.stack([frame_at(times, frames, at) for at in wanted])
             found = reader.read(wanted)
             assert found.dtype == torch.uint8 and found.is_contiguous()
             assert torch.equal(found, expected), wanted
@@ -103,7 +103,7 @@ def test_reads_what_is_shown(films: Any, name: str, options: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "open.mp4", "jumpy.mp4", "late.mkv"])
-def test_every_frame_is_there_at_its_time_and_until_the_next(films: Any, name: str) -> None:
+def test_a_frame_is_shown_until_the_next_one(films: Any, name: str) -> None:
     path = films(name)
     times, frames = all_frames(path)
     reader = open_reader(path)
@@ -113,7 +113,7 @@ def test_every_frame_is_there_at_its_time_and_until_the_next(films: Any, name: s
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "open.mp4", "late.mkv"])
-def test_a_table_of_keyframes_changes_nothing_but_the_way(films: Any, name: str) -> None:
+def test_a_table_of_keyframes_does_not_change_the_frames(films: Any, name: str) -> None:
     path = films(name)
     times, frames = all_frames(path)
     keys = sorted(p.pts * p.time_base for p in packets(path) if p.is_keyframe)
@@ -124,12 +124,12 @@ def test_a_table_of_keyframes_changes_nothing_but_the_way(films: Any, name: str)
         for _ in range(25):
             wanted = list(draws.uniform(0, times[-1], 3))
             assert torch.equal(
-                reader.read(wanted), torch.stack([shown(times, frames, at) for at in wanted])
+                reader.read(wanted), torch.stack([frame_at(times, frames, at) for at in wanted])
             )
 
 
 class Counted:
-    """A codec that counts the packets it is given."""
+    """A codec that counts its packets."""
 
     def __init__(self, codec: Any) -> None:
         self._codec, self.packets = codec, 0
@@ -144,49 +144,49 @@ class Counted:
 
 @pytest.fixture
 def seeks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    made: list[int] = []
+    ticks: list[int] = []
     seek = PacketQueue.seek
 
-    def noted(self: PacketQueue, tick: int) -> None:
-        made.append(tick)
+    def recorded(self: PacketQueue, tick: int) -> None:
+        ticks.append(tick)
         seek(self, tick)
 
-    monkeypatch.setattr(PacketQueue, "seek", noted)
-    return made
+    monkeypatch.setattr(PacketQueue, "seek", recorded)
+    return ticks
 
 
 def counted(path: Path, **options: Any) -> tuple[VideoReader, Counted]:
     reader = open_reader(path, **options)
-    run = reader._opened().decoder._run
+    run = reader._get_source().decoder._run
     run.codec = Counted(run.codec)
     return reader, run.codec
 
 
-def test_decodes_no_more_than_it_must(tmp_path: Path, seeks: list[int]) -> None:
-    """A keyframe every two seconds: frames 0, 50, 100, ... of 400, at 25 a second."""
+def test_no_unnecessary_frames_are_decoded(tmp_path: Path, seeks: list[int]) -> None:
+    """A keyframe every two seconds: frames 0, 50, 100, ... of 400, at 25 per second."""
     path = film(tmp_path / "f.mp4", 400, gop=50)
-    expendable = {p.pts for p in packets(path) if not bytes(p)[4 + _beside(p)] & 0x60}
-    assert 120 < len(expendable) < 280  # B-frames that are no references
+    expendable = {p.pts for p in packets(path) if not bytes(p)[4 + _bytes_before_slice(p)] & 0x60}
+    assert 120 < len(expendable) < 280  # B-frames that are not references
     delay = 4  # frames that a decoder holds back
     for table in ((), tuple(range(0, 16, 2))):
         reader, codec = counted(path, keyframes=table)
-        # the keyframe of 3 s is at 2 s; half of what is between, or more, is needed by no other
+        # the keyframe for 3 s is at 2 s; at least half of the frames in between are not references
         reader.read([3.0])
         assert 2 <= codec.packets <= 25 - 8 + delay
         codec.packets = 0
-        reader.read([3.2])  # five frames on
+        reader.read([3.2])  # five frames later
         assert codec.packets <= 5
         del seeks[:]
         codec.packets = 0
         reader.read([3.2 + 1.0 * i for i in range(8)])
-        # frames 80, 105, ..., 255: never more than from the keyframe, nor than from the last one
+        # frames 80, 105, ..., 255: each is decoded from its keyframe or from the frame before
         needed = [0, 5, 25, 5, 25, 5, 25, 5]
         assert codec.packets <= sum(needed) * 0.75 + 8 * delay
         assert len(seeks) <= (4 if table else 0)
 
 
-def _beside(packet: Any) -> int:
-    """Bytes of a packet before its slice: of information beside the picture."""
+def _bytes_before_slice(packet: Any) -> int:
+    """Number of bytes of a packet before its slice (supplemental information)."""
     data, place = bytes(packet), 0
     while data[place + 4] & 31 not in (1, 5):
         place += 4 + int.from_bytes(data[place : place + 4], "big")
@@ -202,23 +202,23 @@ def test_frames_in_order_need_one_seek(films: Any, seeks: list[int]) -> None:
         assert len(seeks) == 1 and codec.packets == 100
 
 
-def test_the_cache_saves_decoding_all_that_fits(films: Any, seeks: list[int]) -> None:
+def test_cached_frames_are_not_decoded_again(films: Any, seeks: list[int]) -> None:
     times, frames = all_frames(films("closed.mp4"))
     reader, codec = counted(films("closed.mp4"), cache_bytes=1 << 30)
     reader.read([0.95])
     assert codec.packets >= 24
     codec.packets = 0
     del seeks[:]
-    for number in range(24):  # all that was decoded on the way
+    for number in range(24):  # all frames that were decoded on the way
         assert torch.equal(reader.read([times[number]])[0], frames[number])
     assert codec.packets == 0 and not seeks
-    cache = reader._opened().decoder._cache
+    cache = reader._get_source().decoder._cache
     assert cache.held == 24 * cache.get(0).size >= 24 * HEIGHT * WIDTH * 3 // 2
 
 
-def test_the_cache_keeps_its_limit_and_lets_the_oldest_go() -> None:
-    def one(start: int, until: int) -> Shown:
-        return Shown(start, until, av.VideoFrame(32, 32, "yuv420p"))
+def test_the_cache_drops_the_least_recently_used_frames() -> None:
+    def one(start: int, until: int) -> DecodedFrame:
+        return DecodedFrame(start, until, av.VideoFrame(32, 32, "yuv420p"))
 
     size = one(0, 1).size
     cache = FrameCache(3 * size)
@@ -226,7 +226,7 @@ def test_the_cache_keeps_its_limit_and_lets_the_oldest_go() -> None:
         cache.put(one(start, start + 5))
     assert cache.get(9) is None and cache.get(15) is None and cache.get(35) is None
     assert cache.get(10).start == cache.get(14).start == 10
-    cache.put(one(40, 50))  # 30 was used the longest time ago
+    cache.put(one(40, 50))  # 30 is the least recently used
     assert cache.get(30) is None and cache.get(20).start == 20 and cache.held == 3 * size
     cache.put(one(20, 30))  # again
     assert cache.held == 3 * size and cache.get(29).start == 20
@@ -242,7 +242,7 @@ def test_memory_stays_within_the_cache(films: Any) -> None:
     draws = np.random.default_rng(3)
     for _ in range(40):
         reader.read(list(draws.uniform(0, 3.9, 2)))
-        assert reader._opened().decoder._cache.held <= limit
+        assert reader._get_source().decoder._cache.held <= limit
 
 
 CROPS = [(0, 0, 80, 112), (0, 0, 1, 1), (79, 111, 1, 1), (13, 21, 33, 47), (7, 0, 64, 112)]
@@ -258,12 +258,12 @@ def test_a_crop_is_a_part_of_the_frame(films: Any, crop: tuple[int, int, int, in
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_phone_held_upright(tmp_path: Path, turns: int) -> None:
-    """The matrix of the header says how to turn; size and crops are those of what is seen."""
+def test_rotated_videos(tmp_path: Path, turns: int) -> None:
+    """A matrix in the header defines the rotation; size and crops refer to the displayed frame."""
     path = film(tmp_path / "f.mp4", 10)
     _, frames = all_frames(path)
     content = bytearray(path.read_bytes())
-    # a b c d of the matrix in 'tkhd', in 16.16, at 48 bytes after the name
+    # a b c d of the matrix in 'tkhd', in 16.16 fixed point
     rows = {1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}[turns]
     at = content.index(b"tkhd") + 4 + 40
     a, b, c, d = (value << 16 for value in rows)
@@ -290,30 +290,30 @@ DAMAGE = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("gop", ["open.mp4", "closed.mp4", "mpeg4.mp4"])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_frame_is_right_or_refused(
+def test_a_frame_is_correct_or_an_error(
     films: Any, tmp_path: Path, damage: str, gop: str, options: dict[str, Any]
 ) -> None:
     places, how = DAMAGE[damage]
     if how == "payload":
-        places = [noticed(films(gop), tmp_path / "f.mp4", places[0])]
+        places = [detected_damage(films(gop), tmp_path / "f.mp4", places[0])]
     times, frames = all_frames(films(gop))
-    path = spoil(films(gop), tmp_path / "f.mp4", places, how)
+    path = damage_file(films(gop), tmp_path / "f.mp4", places, how)
     order = [packet.pts for packet in packets(path)]
     keys = [place for place, packet in enumerate(packets(films(gop))) if packet.is_keyframe]
     reader = open_reader(path, **options)
-    refused = set()
+    failed = set()
     draws = np.random.default_rng(4)
     for number in [*range(100), *draws.integers(0, 100, 60)]:
         try:
             found = reader.read([times[number]])
         except DecodeError as error:
-            assert "it depends on a packet that is damaged" in str(error)
-            refused.add(int(number))
+            assert "it depends on the damaged packet" in str(error)
+            failed.add(int(number))
             continue
         assert torch.equal(found[0], frames[number]), number
     lost = {sorted(order).index(order[place]) for place in places}
-    assert lost <= refused and reader.skipped >= 1
-    # no more than what is decoded after damage, up to the frames of the next keyframe
+    assert lost <= failed and reader.skipped >= 1
+    # only frames that are decoded after the damage and before the next keyframe
     groups = [max(key for key in keys if key <= place) for place in places]
     ends = [min([key for key in keys if key > place], default=100) for place in groups]
     if options.get("threads", 1) == 1 and gop == "closed.mp4":
@@ -322,23 +322,23 @@ def test_a_frame_is_right_or_refused(
             for place, end in zip(places, ends, strict=True)
             for at in range(place, end)
         }
-        assert refused <= may
-    assert set(range(80, 92)) & refused == set()
+        assert failed <= may
+    assert set(range(80, 92)) & failed == set()
 
 
-def test_a_file_that_was_cut_off(films: Any, tmp_path: Path) -> None:
-    """Not everything was downloaded: what is there is read, what is not is refused, at once."""
+def test_a_truncated_file(films: Any, tmp_path: Path) -> None:
+    """An incomplete download: existing frames are read, missing ones are an immediate error."""
     times, frames = all_frames(films("closed.mp4"))
     content = films("closed.mp4").read_bytes()
     found = packets(films("closed.mp4"))
     path = tmp_path / "f.mp4"
     path.write_bytes(content[: found[55].pos + found[55].size // 2])
     reader = open_reader(path)
-    there = sum(packet.pts < min(p.pts for p in found[55:]) for packet in found)
-    assert 50 <= there <= 55
-    assert torch.equal(reader.read(times[:there]), frames[:there])
+    existing = sum(packet.pts < min(p.pts for p in found[55:]) for packet in found)
+    assert 50 <= existing <= 55
+    assert torch.equal(reader.read(times[:existing]), frames[:existing])
     for at in (2.4, 3.0, 3.9):
-        with pytest.raises(DecodeError, match=f"no frame at {at:.3f} s"):
+        with pytest.raises(DecodeError, match=f"at {at:.3f} s cannot be decoded"):
             reader.read([at])
     assert torch.equal(reader.read([0.4])[0], frames[10])
 
@@ -346,33 +346,33 @@ def test_a_file_that_was_cut_off(films: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost", [1, 4, 20])
 @pytest.mark.parametrize("third", [1, 2, 3])
 def test_a_transport_stream_with_holes(films: Any, tmp_path: Path, third: int, lost: int) -> None:
-    """Packets are not only damaged, but gone, and their frames with them."""
+    """Packets are not only damaged but missing, together with their frames."""
     times, frames = all_frames(films("stream.ts"))
     content = films("stream.ts").read_bytes()
     place = len(content) // 188 * third // 4 * 188
     path = tmp_path / "f.ts"
     path.write_bytes(content[:place] + content[place + 188 * lost :])
-    there = {packet.pts for packet in packets(path) if not packet.is_corrupt}
-    gone = [p for p in packets(films("stream.ts")) if p.pts not in there]
+    intact = {packet.pts for packet in packets(path) if not packet.is_corrupt}
+    missing = [p for p in packets(films("stream.ts")) if p.pts not in intact]
     reader = open_reader(path)
-    refused = []
+    failed = []
     for number in range(100):
         try:
             assert torch.equal(reader.read([times[number]])[0], frames[number]), number
         except DecodeError:
-            refused.append(number)
-    assert (len(refused) >= len(gone) - 1) and len(refused) <= 52
-    # none is refused where nothing is gone
-    assert set(refused) <= set(range(24 * third - 24, 24 * third + 28))
+            failed.append(number)
+    assert (len(failed) >= len(missing) - 1) and len(failed) <= 52
+    # no frame fails where no packet is missing
+    assert set(failed) <= set(range(24 * third - 24, 24 * third + 28))
     index = scan(path, path=tmp_path / "i.json")
-    assert not gone or index.bad
-    for number in refused:
+    assert not missing or index.bad
+    for number in failed:
         assert any(a <= times[number] + 1e-6 and times[number] < b for a, b, _ in index.bad)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_for_themselves(films: Any, start: str, threads: int) -> None:
+def test_each_worker_has_its_own_reader(films: Any, start: str, threads: int) -> None:
     _, frames = all_frames(films("open.mp4"))
     reader = open_reader(films("open.mp4"), threads=threads, cache_bytes=1 << 16)
     reader.read([1.0])
@@ -383,12 +383,12 @@ def test_workers_read_for_themselves(films: Any, start: str, threads: int) -> No
     for number, (processes, numbers, found) in enumerate(loader):
         assert torch.equal(found, frames[numbers])
         pids |= set(processes.tolist())
-        at = number * 7 % 100  # the parent's own place in the file is its own
+        at = number * 7 % 100  # the parent's position in the file does not change
         assert torch.equal(reader.read([at / FPS])[0], frames[at])
     assert len(pids) == 2 and os.getpid() not in pids
 
 
-def test_a_pickled_reader_is_a_path_and_options(films: Any) -> None:
+def test_a_pickled_reader_contains_only_path_and_options(films: Any) -> None:
     reader = open_reader(films("closed.mp4"), cache_bytes=1 << 30)
     frames = reader.read([0.5, 3.0])
     sent = pickle.dumps(reader)
@@ -396,7 +396,7 @@ def test_a_pickled_reader_is_a_path_and_options(films: Any) -> None:
     again = pickle.loads(sent)
     assert torch.equal(again.read([0.5, 3.0]), frames)
     reader.close()
-    assert torch.equal(reader.read([0.5, 3.0]), frames)  # opens again
+    assert torch.equal(reader.read([0.5, 3.0]), frames)  # opens the file again
 
 
 def test_a_real_clip() -> None:
@@ -409,8 +409,8 @@ def test_a_real_clip() -> None:
     assert torch.equal(crop, frames[[10 + 25 * i for i in range(8)]][..., 1:257, 3:303])
 
 
-def test_torchcodec_gives_the_same_frames_or_says_what_it_lacks(films: Any) -> None:
-    """Which of the two depends on the system: torchcodec does not bring FFmpeg's libraries."""
+def test_torchcodec_gives_the_same_frames_or_a_clear_error(films: Any) -> None:
+    """The system decides which: torchcodec does not include FFmpeg's libraries."""
     path = films("late.mkv")
     plain = open_reader(path)
     wanted = [0.0, 1.0, 0.52, 3.999, 2.0]
@@ -423,7 +423,7 @@ def test_torchcodec_gives_the_same_frames_or_says_what_it_lacks(films: Any) -> N
     assert reader.size == plain.size
     assert abs(reader.duration - plain.duration) < 0.05
     difference = reader.read(wanted).int() - plain.read(wanted).int()
-    assert difference.abs().max() <= 2  # conversions of another FFmpeg
+    assert difference.abs().max() <= 2  # another FFmpeg converts colors differently
     part = reader.read(wanted, (3, 5, 40, 50))
     assert torch.equal(part, reader.read(wanted)[..., 3:43, 5:55])
     assert torch.equal(pickle.loads(pickle.dumps(reader)).read([1.0]), reader.read([1.0]))
@@ -431,7 +431,7 @@ def test_torchcodec_gives_the_same_frames_or_says_what_it_lacks(films: Any) -> N
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve frames whose names, sorted as text, would be out of order."""
+    """Twelve frames whose names are out of order if they are sorted as text."""
     home = tmp_path / "frames"
     home.mkdir()
     for number in range(12):
@@ -451,13 +451,16 @@ def test_a_folder_of_frames(folder: Path) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(reader)).read([0.5]), reader.read([0.5]))
 
 
-def test_images_that_do_not_fit(folder: Path) -> None:
+def test_invalid_images_in_a_folder(folder: Path) -> None:
     Image.fromarray(scene(0, 0, 40, 40)).save(folder / "frame3.png")
     (folder / "frame5.png").write_bytes((folder / "frame5.png").read_bytes()[:300])
     (folder / "frame6.png").write_text("no image")
     reader = open_reader(folder, fps=10)
-    for number, said in ((3, "40 x 40 pixels, the frames before it 80 x 112"), (5, "damaged")):
-        with pytest.raises(DecodeError, match=rf"frame{number}\.png.*{said}"):
+    for number, message in (
+        (3, "40 x 40 pixels, but the first frame has 80 x 112"),
+        (5, "damaged"),
+    ):
+        with pytest.raises(DecodeError, match=rf"frame{number}\.png.*{message}"):
             reader.read([number / 10 + 0.01])
     with pytest.raises(DecodeError, match=r"frame6\.png cannot be read as an image"):
         reader.read([0.61])
@@ -465,34 +468,34 @@ def test_images_that_do_not_fit(folder: Path) -> None:
     reader.read([0.1])
 
 
-def test_what_a_reader_refuses(films: Any, tmp_path: Path, folder: Path) -> None:
+def test_invalid_arguments(films: Any, tmp_path: Path, folder: Path) -> None:
     path = films("closed.mp4")
     reader = open_reader(path)
-    for wanted, said in (
-        ([], "needs one time at least, got none"),
-        ([0.5, 4.0], r"at times in \[0, 4\.000\) s, got 4"),
+    for wanted, message in (
+        ([], "needs at least one time, got 0"),
+        ([0.5, 4.0], r"must be in \[0, 4\.000\) s, got 4"),
         ([-0.1], r"got -0\.1"),
         ([float("nan")], "got nan"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             reader.read(wanted)
     for crop in ((0, 0, 81, 10), (0, 103, 10, 10), (-1, 0, 5, 5), (0, 0, 0, 5)):
         with pytest.raises(ValueError, match=r"must lie within 80 x 112 pixels of .*, got "):
             reader.read([0.1], crop)
-    for arguments, said in (
-        ((tmp_path / "no.mp4",), "There is no video"),
+    for arguments, message in (
+        ((tmp_path / "no.mp4",), "There is no file or folder"),
         ((path, "decord"), r"one of \('auto', 'pyav', 'torchcodec', 'folder'\), got 'decord'"),
-        ((path, "auto", 25.0), "fps is for folders of frames"),
+        ((path, "auto", 25.0), "fps is only for folders of frames"),
         ((folder,), "needs fps"),
         ((folder, "auto", 0.0), "needs fps > 0, got 0.0"),
         ((path, "auto", None, (), -1), "cache_bytes >= 0 and threads >= 1, got -1 and 1"),
         ((path, "auto", None, (), 0, 0), "got 0 and 0"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             open_reader(*arguments)
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
+def test_files_that_are_not_videos(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello " * 1000)
     with pytest.raises(ValueError, match=r"text\.mp4 cannot be opened as a video"):
         open_reader(tmp_path / "text.mp4")
@@ -508,16 +511,16 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         open_reader(tmp_path / "empty", fps=10)
 
 
-def test_all_of_it_is_damaged(films: Any, tmp_path: Path) -> None:
-    path = spoil(films("closed.mp4"), tmp_path / "f.mp4", range(100), "zeros")
+def test_a_completely_damaged_file(films: Any, tmp_path: Path) -> None:
+    path = damage_file(films("closed.mp4"), tmp_path / "f.mp4", range(100), "zeros")
     with pytest.raises(ValueError, match="has no frame that can be decoded"):
         open_reader(path)
 
 
-def test_a_file_that_went_away(films: Any, tmp_path: Path) -> None:
+def test_a_deleted_file(films: Any, tmp_path: Path) -> None:
     path = tmp_path / "f.mp4"
     shutil.copy(films("closed.mp4"), path)
     reader = pickle.dumps(open_reader(path))
     path.unlink()
-    with pytest.raises(ValueError, match="There is no video"):
+    with pytest.raises(ValueError, match="There is no file or folder"):
         pickle.loads(reader).read([0.0])

@@ -1,4 +1,4 @@
-"""One pass over videos of which everything is known."""
+"""One pass over videos with known content."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ import pytest
 import scenedetect
 import torch
 from PIL import Image
-from video.films import FPS, all_frames, film, gray, noticed, packets, pan, shipped, spoil
+from video.films import (
+    FPS,
+    all_frames,
+    damage_file,
+    detected_damage,
+    film,
+    gray,
+    packets,
+    pan,
+    shipped,
+)
 
 from mixplug.video import DecodeError, Settings, VideoIndex, open_reader, scan
 from mixplug.video.findings import mean_lightness
 
-# (frames, what): cuts at frames 40, 50, 60, 150, 200 and 230; black 60 to 150, gray 200 to 230
+# (frames, content): cuts at frames 40, 50, 60, 150, 200 and 230; black 60-150, gray 200-230
 SHOTS = ((40, 1), (10, 2), (10, 3), (90, 0), (50, 4), (30, 119), (20, 5))
 
 
 def shot(number: int) -> np.ndarray:
-    for length, what in SHOTS:
+    for length, content in SHOTS:
         if number < length:
-            return gray(what) if what in (0, 119) else pan(what, number)
+            return gray(content) if content in (0, 119) else pan(content, number)
         number -= length
     raise IndexError
 
@@ -39,23 +49,23 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
-def test_finds_what_was_put_in(shots: Path, tmp_path: Path, detector: str) -> None:
+def test_a_scan_finds_the_known_content(shots: Path, tmp_path: Path, detector: str) -> None:
     index = scan(shots, settings=Settings(detector), path=tmp_path / "i.json")
     assert (index.duration, index.fps, index.frames) == (10.0, FPS, COUNT)
     assert (index.width, index.height, index.codec) == (112, 80, "h264")
     assert index.keyframes == tuple(n / FPS for n in range(0, COUNT, 30))
-    # at 50 another cut was less than 0.6 s ago
+    # not at 50, because the cut before it is less than 0.6 s earlier
     assert index.cuts == (40 / FPS, 60 / FPS, 150 / FPS, 200 / FPS, 230 / FPS)
-    assert index.bad == ((60 / FPS, 150 / FPS, "blank"),)  # the gray lasts 1.2 s
+    assert index.bad == ((60 / FPS, 150 / FPS, "blank"),)  # the gray part is too short, 1.2 s
     assert [time for time, _ in index.lightness] == list(range(10))
     of = dict(index.lightness)
     assert of[3.0] == of[4.0] == of[5.0] == pytest.approx(0, abs=0.5)
-    assert of[8.0] == of[9.0] == pytest.approx(50, abs=1)  # of sRGB 119
+    assert of[8.0] == of[9.0] == pytest.approx(50, abs=1)  # L* of sRGB 119
     assert index.complete and index.position == 10.0 and index.progress is None
     assert VideoIndex.load(tmp_path / "i.json") == index
 
 
-def test_settings_say_what_is_a_cut_and_what_is_blank(shots: Path, tmp_path: Path) -> None:
+def test_settings_define_cuts_and_blank_parts(shots: Path, tmp_path: Path) -> None:
     def with_(**settings: Any) -> VideoIndex:
         return scan(shots, settings=Settings(**settings), path=tmp_path / "i.json")
 
@@ -66,44 +76,46 @@ def test_settings_say_what_is_a_cut_and_what_is_blank(shots: Path, tmp_path: Pat
     assert with_(blank=1.0).bad == tuple(sorted(blank))
     assert with_(blank=3.7).bad == ()
     assert with_(flat=0.0).bad == ()
-    assert with_(flat=200.0).bad == ((0.0, 10.0, "blank"),)  # also at the end
-    for settings, said in (
+    assert with_(flat=200.0).bad == ((0.0, 10.0, "blank"),)  # up to the end
+    for settings, message in (
         ({"detector": "contents"}, r"one of \('adaptive', 'content'\), got 'contents'"),
         ({"blank": -1.0}, "needs scene, flat and blank >= 0, got 0.6, 2.0 and -1.0"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             Settings(**settings)
 
 
-def test_lightness_on_paper() -> None:
+def test_lightness_by_hand() -> None:
     def of(*pixel: int) -> float:
         return mean_lightness(np.array([[pixel]], np.uint8))
 
     assert of(0, 0, 0) == pytest.approx(0, abs=1e-9)
     assert of(255, 255, 255) == pytest.approx(100)
-    # of the primaries Y is 0.2126, 0.7152 and 0.0722; pixels are BGR
+    # Y of the primaries is 0.2126, 0.7152 and 0.0722; pixels are BGR
     for pixel, y in (((0, 0, 255), 0.2126), ((0, 255, 0), 0.7152), ((255, 0, 0), 0.0722)):
         assert of(*pixel) == pytest.approx(116 * y ** (1 / 3) - 16)
-    assert of(1, 1, 1) == pytest.approx(1 / 255 / 12.92 * (29 / 3) ** 3)  # the straight part
+    assert of(1, 1, 1) == pytest.approx(1 / 255 / 12.92 * (29 / 3) ** 3)  # the linear part
     both = np.array([[(0, 0, 0), (255, 255, 255)]], np.uint8)
-    assert mean_lightness(both) == pytest.approx(50)  # of L*, not of light
+    assert mean_lightness(both) == pytest.approx(50)  # the mean of L*, not of the light
 
 
 class Stop(BaseException):
-    """As Ctrl-C."""
+    """Acts like Ctrl-C."""
 
 
 def stop_at(time: float) -> Callable[[float, float, str], None]:
     def tick(done: float, total: float, what: str) -> None:
-        if what == "looking at frames" and time - 1e-9 < done < total:
+        if what == "scanning frames" and time - 1e-9 < done < total:
             raise Stop
 
     return tick
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
-def test_an_interrupted_scan_finds_the_same(shots: Path, tmp_path: Path, detector: str) -> None:
-    """Stopped at every frame around what there is to find, and all over the place."""
+def test_an_interrupted_scan_gives_the_same_result(
+    shots: Path, tmp_path: Path, detector: str
+) -> None:
+    """Stopped at frames around every event and at many others."""
     settings = Settings(detector, scene=0.0, blank=0.1)
     whole = scan(shots, settings=settings, path=tmp_path / "whole.json")
     near = [place + d for place in (40, 60, 150, 200, 230) for d in range(-3, 4)]
@@ -121,13 +133,13 @@ def test_an_interrupted_scan_finds_the_same(shots: Path, tmp_path: Path, detecto
     assert scan(shots, settings=settings, path=place) == whole
 
 
-def test_what_was_seen_is_not_looked_at_again(shots: Path, tmp_path: Path) -> None:
+def test_frames_are_not_scanned_twice(shots: Path, tmp_path: Path) -> None:
     place = tmp_path / "i.json"
     with pytest.raises(Stop):
         scan(shots, path=place, tick=stop_at(7.0))
     seen: list[float] = []
     scan(shots, path=place, tick=lambda done, total, what: seen.append(done))
-    assert 5.9 <= seen[0] < 7.0  # the keyframe at 6 s, eight frames before 7 s or more
+    assert 5.9 <= seen[0] < 7.0  # the keyframe at 6 s, at least eight frames before 7 s
     assert seen == sorted(seen) and seen[-1] == 10.0
     del seen[:]
     again = scan(shots, path=place, tick=lambda done, total, what: seen.append(done))
@@ -140,14 +152,14 @@ def test_what_was_seen_is_not_looked_at_again(shots: Path, tmp_path: Path) -> No
     assert len(seen) >= COUNT and found.cuts != again.cuts
 
 
-def test_a_killed_scan_goes_on(shots: Path, tmp_path: Path) -> None:
-    """No handler runs: what is there is what was saved on the way."""
+def test_a_killed_scan_resumes(shots: Path, tmp_path: Path) -> None:
+    """No handler runs, so only the results saved on the way exist."""
     whole = scan(shots, path=tmp_path / "whole.json")
     code = (
         "import os, sys\n"
         "from mixplug.video.scan import scan\n"
         "def tick(done, total, what):\n"
-        "    if what == 'looking at frames' and done >= 6.5: os._exit(9)\n"
+        "    if what == 'scanning frames' and done >= 6.5: os._exit(9)\n"
         "scan(sys.argv[1], path=sys.argv[2], every=0.0, tick=tick)\n"
     )
     place = tmp_path / "i.json"
@@ -161,25 +173,27 @@ def test_a_killed_scan_goes_on(shots: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("gop", [True, False])
 @pytest.mark.parametrize("how", ["payload", "zeros"])
-def test_what_is_damaged_cannot_be_used(tmp_path: Path, how: str, gop: bool, threads: int) -> None:
-    """Every frame outside of what the scan calls corrupt can be read, and is right."""
+def test_frames_outside_damaged_parts_are_correct(
+    tmp_path: Path, how: str, gop: bool, threads: int
+) -> None:
+    """Every frame outside the corrupt parts of the index can be read and is correct."""
     path = film(tmp_path / "f.mp4", 120, gop=20, open_gop=gop)
     times, frames = all_frames(path)
     places = [33, 34, 72, 119]
     if how == "payload":
-        places[-1] = 113  # and on, where the last packets may go unnoticed
-        places = [noticed(path, tmp_path / "g.mp4", near) for near in places]
-    spoilt = spoil(path, tmp_path / "g.mp4", places, how)
+        places[-1] = 113  # or later; damage in the last packets may go undetected
+        places = [detected_damage(path, tmp_path / "g.mp4", near) for near in places]
+    damaged = damage_file(path, tmp_path / "g.mp4", places, how)
     order = [packet.pts for packet in packets(path)]
     lost = [sorted(order).index(order[place]) for place in places]
-    index = scan(spoilt, threads=threads, path=tmp_path / "i.json")
+    index = scan(damaged, threads=threads, path=tmp_path / "i.json")
     spans = [(a, b) for a, b, reason in index.bad if reason == "corrupt"]
     assert len(index.bad) == len(spans) == 3
     inside = [any(a <= time < b for a, b in spans) for time in times]
     assert all(inside[number] for number in lost)
     assert [end for _, end in spans] == pytest.approx([40 / FPS, 80 / FPS, 120 / FPS])
     assert sum(inside) <= 3 * 20
-    reader = open_reader(spoilt)
+    reader = open_reader(damaged)
     for number, (time, bad) in enumerate(zip(times, inside, strict=True)):
         try:
             assert torch.equal(reader.read([time])[0], frames[number])
@@ -189,7 +203,7 @@ def test_what_is_damaged_cannot_be_used(tmp_path: Path, how: str, gop: bool, thr
     assert index.spans()[0][0] == 0.0
 
 
-def test_a_file_that_was_cut_off(tmp_path: Path) -> None:
+def test_a_truncated_file(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4", 100)
     found = packets(path)
     path.write_bytes(path.read_bytes()[: found[60].pos])
@@ -199,12 +213,12 @@ def test_a_file_that_was_cut_off(tmp_path: Path) -> None:
     reader = open_reader(path)
     for start, end in index.spans():
         reader.read([start, (start + end) / 2, end - 0.001])
-    with pytest.raises(DecodeError, match="has no packets there"):
+    with pytest.raises(DecodeError, match="the file has no packets there"):
         reader.read([3.0])
 
 
-def test_frames_that_come_at_odd_times(tmp_path: Path) -> None:
-    """Times are those of the frames, not their numbers over a rate; the first one is 0."""
+def test_irregular_frame_times(tmp_path: Path) -> None:
+    """Times come from the frames, not from frame number and rate; the first frame is at 0."""
     when = [3000 + 40 * n + 700 * (n >= 45) + 7 * (n % 2) for n in range(90)]
     path = film(
         tmp_path / "f.mkv", 90, lambda n: pan(1 + (n >= 30) + (n >= 60), n), milliseconds=when
@@ -237,20 +251,20 @@ def test_a_folder_of_frames(tmp_path: Path) -> None:
         with pytest.raises(Stop):
             scan(folder, fps=25, path=place, tick=stop_at(frame / 25))
     assert scan(folder, fps=25, path=place) == index
-    assert scan(folder, fps=50, path=place).duration == 5.0  # another rate, made anew
-    with pytest.raises(ValueError, match="needs fps"):
+    assert scan(folder, fps=50, path=place).duration == 5.0  # another rate needs a new scan
+    with pytest.raises(ValueError, match="needs fps, the frames per second; got None"):
         scan(folder, path=tmp_path / "none.json")
-    with pytest.raises(ValueError, match=r"fps is for folders of frames.*got fps=25"):
+    with pytest.raises(ValueError, match=r"fps is only for folders of frames.*got fps=25"):
         scan(shipped("bikes.mp4"), fps=25, path=place)
 
 
-def test_a_small_film_and_a_wide_one_are_scaled_alike(tmp_path: Path) -> None:
+def test_large_films_are_reduced_in_size(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4", 60, lambda n: pan(1 + (n >= 30), n, 240, 640))
     index = scan(path)
     assert index.cuts == (30 / FPS,) and (index.width, index.height) == (640, 240)
 
 
-def test_a_real_clip_has_the_cuts_that_pyscenedetect_finds(tmp_path: Path) -> None:
+def test_cuts_of_a_real_clip_equal_those_of_pyscenedetect(tmp_path: Path) -> None:
     path = shipped("bikes.mp4")
     index = scan(path, path=tmp_path / "i.json")
     scenes = scenedetect.detect(str(path), scenedetect.AdaptiveDetector(min_scene_len=15))
@@ -262,8 +276,8 @@ def test_a_real_clip_has_the_cuts_that_pyscenedetect_finds(tmp_path: Path) -> No
         assert found == pytest.approx(mean_lightness(frame.numpy()), abs=0.5)
 
 
-def test_what_cannot_be_scanned(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="There is no video"):
+def test_files_that_cannot_be_scanned(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no file or folder"):
         scan(tmp_path / "no.mp4")
     (tmp_path / "text.mp4").write_text("hello " * 1000)
     with pytest.raises(ValueError, match="cannot be opened as a video"):

@@ -1,4 +1,4 @@
-"""A dataset that a spawned worker can import."""
+"""A data set that a spawned worker can import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.video import VideoReader
 
 
 class Frames(Dataset[tuple[int, int, Tensor]]):
-    """Of a reader that was opened, and used, before workers exist: process, number, frame."""
+    """Process id, frame number and frame from a reader that was used before workers started."""
 
     def __init__(self, reader: VideoReader) -> None:
         self.reader = reader

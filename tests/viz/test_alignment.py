@@ -1,4 +1,4 @@
-"""``mixplug viz alignment``: what is decoded, what corresponds, and the command on two digits."""
+"""``mixplug viz alignment``: decoded images, correspondences, and the command on two digits."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def test_ends_are_the_decoded_images(dtype: torch.dtype) -> None:
     assert_close(found["not aligned"][0], other)
     assert_close(found["not aligned"], found["not aligned, swapped"].flip(0))
     difference = found["A aligned to A' (3.12)"][0] - other
-    assert float(difference.abs().max()) > 1e-2  # pose of x, so not the image x'
+    assert float(difference.abs().max()) > 1e-2  # the pose is that of x, so it is not the image x'
 
 
 @torch.no_grad()
-def test_an_image_with_itself_stays(dtype: torch.dtype) -> None:
-    """A plan without blur is the identity, and mixing a map with itself changes nothing."""
+def test_an_image_mixed_with_itself_does_not_change(dtype: torch.dtype) -> None:
+    """For a small ε the plan is the identity, and a map mixed with itself is unchanged."""
     model, decoder, pair = toy(dtype)
     stages = stages_of(model)
     same = pair[:1].expand(2, -1, -1, -1)
@@ -103,7 +103,9 @@ def test_another_module_a_resolution_and_tokens(dtype: torch.dtype) -> None:
     tokens = interpolations(stages_of(vit), decoder, torch.randn(2, 3, 4, 4, dtype=dtype), LAM)
     ends = tokens["not aligned"][[0, -1]]
     assert_close(ends, tokens["not aligned, swapped"][[-1, 0]])
-    assert_close(tokens["A' aligned to A (3.13)"][-1], ends[0])  # prefix tokens of x', too
+    assert_close(
+        tokens["A' aligned to A (3.13)"][-1], ends[0]
+    )  # the prefix tokens are those of x' too
 
 
 def test_other_than_two_images() -> None:
@@ -112,10 +114,10 @@ def test_other_than_two_images() -> None:
         interpolations(stages_of(model), decoder, pair[:1], LAM)
 
 
-def test_lines_join_what_a_permutation_joins(
+def test_lines_connect_corresponding_positions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Positions 0 1 2 / 3 4 5 to 5 4 3 / 2 1 0; half of 0 goes to 1, a tenth of 3 to 0."""
+    """Positions 0 1 2 / 3 4 5 to 5 4 3 / 2 1 0; 0.4 of position 0 goes to 1, a tenth of 3 to 0."""
     plan = torch.eye(6).flip(0)
     plan[0] = torch.tensor([0.0, 0.4, 0, 0, 0, 0.6])
     plan[3] = torch.tensor([0.1, 0.0, 0.9, 0, 0, 0])
@@ -135,7 +137,7 @@ def test_lines_join_what_a_permutation_joins(
     assert len(drawn) == len(pairs)
     colors = {}
     for (i, j, part), ((across, down), width, color) in zip(pairs, drawn, strict=True):
-        # an image is 1 high and 1.5 wide; the second is 0.45 lower, half a width apart
+        # an image is 1 high and 1.5 wide; the second is 0.45 lower, after a gap of half a width
         start = ((i % 3 + 0.5) * 0.5, (i // 3 + 0.5) / 2)
         end = (2.25 + (j % 3 + 0.5) * 0.5, 0.45 + (j // 3 + 0.5) / 2)
         assert across == pytest.approx((start[0], end[0]))
@@ -148,7 +150,7 @@ def test_lines_join_what_a_permutation_joins(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint of two iterations, its config, and two digits of other sizes."""
+    """A folder with a checkpoint after two iterations, its config, and two digits."""
     folder = tmp_path_factory.mktemp("decoder")
     config = Config.fromfile(CONFIG)
     config.merge_from_dict(
@@ -179,20 +181,20 @@ def invoke(*arguments: object) -> object:
 
 
 def test_command(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The config is found beside the checkpoint; what is drawn is what the model decodes."""
-    shown = []
-    monkeypatch.setattr(alignment, "figure", lambda *given: shown.append(given))
+    """The config beside the checkpoint is used, and the drawn images are those of the model."""
+    drawn = []
+    monkeypatch.setattr(alignment, "figure", lambda *given: drawn.append(given))
     saved = trained / "epoch_1.pth"
     files = (trained / "a.png", trained / "b.png")
     run = invoke(*files, "--ckpt", saved, "--steps", 3, "--iters", 5, "--out", tmp_path)
     assert run.exit_code == 0, run.output
     assert "4 x 4 positions, ε = 0.1, 5 iterations" in run.output
     assert str((tmp_path / "correspondences.png").resolve()) in run.output
-    ((originals, rows, lam, path, _),) = shown
+    ((originals, rows, lam, path, _),) = drawn
     assert lam == [0.0, 0.5, 1.0] and path == tmp_path / "alignment.png"
     pixels, _ = digits("test")
     assert_close(originals[0], pixels[0, 0, :, :, None].expand(-1, -1, 3), atol=0.003, rtol=0)
-    assert originals.shape == (2, 16, 16, 3)  # of 40 x 31 the middle
+    assert originals.shape == (2, 16, 16, 3)  # the center of 40 x 31
     (config,) = trained.glob("*.py")
     found = decoding(config, saved)
     model = found.stages.model
@@ -214,7 +216,7 @@ def test_figure_is_drawn(trained: Path, tmp_path: Path) -> None:
     )
     assert run.exit_code == 0, run.output
     wide, high = Image.open(out / "alignment.png").size
-    assert wide > 1200 and wide > 2 * high  # nine pictures beside, four below each other
+    assert wide > 1200 and wide > 2 * high  # nine columns, four rows
 
 
 @pytest.mark.parametrize("case", ["no decoder", "other config", "width", "no picture", "missing"])
@@ -240,16 +242,19 @@ def test_errors(case: str, trained: Path, tmp_path: Path) -> None:
     assert message in " ".join(run.output.split())
 
 
-def test_a_config_that_is_not_beside_is_asked_for(trained: Path, tmp_path: Path) -> None:
+def test_the_config_must_be_given_if_it_is_not_beside_the_checkpoint(
+    trained: Path, tmp_path: Path
+) -> None:
     saved = tmp_path / "epoch_1.pth"
     saved.write_bytes((trained / "epoch_1.pth").read_bytes())
     run = invoke(trained / "a.png", trained / "b.png", "--ckpt", saved)
     assert run.exit_code == 1
-    assert "has 0 configs: say which with --config." in " ".join(run.output.split())
+    message = "must have one config, got 0. Choose the config of epoch_1.pth with --config."
+    assert message in " ".join(run.output.split())
 
 
-def test_pictures_that_are_kept_in_rgb_and_bgr() -> None:
-    """Red goes in as the network takes it, and comes out red."""
+def test_rgb_and_bgr_networks() -> None:
+    """Red is passed in the order that the network expects, and comes out red."""
     for to_rgb in (False, True):
         config = Config.fromfile(CONFIG)
         config.data_preprocessor.to_rgb = to_rgb

@@ -1,4 +1,4 @@
-"""Figures of the reliability card: curves, histograms, attention, and names that are long."""
+"""Figures of the reliability card: curves, histograms, attention maps and long names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from mixplug.functional.calibration import calibration_bins
 from mixplug.viz import attention, ood, reliability
 from mixplug.viz.embedding import COLORS, MARKERS
-from mixplug.viz.labels import wrapped
+from mixplug.viz.labels import wrap_name
 
 LONG = [
     f"work_dirs/alignmix-ae_preact-resnet18_1xb128-2000e_cifar100/best_accuracy_top1_epoch_{k}.pth"
@@ -21,8 +21,8 @@ LONG = [
 ]
 
 
-def reads(figure: object, canvas: object) -> None:
-    """Every name of a figure lies within it."""
+def check_texts_inside(figure: object, canvas: object) -> None:
+    """Every text of a figure is inside the figure."""
     texts = [t for legend in figure.legends for t in legend.get_texts()]
     for axes in figure.axes:
         texts += [axes.title, axes.xaxis.label, axes.yaxis.label] if axes.get_visible() else []
@@ -34,17 +34,17 @@ def reads(figure: object, canvas: object) -> None:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Figures as they are closed, still whole."""
-    kept: list[object] = []
-    monkeypatch.setattr(plt, "close", lambda figure: kept.append(figure))
-    yield kept
+    """Figures at the time they are closed, still complete."""
+    figures: list[object] = []
+    monkeypatch.setattr(plt, "close", lambda figure: figures.append(figure))
+    yield figures
     monkeypatch.undo()
-    for figure in kept:
+    for figure in figures:
         plt.close(figure)
 
 
 def test_reliability_curve_by_hand() -> None:
-    """Bins of a quarter: none, 0.3 of 0.5, half of the examples; none; 0.9 of 0.8, half."""
+    """Four bins: two are empty; half of the examples at (0.3, 0.5), half at (0.9, 0.8)."""
     bins = (
         torch.tensor([0.0, 0.5, 0.0, 0.5]),
         torch.tensor([0.0, 0.5, 0.0, 0.8]),
@@ -76,14 +76,14 @@ def test_reliability_figure_has_shares_below(tmp_path: Path, drawn: list[object]
     assert_close(torch.tensor(steps.edges), torch.arange(6) / 5, check_dtype=False)
     texts = [t.get_text().replace("\n", "") for t in drawn[0].legends[0].get_texts()]
     assert [t.partition(", ECE")[0] for t in texts] == LONG
-    reads(drawn[0], drawn[0].canvas.get_renderer())
+    check_texts_inside(drawn[0], drawn[0].canvas.get_renderer())
     assert len(above.lines) == 6 and Image.open(tmp_path / "r.png").width > 700
     with pytest.raises(ValueError, match="no reliability curve"):
         reliability.figure({}, tmp_path / "r.png")
 
 
 def test_histograms_by_hand() -> None:
-    """40 bins from 0 to 1, area 1: 4 equal scores are a bin of 1 / 0.025."""
+    """40 bins from 0 to 1, area 1: if all scores are equal, their bin is 1 / 0.025 high."""
     inside, outside = torch.tensor([1.0, 1.0, 1.0, 0.51]), torch.tensor([0.0, 0.51])
     axes = plt.figure().add_subplot()
     ood.histograms(axes, {"test": inside, "noise": outside}, ["test", "noise"])
@@ -102,20 +102,20 @@ def test_ood_figure(tmp_path: Path, drawn: list[object]) -> None:
     scores = {name: {s: torch.rand(9) for s in sets} for name in LONG}
     scores[LONG[2]] = {"cifar100 (test)": torch.ones(3), "late": torch.ones(2)}
     ood.figure(scores, tmp_path / "o.png", "energy")
-    shown = [axes for axes in drawn[0].axes if axes.get_visible()]
-    assert [a.get_title().replace("\n", "") for a in shown] == LONG
-    assert {a.get_xlabel() for a in shown} == {"energy"}
+    visible = [axes for axes in drawn[0].axes if axes.get_visible()]
+    assert [a.get_title().replace("\n", "") for a in visible] == LONG
+    assert {a.get_xlabel() for a in visible} == {"energy"}
     assert [t.get_text() for t in drawn[0].legends[0].get_texts()] == [*sets, "late"]
-    late = shown[2].patches[1]
+    late = visible[2].patches[1]
     assert late.get_edgecolor()[:3] == pytest.approx(plt.matplotlib.colors.to_rgb(COLORS[4]))
-    reads(drawn[0], drawn[0].canvas.get_renderer())
-    for nothing in ({}, {"a": {}}):
+    check_texts_inside(drawn[0], drawn[0].canvas.get_renderer())
+    for empty in ({}, {"a": {}}):
         with pytest.raises(ValueError, match="no scores"):
-            ood.figure(nothing, tmp_path / "o.png")
+            ood.figure(empty, tmp_path / "o.png")
 
 
-def test_attention_is_strongest_where_the_map_is() -> None:
-    """One pixel per position: the largest has 65 % of dark red, 0 leaves the image, half half."""
+def test_attention_overlay_by_hand() -> None:
+    """The maximum gets 65 % dark red, half the maximum half as much color, 0 none."""
     images = torch.full((1, 2, 2, 3), 100, dtype=torch.uint8)
     maps = torch.tensor([[[0.6, 0.3], [0.1, 0.0]]])
     red, half = (torch.tensor(plt.colormaps["turbo"](v)[:3]) for v in (1.0, 0.5))
@@ -139,10 +139,10 @@ def test_attention_figure(tmp_path: Path, drawn: list[object]) -> None:
     assert torch.equal(torch.tensor(cells[2 * 3 + 2].get_images()[0].get_array()), row[2])
     labels = [cells[3 * k].get_ylabel().replace("\n", "") for k in range(6)]
     assert labels == ["image", *LONG]
-    reads(drawn[0], drawn[0].canvas.get_renderer())
+    check_texts_inside(drawn[0], drawn[0].canvas.get_renderer())
 
 
-def test_attention_that_does_not_fit(tmp_path: Path) -> None:
+def test_invalid_attention(tmp_path: Path) -> None:
     images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"maps \(N, h, w\), got \(2, 4, 4, 3\) and \(1, 2, 2\)"):
         attention.overlay(images, torch.rand(1, 2, 2))
@@ -152,11 +152,11 @@ def test_attention_that_does_not_fit(tmp_path: Path) -> None:
         attention.figure(images, {}, tmp_path / "a.png")
 
 
-def test_names_in_lines() -> None:
-    assert wrapped("short", 10) == "short"
-    assert wrapped("work_dirs/a-b_c/epoch_1.pth", 12) == "work_dirs/a-\nb_c/epoch_\n1.pth"
-    assert wrapped("two words of it", 9) == "two words\nof it"
-    assert wrapped("abcdefghij", 4) == "abcd\nefgh\nij"
+def test_wrap_name() -> None:
+    assert wrap_name("short", 10) == "short"
+    assert wrap_name("work_dirs/a-b_c/epoch_1.pth", 12) == "work_dirs/a-\nb_c/epoch_\n1.pth"
+    assert wrap_name("two words of it", 9) == "two words\nof it"
+    assert wrap_name("abcdefghij", 4) == "abcd\nefgh\nij"
     for name in LONG:
-        assert wrapped(name, 30).replace("\n", "") == name
-        assert max(map(len, wrapped(name, 30).split("\n"))) <= 30
+        assert wrap_name(name, 30).replace("\n", "") == name
+        assert max(map(len, wrap_name(name, 30).split("\n"))) <= 30

@@ -1,4 +1,4 @@
-"""The page of queries: what is framed how, that nothing is fetched, and images bit for bit."""
+"""The page of queries: frames, embedded images, and lossless small images."""
 
 import base64
 import io
@@ -59,7 +59,7 @@ class Page(HTMLParser):
             self.captions[-1] += data
 
 
-def test_page_says_hits_and_misses_in_words_too() -> None:
+def test_hits_and_misses_are_also_in_the_text() -> None:
     page = Page(viz.page(rows(), "title & more", "<note>"))
     assert not page.open  # every tag is closed, in order
     assert page.kinds == ["query", "hit", "miss", "query", "miss", "hit"]
@@ -75,7 +75,7 @@ def test_page_says_hits_and_misses_in_words_too() -> None:
     assert page.tags["html"]["lang"] == "en"
 
 
-def test_page_has_everything_inside_it() -> None:
+def test_the_page_needs_no_other_files() -> None:
     given = rows()
     text = viz.page(given, "t")
     page = Page(text)
@@ -84,18 +84,18 @@ def test_page_has_everything_inside_it() -> None:
     assert 'name="viewport" content="width=device-width' in text
     pictures = [Image.open(io.BytesIO(base64.b64decode(link.split(",")[1]))) for link in page.links]
     small = [given[0].query, *given[0].neighbors]
-    for picture, expected in zip(pictures, small, strict=False):  # small ones lose nothing
+    for picture, expected in zip(pictures, small, strict=False):  # small images are lossless
         assert torch.equal(torch.tensor(list(picture.getdata())).view(expected.shape), expected)
     assert pictures[3].format == "JPEG" and pictures[3].size == (320, 137)  # of 700 x 300
     assert pictures[4].size == (80, 90)  # never enlarged
 
 
 def test_figure_frames_neighbors_and_not_the_query(tmp_path: Path, monkeypatch) -> None:
-    kept = []
-    monkeypatch.setattr(plt, "close", kept.append)
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
     viz.figure(rows(), tmp_path / "x.png", "title")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-    cells = [cell for cell in kept[0].axes if cell.images]
+    cells = [cell for cell in figures[0].axes if cell.images]
     framed = [cell.axison for cell in cells]
     assert framed == [False, True, True, False, True, True]
     for cell, hit in zip([c for c in cells if c.axison], [True, False, False, True], strict=True):
@@ -104,11 +104,11 @@ def test_figure_frames_neighbors_and_not_the_query(tmp_path: Path, monkeypatch) 
         assert (spine.get_linestyle() == "-") == hit
         assert cell.texts[-1].get_text() == ("✓" if hit else "✗")
     monkeypatch.undo()
-    plt.close(kept[0])
+    plt.close(figures[0])
 
 
-def test_refuses_rows_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="equally many and at least one, got 1, 2 and 1"):
+def test_invalid_rows() -> None:
+    with pytest.raises(ValueError, match=r"same number .* got 1, 2 and 1"):
         viz.Retrieved(image(8, 8), "a", [image(8, 8)], [True, False], ["a"])
     with pytest.raises(ValueError, match="no query to show"):
         viz.page([], "t")

@@ -1,4 +1,4 @@
-"""What is drawn of tracked objects: colors where objects are, on frames that belong to them."""
+"""Figures of tracked objects: colors at the objects, on the right frames."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from mixplug.functional.track import cls_attention
-from mixplug.models.self_distillation.distillation import normalized
-from mixplug.models.self_distillation.dora import object_tracks
+from mixplug.models.self_distillation import object_tracks
+from mixplug.models.self_distillation.views import normalized
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.viz import track_video
-from mixplug.viz.track_video import cuts_before, distinct_heads, fitted, overlaps
+from mixplug.viz.track_video import cuts_before, distinct_heads, fit_to_patches, overlaps
 from mixplug.viz.tracks import colors, film, overlay, strip
 
 
-def test_an_object_has_its_color_where_it_is() -> None:
+def test_objects_are_colored_at_their_positions() -> None:
     frames = torch.full((2, 3, 8, 12), 100, dtype=torch.uint8)
     attention = torch.zeros(2, 3, 6)  # a grid of 2 x 3, patches of 4 pixels
     for frame, places in enumerate(((0, 1, 2), (3, 4, 5))):
@@ -35,7 +35,7 @@ def test_an_object_has_its_color_where_it_is() -> None:
 
 
 def test_strength_by_hand() -> None:
-    """One patch a pixel: no interpolation. Above the mean 1/4: 3/4 - 1/4 of at most 1/2."""
+    """One patch is one pixel. The color depends on attention above its mean, over the maximum."""
     frames = torch.full((1, 3, 2, 2), 200, dtype=torch.uint8)
     attention = torch.tensor([[[0.75, 0.25, 0.0, 0.0]], [[0.5, 0.4, 0.1, 0.0]]])
     for maps, shares in ((attention[:1], (1, 0, 0, 0)), (attention[1:], (1, 0.6, 0, 0))):
@@ -46,7 +46,7 @@ def test_strength_by_hand() -> None:
             assert green[pixel] == blue[pixel] == round((1 - cover) * 200)
 
 
-def test_equal_attention_everywhere_colors_nothing() -> None:
+def test_uniform_attention_gives_no_color() -> None:
     frames = torch.randint(256, (1, 3, 4, 4), dtype=torch.uint8)
     assert torch.equal(overlay(frames, torch.full((1, 2, 4), 0.25), (2, 2)), frames)
 
@@ -58,15 +58,15 @@ def test_colors_are_pure_and_differ(objects: int) -> None:
     assert len({tuple(color.tolist()) for color in found}) == objects
 
 
-def test_attention_of_other_frames_is_refused() -> None:
+def test_invalid_attention() -> None:
     frames = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"of 2 frames with a grid of 2 x 2, got \(1, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"for 2 frames and a grid of 2 x 2, got \(1, 3, 4\)"):
         overlay(frames, torch.rand(1, 3, 4), (2, 2))
     with pytest.raises(ValueError, match=r"got \(2, 3, 6\)"):
         overlay(frames, torch.rand(2, 3, 6), (2, 2))
 
 
-def test_the_film_shows_all_ways_beside_each_other(tmp_path: Path) -> None:
+def test_the_film_shows_all_ways_side_by_side(tmp_path: Path) -> None:
     colors = torch.tensor([[200, 30, 30], [30, 200, 30]], dtype=torch.uint8)
     rows = {
         name: colors[i].view(1, 3, 1, 1).expand(5, -1, 33, 41)
@@ -77,7 +77,7 @@ def test_the_film_shows_all_ways_beside_each_other(tmp_path: Path) -> None:
         stream = container.streams.video[0]
         assert stream.average_rate == 4 and stream.codec_context.pix_fmt == "yuv420p"
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    assert len(frames) == 5 and frames[0].shape == (54, 82, 3)  # 33 and a label of 22, even
+    assert len(frames) == 5 and frames[0].shape == (54, 82, 3)  # 33 and a label of 22, made even
     for x, i in ((10, 0), (70, 1)):
         assert abs(frames[2][45, x].astype(int) - colors[i].numpy()).max() < 12
     assert frames[0][:22].min() < 128  # there is text
@@ -89,20 +89,20 @@ def test_the_strip_has_a_picture_for_every_frame_and_way(tmp_path: Path) -> None
     strip({"input": frames, "objects": frames}, [0.0, 0.5, 1.0], tmp_path / "s.png", "title")
     image = torch.tensor(list(Image.open(tmp_path / "s.png").convert("RGB").getdata()))
     red = (image == torch.tensor([255, 0, 0])).all(1).float().mean()
-    # six pictures of 1.7 x 1.13 inches on about 5.6 x 3
+    # six pictures of 1.7 x 1.13 inches in a figure of about 5.6 x 3
     assert math.isclose(float(red), 6 * 1.7 * 1.13 / (5.6 * 3.02), rel_tol=0.35)
 
 
-def test_many_frames_go_into_rows_of_eight_with_a_legend_and_cuts(
+def test_a_strip_with_many_frames_a_legend_and_cuts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept: list[object] = []
-    monkeypatch.setattr(plt, "close", kept.append)
+    figures: list[object] = []
+    monkeypatch.setattr(plt, "close", figures.append)
     frames = torch.arange(11, dtype=torch.uint8).view(11, 1, 1, 1).expand(-1, 3, 4, 6)
     times = [0.5 * i for i in range(11)]
     rows = {"input": frames, "objects": frames + 100}
     strip(rows, times, tmp_path / "s.png", heads=[4, 0], cuts=[3, 8])
-    (figure,) = kept
+    (figure,) = figures
     first, second = figure.subfigs
     for block, numbers in ((first, range(8)), (second, range(8, 11))):
         assert len(block.axes) == 16
@@ -124,7 +124,7 @@ def test_many_frames_go_into_rows_of_eight_with_a_legend_and_cuts(
 
 
 def test_cuts_come_from_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cut is when the first frame of a scene is shown; none is known of a video not scanned."""
+    """A cut is the time of a scene's first frame; a video without an index has no known cuts."""
     times = [0.0, 1.0, 2.0, 3.0, 4.0]
     index = type("I", (), {"cuts": (0.0, 2.0, 3.2, 3.4, 9.0)})()
     monkeypatch.setattr(track_video.VideoIndex, "of", lambda video: index)
@@ -133,12 +133,12 @@ def test_cuts_come_from_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cuts_before("no such.mp4", times) == []
 
 
-def test_frames_are_cut_to_whole_patches() -> None:
+def test_frames_are_cropped_to_whole_patches() -> None:
     clip = torch.randint(256, (2, 3, 50, 70), dtype=torch.uint8)
-    assert torch.equal(fitted(clip, (16, 16), None), clip[..., :48, :64])
-    assert fitted(clip, (8, 8), 25).shape == (2, 3, 24, 32)
-    with pytest.raises(ValueError, match="50 x 70 pixels are smaller than a patch of 64 x 64"):
-        fitted(clip, (64, 64), None)
+    assert torch.equal(fit_to_patches(clip, (16, 16), None), clip[..., :48, :64])
+    assert fit_to_patches(clip, (8, 8), 25).shape == (2, 3, 24, 32)
+    with pytest.raises(ValueError, match="as large as a patch of 64 x 64 pixels, got 50 x 70"):
+        fit_to_patches(clip, (64, 64), None)
 
 
 def test_overlaps_by_hand() -> None:
@@ -148,8 +148,8 @@ def test_overlaps_by_hand() -> None:
     torch.testing.assert_close(overlaps(attention), expected)
 
 
-def test_heads_are_those_that_overlap_least() -> None:
-    """Of six of which two look at the left, two at the right, and two everywhere else."""
+def test_the_heads_that_overlap_least_are_selected() -> None:
+    """Compared with all triples of six heads."""
     torch.manual_seed(1)
     keys = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 6}
     vit = build_timm_vit("vit_tiny_patch16_224", **keys).eval()

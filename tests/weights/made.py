@@ -1,4 +1,4 @@
-"""Tiny vision transformers with weights that all matter, and checkpoints as hosts write them."""
+"""Tiny vision transformers with weights that all matter, and checkpoints in several formats."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ IMAGES = (2, 3, 32, 32)
 
 
 def shaken(model: nn.Module) -> nn.Module:
-    """No tensor is zero, one, or equal to another, so that none can be forgotten or swapped."""
+    """Change all tensors so that none is zero, one, or equal to another.
+
+    Then a forgotten or swapped tensor changes the result.
+    """
     with torch.no_grad():
         for value in filter(torch.is_floating_point, model.state_dict().values()):
             value.add_(0.1 * torch.randn_like(value))
     model.eval()
-    return model  # eval of mmpretrain returns nothing
+    return model  # not model.eval(), which returns None in mmpretrain
 
 
 def timm_vit(**keys: Any) -> nn.Module:
@@ -33,7 +36,7 @@ def timm_vit(**keys: Any) -> nn.Module:
 
 
 def mm_vit(**keys: Any) -> nn.Module:
-    """The same of mmpretrain."""
+    """The same network in mmpretrain."""
     from mmpretrain.models.backbones import VisionTransformer as MMVisionTransformer
 
     arch = {"embed_dims": 128, "num_layers": 2, "num_heads": 2, "feedforward_channels": 192}
@@ -41,7 +44,7 @@ def mm_vit(**keys: Any) -> nn.Module:
 
 
 def mmseg_vit(**keys: Any) -> nn.Module:
-    """The same of mmseg, whose defaults are another epsilon and no bias of patches."""
+    """The same network in mmseg; mmseg's defaults have another epsilon and no patch bias."""
     from mmseg.models.backbones import VisionTransformer as MMSegVisionTransformer
 
     return shaken(MMSegVisionTransformer(**{**_MMSEG, "patch_bias": True, **keys}))
@@ -68,7 +71,7 @@ def mmseg_beit(**keys: Any) -> nn.Module:
 
 
 def mm_beit(**keys: Any) -> nn.Module:
-    """The same of mmpretrain."""
+    """The same network in mmpretrain."""
     from mmpretrain.models.backbones import BEiTViT
 
     arch = {"embed_dims": 128, "num_layers": 2, "num_heads": 2, "feedforward_channels": 256}
@@ -77,7 +80,7 @@ def mm_beit(**keys: Any) -> nn.Module:
 
 
 def map_of(model: nn.Module, size: tuple[int, ...] = IMAGES) -> Tensor:
-    """The last map of patches, after the norm: of the same images as :func:`output`."""
+    """The last map of patches after the norm, for the same images as :func:`output`."""
     images = torch.randn(size, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         if hasattr(model, "forward_intermediates"):
@@ -88,7 +91,7 @@ def map_of(model: nn.Module, size: tuple[int, ...] = IMAGES) -> Tensor:
 
 
 def output(model: nn.Module, size: tuple[int, ...] = IMAGES) -> Tensor:
-    """The class token of images that are always the same."""
+    """The class tokens of fixed images."""
     images = torch.randn(size, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         return _last(model(images))
@@ -107,7 +110,7 @@ def head() -> nn.Module:
 
 
 def dino(path: Path, teacher: nn.Module, student: nn.Module, **more: Any) -> Path:
-    """As DINO and DoRA save."""
+    """A checkpoint as DINO and DoRA save it."""
     optimizer = torch.optim.AdamW(student.parameters())
     _last(student(torch.randn(IMAGES))).sum().backward()
     optimizer.step()
@@ -125,7 +128,7 @@ def dino(path: Path, teacher: nn.Module, student: nn.Module, **more: Any) -> Pat
 
 
 def mm(path: Path, teacher: nn.Module, student: nn.Module) -> Path:
-    """As mmengine saves a model of self-distillation."""
+    """A checkpoint of a self-distillation model as mmengine saves it."""
     from mmengine.logging import HistoryBuffer
 
     state = under("method.student.backbone.", student) | under("method.student.head.", head())

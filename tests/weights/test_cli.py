@@ -47,8 +47,8 @@ def test_convert(saved: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(made.output(model), made.output(expected), atol=1e-5, rtol=1e-5)
     numbers = sum(value.numel() for value in model.state_dict().values())
     for line in (
-        "from: student ('student.module.backbone.*'), named as in timm",
-        f"written: 30 tensors, {numbers:,} numbers, named as in mmpretrain",
+        "from: student ('student.module.backbone.*'), with the names of timm",
+        f"written: 30 tensors, {numbers:,} numbers, with the names of mmpretrain",
         "left out: head.mlp.0.weight, head.mlp.0.bias",
         f"file: {out.resolve()}",
     ):
@@ -58,18 +58,18 @@ def test_convert(saved: Path, tmp_path: Path) -> None:
     assert "from: teacher ('teacher.backbone.*')" in run.output
 
 
-def test_a_grid_that_no_file_tells(saved: Path, tmp_path: Path) -> None:
-    """10 x 12 patches and a class token are 121 positions, as 11 x 11 without one are."""
+def test_the_grid_is_not_in_the_file(saved: Path, tmp_path: Path) -> None:
+    """10 x 12 patches and a class token have 121 positions, like 11 x 11 without a token."""
     out = tmp_path / "out.safetensors"
     run = invoke("convert", saved, out, "--to", "timm", "--grid", "10x12")
-    assert run.exit_code == 0 and "grid: 10x12, which no file tells" in run.output
+    assert run.exit_code == 0 and "grid: 10x12. The file does not store it" in run.output
     run = invoke("check", out, "--grid", "10x12")
     assert run.exit_code == 0 and "in a grid of 10 x 12" in run.output
     run = invoke("check", out, "--model", "vit_base_patch16_224", "--grid", "10")
     assert run.exit_code != 0 and "needs ROWSxCOLUMNS" in run.output
 
 
-def test_check_says_what_is_in(saved: Path, tmp_path: Path) -> None:
+def test_check_prints_the_content(saved: Path, tmp_path: Path) -> None:
     run = invoke("check", saved)
     assert run.exit_code == 0, run.output
     lines = run.output.splitlines()
@@ -77,8 +77,9 @@ def test_check_says_what_is_in(saved: Path, tmp_path: Path) -> None:
     assert "* teacher ('teacher.backbone.*'): 30 tensors, and a head of 8" in lines
     assert "  student ('student.module.backbone.*'): 30 tensors, and a head of 8" in lines
     assert (
-        lines[-1] == "teacher: a vision transformer named as in timm, width 128, depth 2, patches "
-        "of 8 x 8 pixels in a grid of 4 x 4, 0 registers; 2 heads, if they have 64 channels"
+        lines[-1] == "teacher: a vision transformer with the names of timm, width 128, depth 2, "
+        "patches of 8 x 8 pixels in a grid of 4 x 4, 0 registers; 2 heads, assuming 64 channels "
+        "per head"
     )
     torch.save({"state_dict": {"backbone.conv1.weight": torch.ones(2, 3)}}, tmp_path / "b.pth")
     run = invoke("check", tmp_path / "b.pth")
@@ -86,27 +87,29 @@ def test_check_says_what_is_in(saved: Path, tmp_path: Path) -> None:
     assert "model: no vision transformer of timm, mmpretrain, mmseg or DINO" in run.output
     torch.save(made.timm_vit(embed_dim=96).state_dict(), tmp_path / "c.pth")
     run = invoke("check", tmp_path / "c.pth")
-    assert run.exit_code == 0 and "say how many heads" in run.output and "--heads" in run.output
+    assert (
+        run.exit_code == 0 and "Pass the number of heads" in run.output and "--heads" in run.output
+    )
     run = invoke("check", tmp_path / "c.pth", "--heads", 3)
     assert run.exit_code == 0 and run.output.rstrip().endswith(
-        "; 3 heads, if they have 32 channels"
+        "; 3 heads, assuming 32 channels per head"
     )
 
 
-def test_check_refuses_what_loading_would(tmp_path: Path) -> None:
-    """Though nearly all numbers have their place."""
+def test_check_fails_if_loading_would_fail(tmp_path: Path) -> None:
+    """Even if nearly all values fit."""
     config = tmp_path / "c.py"
     config.write_text(CONFIG.format(width=128))
     for name, state, message in (
         (
             "a",
             {"blocks.1.norm2.bias": None},
-            "1 tensor of the model would stay at random: layers.*",
+            "1 tensor of the model would stay randomly initialized: layers.*",
         ),
         (
             "b",
             {"norm_pre.bias": torch.ones(128)},
-            "computes with would be left out: pre_norm.bias;",
+            "uses would be dropped: pre_norm.bias;",
         ),
     ):
         whole = made.timm_vit().state_dict() | state
@@ -128,9 +131,9 @@ def test_check_against_a_config(saved: Path, tmp_path: Path) -> None:
     run = invoke("check", saved, "--config", config)
     assert run.exit_code == 1
     assert "mismatched  layers.*.attn.qkv.weight x2" in run.output
-    assert run.output.rstrip().endswith(  # 384 of 97088: the bias of fc1 alone fits
-        "mixplug: error: 0.39 % of the model would be loaded, 99 % are needed; the checkpoint has "
-        "width 128; the model has width 64."
+    assert run.output.rstrip().endswith(  # 384 of 97088: only the bias of fc1 fits
+        "mixplug: error: 0.39 % of the model would be loaded, but 99 % are needed; the checkpoint "
+        "has width 128; the model has width 64."
     )
     assert invoke("check", saved, "--config", config, "--min-loaded", 384 / 97088).exit_code == 0
     config.write_text("a = 1")
@@ -138,7 +141,7 @@ def test_check_against_a_config(saved: Path, tmp_path: Path) -> None:
     assert run.exit_code == 1 and "c.py has no model" in run.output
 
 
-def test_the_backbone_of_a_config_is_the_teachers(tmp_path: Path) -> None:
+def test_the_backbone_of_a_config_is_that_of_the_teacher(tmp_path: Path) -> None:
     config = tmp_path / "c.py"
     config.write_text("model = dict(type='mixplug.Pair')")
 
@@ -158,7 +161,7 @@ def test_the_backbone_of_a_config_is_the_teachers(tmp_path: Path) -> None:
         backbone_of(config)
 
 
-def test_check_against_a_model_of_timm(saved: Path) -> None:
+def test_check_against_a_timm_model(saved: Path) -> None:
     run = invoke("check", saved, "--model", "vit_tiny_patch16_224")
     assert run.exit_code == 1 and "mixplug: error: 0.00 % of the model would be" in run.output
     run = invoke("check", saved, "--model", "vit_tinny_patch16_224")
@@ -168,22 +171,22 @@ def test_check_against_a_model_of_timm(saved: Path) -> None:
 def test_errors_are_one_line(saved: Path, tmp_path: Path) -> None:
     for arguments, code, message in (
         (("check", tmp_path / "no.pth"), 1, "mixplug: error: There is no checkpoint"),
-        (("check", saved, "--part", "ema"), 1, "a.pth has no part ema, only teacher, student"),
-        (("check", saved, "--model", "a", "--config", "b"), 2, "two models"),
+        (("check", saved, "--part", "ema"), 1, "a.pth has no part ema. It has: teacher, student."),
+        (("check", saved, "--model", "a", "--config", "b"), 2, "pass only one"),
         (("convert", saved, saved, "--to", "timm"), 1, "is the checkpoint itself"),
         (("convert", saved, "b.pth", "--to", "timm", "--grid", "4"), 2, "such as 14x14"),
         (("convert", saved, "b.pth"), 2, "--to"),
         (
             ("convert", saved, "b.bin", "--to", "timm"),
             1,
-            "with .safetensors, .pth or .pt, got b.bin",
+            "with .safetensors, .pth or .pt; got b.bin",
         ),
         (
             ("convert", saved, "b.pth", "--to", "detectron"),
             1,
-            "to timm, mmpretrain, dino or mmseg,",
+            "to must be timm, mmpretrain, dino or mmseg;",
         ),
     ):
         run = invoke(*arguments)
         assert run.exit_code == code and message in " ".join(run.output.split()), run.output
-    assert list(part(read(saved)).backbone)  # as it was
+    assert list(part(read(saved)).backbone)  # the checkpoint was not changed

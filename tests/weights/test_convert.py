@@ -1,4 +1,4 @@
-"""Written files are what their hosts read, and the way back is exact."""
+"""Converted files can be read by their frameworks, and converting back is exact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = (".safetensors", ".pth")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("to", ["timm", "mmpretrain", "dino"])
 @pytest.mark.parametrize("name", ["teacher", "student"])
-def test_there_and_back(to: str, suffix: str, name: str, tmp_path: Path) -> None:
+def test_converting_back_is_exact(to: str, suffix: str, name: str, tmp_path: Path) -> None:
     networks = {"teacher": made.timm_vit(), "student": made.timm_vit()}
     path = made.dino(tmp_path / "a.pth", **networks)
     there, back = tmp_path / "new" / f"b{suffix}", tmp_path / f"c{suffix}"
@@ -38,7 +38,7 @@ def test_there_and_back(to: str, suffix: str, name: str, tmp_path: Path) -> None
     assert torch.equal(made.output(vit), made.output(networks[name]))
 
 
-def test_dino_reads_its_own_names(tmp_path: Path) -> None:
+def test_dino_can_read_the_file(tmp_path: Path) -> None:
     teacher = made.mm_vit()
     path = made.mm(tmp_path / "a.pth", teacher, made.mm_vit())
     convert(path, tmp_path / "b.pth", to="dino")
@@ -53,7 +53,7 @@ def test_dino_reads_its_own_names(tmp_path: Path) -> None:
     assert all(torch.equal(value, wanted[key]) for key, value in head.state_dict().items())
 
 
-def test_a_classifier_is_no_head_of_dino(tmp_path: Path) -> None:
+def test_a_classifier_is_not_a_dino_head(tmp_path: Path) -> None:
     state = made.under("backbone.", made.timm_vit()) | {"head.fc.weight": torch.ones(2, 128)}
     torch.save({"state_dict": state}, tmp_path / "a.pth")
     done = convert(tmp_path / "a.pth", tmp_path / "b.pth", to="dino")
@@ -62,7 +62,7 @@ def test_a_classifier_is_no_head_of_dino(tmp_path: Path) -> None:
     assert str(found) == "teacher ('teacher.backbone.*')" and not found.head
 
 
-def test_heads_of_a_newer_torch_are_written_as_dinos(tmp_path: Path) -> None:
+def test_heads_with_new_torch_names_get_dinos_names(tmp_path: Path) -> None:
     state = made.head().state_dict()
     named = {f"head.{name}": value for name, value in made.with_names_of_torch(state).items()}
     assert any("parametrizations" in name for name in named)
@@ -72,7 +72,7 @@ def test_heads_of_a_newer_torch_are_written_as_dinos(tmp_path: Path) -> None:
     assert head.keys() == state.keys() and all(torch.equal(head[n], state[n]) for n in state)
 
 
-def test_mmpretrain_and_timm_read_their_own(tmp_path: Path) -> None:
+def test_mmpretrain_and_timm_can_read_their_files(tmp_path: Path) -> None:
     teacher = made.timm_vit()
     path = made.dino(tmp_path / "a.pth", teacher, made.timm_vit())
     convert(path, tmp_path / "mm.pth", to="mmpretrain")
@@ -104,7 +104,7 @@ def test_positions_are_resized(tmp_path: Path) -> None:
     assert found.patch_embed.img_size == (48, 24)
 
 
-def test_views_and_shared_tensors_are_written_whole(tmp_path: Path) -> None:
+def test_views_and_shared_tensors_are_copied(tmp_path: Path) -> None:
     state = made.timm_vit().state_dict()
     large = torch.randn(1000, 128)
     state["norm.weight"], state["norm.bias"] = large[0], large[0]
@@ -116,21 +116,21 @@ def test_views_and_shared_tensors_are_written_whole(tmp_path: Path) -> None:
         assert out.stat().st_size < sum(v.nbytes for v in state.values()) + 20_000
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_invalid_conversions(tmp_path: Path) -> None:
     path = made.dino(tmp_path / "a.pth", made.timm_vit(reg_tokens=1), made.timm_vit())
     for out, keys, message in (
-        ("b.bin", {}, r"A checkpoint ends with \.safetensors, \.pth or \.pt, got b\.bin\."),
+        ("b.bin", {}, r"out must end with \.safetensors, \.pth or \.pt; got b\.bin\."),
         (
             "b.pth",
             {"to": "jax"},
-            "converted to timm, mmpretrain, dino or mmseg, got 'jax'",
+            "to must be timm, mmpretrain, dino or mmseg; got 'jax'",
         ),
         ("a.pth", {}, "is the checkpoint itself"),
-        ("b.pth", {"to": "mmpretrain"}, "between the VisionTransformers of timm and mmpretrain"),
+        ("b.pth", {"to": "mmpretrain"}, "from the VisionTransformer of timm to that of mmpretrain"),
         (
             "b.pth",
             {"part": "ema"},
-            "a.pth has no part ema, only teacher, student: take that one, or leave out",
+            "a.pth has no part ema. It has: teacher, student. Choose one of these, or omit",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Every pair of hosts that have the same model: equal features, and a way back that is exact."""
+"""All pairs of frameworks with the same model: equal features, and exact conversion back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from torch import nn
 from weights import made
 
+from mixplug.models.vit import vit_of
 from mixplug.weights import (
     convert,
     layout_of,
@@ -23,7 +24,6 @@ from mixplug.weights import (
     read,
     resize_biases,
     translate,
-    vit_of,
 )
 from mixplug.weights.names import is_derived
 
@@ -32,7 +32,7 @@ SUFFIXES = (".safetensors", ".pth")
 
 @dataclass(frozen=True)
 class Pair:
-    """A model of timm, and what is the same in another host."""
+    """A model of timm, and the same model in another framework."""
 
     host: str
     timm: Callable[..., nn.Module]
@@ -78,8 +78,8 @@ def equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", PAIRS)
-def test_there_and_back(name: str, suffix: str, tmp_path: Path) -> None:
-    """From timm to the host and back, and from the host to timm and back."""
+def test_converting_back_is_exact(name: str, suffix: str, tmp_path: Path) -> None:
+    """From timm to the framework and back, and from the framework to timm and back."""
     pair = PAIRS[name]
     models = {"timm": pair.timm(**pair.timm_keys), pair.host: pair.other(**pair.other_keys)}
     for source, target in (("timm", pair.host), (pair.host, "timm")):
@@ -89,8 +89,8 @@ def test_there_and_back(name: str, suffix: str, tmp_path: Path) -> None:
         done = convert(tmp_path / "a.pth", there, to=target)
         assert done.left_out == []
         found = dict(part(read(there)).backbone)
-        lacking, unexpected = models[target].load_state_dict(found, strict=False)
-        assert all(map(is_derived, lacking)) and not unexpected
+        missing, unexpected = models[target].load_state_dict(found, strict=False)
+        assert all(map(is_derived, missing)) and not unexpected
         torch.testing.assert_close(
             made.map_of(models[target]), made.map_of(models[source]), atol=1e-5, rtol=1e-5
         )
@@ -99,7 +99,7 @@ def test_there_and_back(name: str, suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_loading_translates_by_itself(name: str, tmp_path: Path) -> None:
+def test_loading_translates_names(name: str, tmp_path: Path) -> None:
     pair = PAIRS[name]
     source, target = pair.timm(**pair.timm_keys), pair.other(**pair.other_keys)
     for a, b in ((source, target), (target, source)):
@@ -111,8 +111,8 @@ def test_loading_translates_by_itself(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ViT of mmseg", "BEiT of mmseg"])
-def test_mmseg_reads_what_is_written(name: str, tmp_path: Path) -> None:
-    """By its own ``init_cfg``, out of a checkpoint whose part is a teacher."""
+def test_mmseg_can_read_the_file(name: str, tmp_path: Path) -> None:
+    """With mmseg's own ``init_cfg``, from the teacher of a checkpoint."""
     pair = PAIRS[name]
     teacher, student = (pair.timm(**pair.timm_keys) for _ in range(2))
     path = made.dino(tmp_path / "a.pth", teacher, student)
@@ -124,7 +124,9 @@ def test_mmseg_reads_what_is_written(name: str, tmp_path: Path) -> None:
     }
     if "ViT" in name:
         spec["patch_bias"] = True
-    with DefaultScope.overwrite_default_scope("mmseg"):  # others have classes of these names, too
+    with DefaultScope.overwrite_default_scope(
+        "mmseg"
+    ):  # other scopes have classes with these names
         model = MODELS.build(spec)
         model.init_weights()
     model.eval()
@@ -141,12 +143,12 @@ def test_through_all_vits_and_back(tmp_path: Path) -> None:
         path = tmp_path / f"{step}.pth"
         assert done.left_out == []
     assert equal(dict(part(read(path)).backbone), source.state_dict())
-    found, report = vit_of(tmp_path / "3.pth")  # as mmseg has it
+    found, report = vit_of(tmp_path / "3.pth")  # with mmseg's names
     assert torch.equal(made.output(found), made.output(source))
     assert report is not None and report.complete
 
 
-def test_two_beits_of_openmmlab_have_the_same_names() -> None:
+def test_beits_of_mmseg_and_mmpretrain_have_the_same_names() -> None:
     mmseg, mm = made.mmseg_beit().state_dict(), made.mm_beit().state_dict()
     assert mmseg.keys() == mm.keys() and layout_of(mm) == "mmseg"
     averaged = made.mm_beit(final_norm=False, out_type="avg_featmap").state_dict()
@@ -155,7 +157,7 @@ def test_two_beits_of_openmmlab_have_the_same_names() -> None:
     )
 
 
-def test_a_norm_of_averages_is_left_out_for_mmseg_and_kept_for_mmpretrain(tmp_path: Path) -> None:
+def test_a_norm_after_averaging_is_dropped_only_for_mmseg(tmp_path: Path) -> None:
     source = made.timm_beit(global_pool="avg", num_classes=5)
     torch.save(source.state_dict(), tmp_path / "a.pth")
     done = convert(tmp_path / "a.pth", tmp_path / "b.pth", to="mmseg")
@@ -169,8 +171,8 @@ def test_a_norm_of_averages_is_left_out_for_mmseg_and_kept_for_mmpretrain(tmp_pa
 
 
 @pytest.mark.parametrize("host", ["mmseg_beit", "mm_beit"])
-def test_a_beit_of_another_grid(host: str, tmp_path: Path) -> None:
-    """As timm resizes its own; on loading, and on converting."""
+def test_a_beit_with_another_grid(host: str, tmp_path: Path) -> None:
+    """Equal to timm's own resizing, both when loading and when converting."""
     source = made.timm_beit()
     torch.save(source.state_dict(), tmp_path / "a.pth")
     target = getattr(made, host)(img_size=64)
@@ -188,7 +190,7 @@ def test_a_beit_of_another_grid(host: str, tmp_path: Path) -> None:
     torch.testing.assert_close(made.map_of(target, size), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_vit_of_mmseg_of_another_grid(tmp_path: Path) -> None:
+def test_a_vit_of_mmseg_with_another_grid(tmp_path: Path) -> None:
     source = made.timm_vit(mlp_ratio=2, dynamic_img_size=True)
     torch.save(source.state_dict(), tmp_path / "a.pth")
     target = made.mmseg_vit(img_size=(64, 48))
@@ -200,10 +202,12 @@ def test_a_vit_of_mmseg_of_another_grid(tmp_path: Path) -> None:
     )
 
 
-def test_tables_of_no_square_need_their_grid() -> None:
+def test_tables_of_a_non_square_grid_need_the_grid() -> None:
     table = torch.randn(3 * 7 + 3, 2)
     assert resize_biases(table, (2, 4), (2, 4)) is table
-    with pytest.raises(ValueError, match="A table of 24 biases is not of a grid of 2 x 2 patches"):
+    with pytest.raises(
+        ValueError, match="A table of 24 biases does not fit a grid of 2 x 2 patches"
+    ):
         resize_biases(table, None, (4, 4))
     resized = resize_biases(table, (2, 4), (4, 4))
     assert resized.shape == (52, 2) and torch.equal(resized[-3:], table[-3:])
@@ -212,50 +216,52 @@ def test_tables_of_no_square_need_their_grid() -> None:
 @pytest.mark.parametrize(
     ("model", "to", "message"),
     [
-        (lambda: made.timm_vit(reg_tokens=2), "mmseg", "of timm and mmseg, .*: reg_token."),
+        (lambda: made.timm_vit(reg_tokens=2), "mmseg", "of timm to that of mmseg, .*: reg_token."),
         (
             lambda: made.timm_vit(init_values=0.1),
             "mmseg",
-            r"VisionTransformers of timm and mmseg, .*: blocks.\*.ls1.gamma, blocks.\*.ls2.gamma.",
+            r"VisionTransformer of timm to .* mmseg, .*: blocks.\*.ls1.gamma, blocks.\*.ls2.gamma.",
         ),
         (
             lambda: made.timm_vit(class_token=False, global_pool="avg"),
             "mmseg",
-            "Every VisionTransformer of mmseg has what these weights have not, .*: cls_token.",
+            "lack tensors that every VisionTransformer of mmseg has .*: cls_token.",
         ),
         (
             lambda: made.timm_vit(qkv_bias=False),
             "mmseg",
-            r"Every VisionTransformer of mmseg has .*: blocks.\*.attn.qkv.bias.",
+            r"every VisionTransformer of mmseg has .*: blocks.\*.attn.qkv.bias.",
         ),
         (
             lambda: made.timm_beit(init_values=None),
             "mmseg",
-            r"Every BEiT of mmseg has .*: blocks.\*.gamma_1, blocks.\*.gamma_2.",
+            r"every BEiT of mmseg has .*: blocks.\*.gamma_1, blocks.\*.gamma_2.",
         ),
         (
             lambda: made.timm_beit(use_abs_pos_emb=True),
             "mmseg",
-            "1 tensors have no place between the BEiTs of timm and mmseg, .*: pos_embed.",
+            "1 tensors cannot be converted from the BEiT of timm to that of mmseg, .*: pos_embed.",
         ),
         (
             lambda: made.timm_beit(**SHARED),
             "mmseg",
-            "BEiTs of timm and mmseg, .*: pos_embed, rel_pos_bias.relative_position_bias_table.",
+            "BEiT of timm to .* mmseg, .*: pos_embed, rel_pos_bias.relative_position_bias_table.",
         ),
         (
             lambda: made.mm_beit(bias=True),
             "timm",
-            r"BEiTs of mmpretrain and timm, .*: layers.\*.attn.qkv.bias.",
+            r"BEiT of mmpretrain to that of timm, .*: layers.\*.attn.qkv.bias.",
         ),
         (
             made.timm_beit,
             "dino",
-            "dino has no BEiT; a BEiT is converted between timm, mmpretrain and mmseg.",
+            "dino has no BEiT. A BEiT can be converted between timm, mmpretrain and mmseg.",
         ),
     ],
 )
-def test_what_would_be_lost_is_refused(model, to: str, message: str, tmp_path: Path) -> None:
+def test_conversions_that_lose_tensors_are_errors(
+    model, to: str, message: str, tmp_path: Path
+) -> None:
     torch.save(model().state_dict(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / "a.pth", tmp_path / "b.pth", to=to)
@@ -264,31 +270,31 @@ def test_what_would_be_lost_is_refused(model, to: str, message: str, tmp_path: P
 
 @pytest.mark.parametrize("beit", [made.timm_beit, made.mmseg_beit, made.mm_beit])
 @pytest.mark.parametrize("vit", [made.timm_vit, made.mmseg_vit, made.mm_vit])
-def test_a_beit_is_no_vit(beit, vit, tmp_path: Path) -> None:
-    """More than 98 % of the numbers have the same names and shapes."""
+def test_a_beit_is_not_a_vit(beit, vit, tmp_path: Path) -> None:
+    """More than 98 % of the values have the same names and shapes."""
     for source, target in ((beit(), vit()), (vit(), beit())):
         torch.save(source.state_dict(), tmp_path / "a.pth")
         before = {name: value.clone() for name, value in target.state_dict().items()}
-        with pytest.raises(ValueError) as told:
+        with pytest.raises(ValueError) as caught:
             load_file(target, tmp_path / "a.pth", min_loaded=0)
         assert re.search(
-            r"a.pth is of a (BEiT, and VisionTransformer is a VisionTransformer|"
-            r"VisionTransformer, and B[Ee]i[Tt](ViT)? is a BEiT): .* without the BEiT's "
+            r"a.pth is a (BEiT, but VisionTransformer is a VisionTransformer|"
+            r"VisionTransformer, but B[Ee]i[Tt](ViT)? is a BEiT)\. .* only a BEiT has "
             r"\w+.\*.attn.q_bias, \w+.\*.attn.relative_position_bias_table, ",
-            str(told.value),
+            str(caught.value),
         )
         assert equal(dict(target.state_dict()), before)
 
 
-def test_a_vit_is_not_made_of_a_beit(tmp_path: Path) -> None:
+def test_a_vit_is_not_built_from_a_beit(tmp_path: Path) -> None:
     torch.save(made.timm_beit().state_dict(), tmp_path / "a.pth")
-    message = r"a.pth is of a BEiT, which is no VisionTransformer: it has blocks.\*.attn.q_bias, "
+    message = r"a.pth is a BEiT, which is not a VisionTransformer: it has blocks.\*.attn.q_bias, "
     with pytest.raises(ValueError, match=message):
         vit_of(tmp_path / "a.pth")
 
 
-def test_indices_are_no_weights() -> None:
-    """timm's is not in its state, and the others' are made of the grid."""
+def test_indices_are_not_weights() -> None:
+    """timm does not save them, and OpenMMLab's models compute them from the grid."""
     state = made.mmseg_beit().state_dict()
     assert any(map(is_derived, state))
     found, dropped = translate(state, "mmseg", "timm")

@@ -1,4 +1,4 @@
-"""``init_cfg`` of mm backbones: what is loaded is loaded wholly, and nothing comes over it."""
+"""``init_cfg`` of mm backbones: weights are loaded completely and not overwritten."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def lacks(model: nn.Module, expected: nn.Module) -> list[str]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[nn.Module, Path]:
-    """A ViT as timm saves it, whose names begin with no ``model.``."""
+    """A ViT as timm saves it, without the prefix ``model.``."""
     source = made.timm_vit()
     torch.save(source.state_dict(), tmp_path / "a.pth")
     return source, tmp_path / "a.pth"
@@ -67,7 +67,7 @@ def test_the_stock_key_loads(kind: Any, name: str, saved: tuple[nn.Module, Path]
 
 @pytest.mark.parametrize("name", ["PreActResNet", "WideResNet"])
 def test_the_stock_key_loads_what_mmengine_saved(name: str, tmp_path: Path) -> None:
-    """Whose names begin with ``backbone.``."""
+    """The names start with ``backbone.``."""
     keys = {} if name == "PreActResNet" else {"depth": 10, "widen_factor": 1}
     source = made.shaken(built(f"mixplug.{name}", None, **keys))
     state = made.under("backbone.", source) | {"head.fc.weight": torch.ones(3)}
@@ -96,18 +96,16 @@ def test_the_stock_key_refuses_what_does_not_fit(name: str, tmp_path: Path) -> N
         ({"checkpoint": "a.pth", "prefix": "teacher."}, r"prefix='teacher\.'"),
     ],
 )
-def test_the_stock_key_names_ours(name: str, more: dict[str, str], said: str) -> None:
-    message = (
-        rf"names of {name}, .*; {said} needs to be init_cfg=dict\(type='mixplug.Pretrained', c"
-    )
+def test_the_error_for_the_stock_key_suggests_ours(name: str, more: dict[str, str], said: str) -> None:
+    message = rf"names of {name} .*, got {said}: use init_cfg=dict\(type='mixplug.Pretrained', c"
     with pytest.raises(ValueError, match=message):
         built(f"mixplug.{name}", {"type": "Pretrained", **more}, **WRAPPERS[name])
 
 
-def test_the_old_key_of_mmseg_is_refused() -> None:
-    """It would have timm's own weights downloaded."""
+def test_the_old_key_of_mmseg_is_an_error() -> None:
+    """Otherwise timm's own weights would be downloaded."""
     with pytest.raises(
-        ValueError, match=r"is a bool, .* got 'open-mmlab://resnet50_v1c': name a ch"
+        ValueError, match=r"is a bool, .* got 'open-mmlab://resnet50_v1c'. Load a ch"
     ):
         built("mixplug.TimmViT", None, **KEYS, pretrained="open-mmlab://resnet50_v1c")
 
@@ -124,16 +122,16 @@ def test_a_list_for_a_vit(name: str, order: int, saved: tuple[nn.Module, Path]) 
 
 @pytest.mark.parametrize("form", ["dict", "list"])
 @pytest.mark.parametrize("scope", ["mmpretrain", "mmdet", "mmseg"])
-def test_a_resnet_of_a_host(scope: str, form: str, tmp_path: Path) -> None:
-    """mmpretrain's sets the last norm of every block to zero after all init_cfg."""
+def test_a_resnet_of_each_framework(scope: str, form: str, tmp_path: Path) -> None:
+    """mmpretrain's ResNet sets the last norm of each block to zero after all init_cfg."""
     source = made.shaken(timm.create_model("resnet18", num_classes=0))
     torch.save({"state_dict": made.under("backbone.", source)}, tmp_path / "a.pth")
     given: Any = ours(tmp_path / "a.pth")
     given = [given, KAIMING, ONES] if form == "list" else given
     model = built("ResNet", given, scope, depth=18)
-    asked = copy.deepcopy(given)
+    before = copy.deepcopy(given)
     model.init_weights()
-    assert lacks(model, source) == [] and given == asked
+    assert lacks(model, source) == [] and given == before
     whole = Whole(built("ResNet", given, scope, depth=18))
     whole.init_weights()
     assert lacks(whole.backbone, source) == []
@@ -150,7 +148,7 @@ class Whole(BaseModule):
 
 @pytest.mark.parametrize("form", ["dict", "list"])
 def test_a_vit_of_mmpretrain_keeps_its_positions(form: str, saved: tuple[nn.Module, Path]) -> None:
-    """It draws them anew after all init_cfg but 'Pretrained'."""
+    """mmpretrain draws them again after every init_cfg except 'Pretrained'."""
     source, path = saved
     arch = {"embed_dims": 128, "num_layers": 2, "num_heads": 2, "feedforward_channels": 192}
     keys = {"arch": arch, "img_size": 32, "patch_size": 8}
@@ -161,8 +159,8 @@ def test_a_vit_of_mmpretrain_keeps_its_positions(form: str, saved: tuple[nn.Modu
     torch.testing.assert_close(made.output(model), made.output(source), atol=1e-5, rtol=1e-5)
 
 
-def test_a_host_that_goes_its_own_way_is_loaded_at_the_end(tmp_path: Path) -> None:
-    """mmdet's Swin looks into any init_cfg for a checkpoint, and reads that by itself."""
+def test_a_backbone_with_its_own_initialization_is_loaded_last(tmp_path: Path) -> None:
+    """mmdet's Swin looks for a checkpoint in every init_cfg and reads it itself."""
 
     class Own(BaseModule):
         asked = 0
@@ -187,7 +185,7 @@ def test_a_host_that_goes_its_own_way_is_loaded_at_the_end(tmp_path: Path) -> No
     assert Own.asked == 2
 
 
-def test_what_was_trained_is_not_loaded_over(tmp_path: Path, saved: tuple[nn.Module, Path]) -> None:
+def test_trained_weights_are_not_overwritten(tmp_path: Path, saved: tuple[nn.Module, Path]) -> None:
     model = Whole(built("mixplug.TimmViT", ours(saved[1]), **WRAPPERS["TimmViT"]))
     model.init_weights()
     nn.init.constant_(model.backbone.model.norm.weight, 3.0)
@@ -198,8 +196,8 @@ def test_what_was_trained_is_not_loaded_over(tmp_path: Path, saved: tuple[nn.Mod
     assert lacks(again.backbone.model, saved[0]) == ["norm.weight"]
 
 
-def test_a_second_network_is_made_of_a_copy(saved: tuple[nn.Module, Path]) -> None:
-    """Who initializes anew gets the weights anew, by ours and not by mmengine's."""
+def test_a_copy_can_be_initialized_again(saved: tuple[nn.Module, Path]) -> None:
+    """A copy whose is_init is reset loads the checkpoint again, through mixplug's key."""
     model = built("mixplug.TimmViT", ours(saved[1]), **WRAPPERS["TimmViT"])
     model.init_weights()
     other = copy.deepcopy(model)

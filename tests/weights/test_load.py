@@ -1,4 +1,4 @@
-"""Loading is all or nothing, and the report says all of it."""
+"""Loading is all or nothing, and the report is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unchanged(model: nn.Module, before: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("part", ["teacher", "student"])
 @pytest.mark.parametrize("host", [made.dino, made.mm], ids=["dino", "mm"])
 @pytest.mark.parametrize("model", [made.timm_vit, made.mm_vit], ids=["timm", "mmpretrain"])
-def test_outputs_are_those_of_the_part(host, model, part: str, tmp_path: Path) -> None:
+def test_outputs_equal_those_of_the_part(host, model, part: str, tmp_path: Path) -> None:
     networks = {"teacher": made.timm_vit(), "student": made.timm_vit()}
     path = host(tmp_path / "a.pth", **networks)
     target = model()
@@ -47,7 +47,9 @@ def test_weights_of_mmpretrain_in_timm_and_in_a_wrapper(tmp_path: Path) -> None:
     for target in (wrapper, plain):
         assert load_file(target, path).line().startswith("34 of 34 tensors (100.00 % of ")
     torch.testing.assert_close(made.output(plain), made.output(teacher), atol=1e-5, rtol=1e-5)
-    assert torch.equal(made.output(wrapper.model)[:, 0], made.output(plain))  # all its tokens
+    assert torch.equal(
+        made.output(wrapper.model)[:, 0], made.output(plain)
+    )  # the wrapper returns all tokens
 
 
 def test_another_network_than_a_vit(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_another_network_than_a_vit(tmp_path: Path) -> None:
     assert report.share == 1 and unchanged(target, state_of(source.backbone))
 
 
-def test_positions_of_another_grid(tmp_path: Path) -> None:
+def test_positions_for_another_grid(tmp_path: Path) -> None:
     source = made.timm_vit()
     path = made.dino(tmp_path / "a.pth", source, made.timm_vit())
     target = made.timm_vit(img_size=(48, 24))
@@ -71,7 +73,7 @@ def test_positions_of_another_grid(tmp_path: Path) -> None:
     assert "resized pos_embed from 17 to 19 positions" in report.line() and report.share == 1
     expected = resize_positions(source.pos_embed, (4, 4), (6, 3))
     assert torch.equal(target.pos_embed, expected)
-    dynamic = made.timm_vit(dynamic_img_size=True)  # resizes in every forward
+    dynamic = made.timm_vit(dynamic_img_size=True)  # resizes in every forward pass
     load(dynamic, source.state_dict())
     size = (2, 3, 48, 24)
     torch.testing.assert_close(made.output(target, size), made.output(dynamic, size))
@@ -82,27 +84,27 @@ def test_positions_of_another_grid(tmp_path: Path) -> None:
     )
 
 
-def test_a_grid_that_is_no_square() -> None:
+def test_a_non_square_grid() -> None:
     source, target = made.timm_vit(img_size=(16, 64)), made.timm_vit()  # 2 x 8, 4 x 4
     wide = made.timm_vit(img_size=(16, 32))  # 2 x 4
     load(target, source.state_dict(), grid=(2, 8))
     expected = resize_positions(source.pos_embed, (2, 8), (4, 4))
     assert torch.equal(target.pos_embed, expected)
-    load(target, source.state_dict())  # as many positions: taken as they are
+    load(target, source.state_dict())  # the same number of positions: not resized
     assert torch.equal(target.pos_embed, source.pos_embed)
-    with pytest.raises(ValueError, match="8 position embeddings are of no square grid: say which"):
+    with pytest.raises(ValueError, match="8 position embeddings do not form a square grid"):
         load(target, wide.state_dict())
 
 
-def test_below_the_share_nothing_is_loaded(tmp_path: Path) -> None:
+def test_nothing_is_loaded_below_the_share(tmp_path: Path) -> None:
     target, deeper = made.timm_vit(), made.timm_vit(depth=3, embed_dim=64, num_heads=1)
     before = state_of(target)
     path = made.dino(tmp_path / "a.pth", deeper, deeper)
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as caught:
         load_file(target, path, min_loaded=0.01)
-    text = str(told.value)
+    text = str(caught.value)
     assert text.startswith(
-        "1 % of VisionTransformer need to be loaded, but only this would be: 0 of 30 tensors "
+        "At least 1 % of VisionTransformer must be loaded, but only this fits: 0 of 30 tensors "
         "(0.00 % of "
     )
     assert "teacher ('teacher.backbone.*') of a.pth" in text
@@ -138,23 +140,23 @@ def test_the_share_by_hand_and_its_bound() -> None:
     ]
     assert load(nn.Identity(), {}, min_loaded=0).share == 0
     for share in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=r"min_loaded needs to be in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"min_loaded must be in \[0, 1\]"):
             load(model, given, share)
 
 
-def test_resized_positions_count_as_the_models() -> None:
+def test_resized_positions_count_with_the_models_shape() -> None:
     report = Report({"a": (3,)}, {"p": ((1, 4, 1), (1, 9, 1))}, {"b": (2, 2)})
     assert report.share == 12 / 16 and report.line().startswith("2 of 3 tensors (75.00 % of 16 ")
 
 
-def test_all_but_one_number_is_not_said_to_be_all() -> None:
+def test_a_share_below_one_is_not_printed_as_100_percent() -> None:
     assert "(99.99 % of" in Report({"a": (10**6,)}, missing={"b": (1,)}).line()
     assert "(100.00 % of" in Report({"a": (10**6,)}).line()
     many = Report(missing={f"blocks.{i}.w": (1,) for i in range(9)} | {c: (1,) for c in "abcdef"})
     assert many.line().endswith("missing: blocks.*.w, a, b, c and 3 more")
 
 
-def test_precision_becomes_the_models() -> None:
+def test_weights_are_cast_to_the_models_dtype() -> None:
     source, target = made.timm_vit(), made.timm_vit().double()
     load(target, {name: value.half() for name, value in source.state_dict().items()})
     assert target.norm.weight.dtype == torch.float64
@@ -170,4 +172,4 @@ def test_a_translated_classifier_is_reported(tmp_path: Path) -> None:
     torch.save(made.timm_vit(num_classes=5).state_dict(), tmp_path / "a.pth")
     report = load_file(made.mm_vit(), tmp_path / "a.pth")
     assert report.unexpected == {"head.weight": (5, 128), "head.bias": (5,)}
-    assert report.source == "model (no prefix) of a.pth, named as in timm"
+    assert report.source == "model (no prefix) of a.pth, with the names of timm"

@@ -1,4 +1,4 @@
-"""Names between hosts: outputs are equal, and the way back is exact."""
+"""Translation of names: outputs are equal, and translating back is exact."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("ours", PAIRS)
-def test_timm_and_mmpretrain_see_the_same(ours: str) -> None:
+def test_timm_and_mmpretrain_give_equal_outputs(ours: str) -> None:
     timm, mm = made.timm_vit(**PAIRS[ours][0]), made.mm_vit(**PAIRS[ours][1])
     assert not torch.allclose(made.output(timm), made.output(mm))
     for source, target, names in ((timm, mm, ("timm", "mmpretrain")), (mm, timm, LAYOUTS[1::-1])):
         made.shaken(source)
         state, dropped = translate(source.state_dict(), *names)
         assert dropped == []
-        target.load_state_dict(state)  # strict: all of it, and no more
+        target.load_state_dict(state)  # strict
         torch.testing.assert_close(made.output(target), made.output(source), atol=1e-5, rtol=1e-5)
         back, _ = translate(state, *reversed(names))
         plain = source.state_dict()
@@ -39,7 +39,7 @@ def test_timm_and_mmpretrain_see_the_same(ours: str) -> None:
         assert all(back[name].data_ptr() == plain[name].data_ptr() for name in plain)
 
 
-def test_tables_lose_nothing() -> None:
+def test_tables_are_one_to_one() -> None:
     for kind, tables in _TABLES.items():
         for layout, table in tables.items():
             assert len(set(table.values())) == len(table), (kind, layout)
@@ -52,7 +52,7 @@ def test_dino_has_timms_names() -> None:
         assert list(found) == list(state)
 
 
-def test_a_classifier_is_left_out_and_said() -> None:
+def test_a_dropped_classifier_is_reported() -> None:
     state = made.timm_vit(num_classes=5).state_dict()
     found, dropped = translate(state, "timm", "mmpretrain")
     assert dropped == ["head.weight", "head.bias"] and len(found) == len(state) - 2
@@ -70,12 +70,12 @@ def test_twelve_blocks_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("keys", "target", "lost"),
     [
-        ({"reg_tokens": 2}, "mmpretrain", "1 tensors .* mmpretrain, .*: reg_token."),
+        ({"reg_tokens": 2}, "mmpretrain", "1 tensors .* that of mmpretrain, .*: reg_token."),
         ({"qk_norm": True}, "mmpretrain", r"8 tensors .*: blocks.\*.attn.k_norm.bias, blocks"),
         ({"init_values": 1.0}, "dino", r"4 tensors .*: blocks.\*.ls1.gamma, blocks.\*.ls2.gamma."),
     ],
 )
-def test_what_has_no_place_is_refused(keys: dict, target: str, lost: str) -> None:
+def test_tensors_that_the_target_lacks_are_errors(keys: dict, target: str, lost: str) -> None:
     with pytest.raises(ValueError, match=lost):
         translate(made.timm_vit(**keys).state_dict(), "timm", target)
 
@@ -85,7 +85,9 @@ def test_layouts() -> None:
     assert layout_of(made.mm_vit().state_dict()) == "mmpretrain"
     assert layout_of(["conv1.weight", "layer1.0.conv1.weight"]) is None
     assert layout_of(["patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight"]) is None  # Swin
-    with pytest.raises(ValueError, match="A layout is timm, mmpretrain, dino or mmseg, got 'jax'"):
+    with pytest.raises(
+        ValueError, match="A layout must be timm, mmpretrain, dino or mmseg; got 'jax'"
+    ):
         translate({}, "timm", "jax")
 
 

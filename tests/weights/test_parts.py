@@ -1,4 +1,4 @@
-"""Which network of a checkpoint is taken, wherever hosts keep it."""
+"""Which network of a checkpoint is used, in all layouts of checkpoints."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_teacher_and_student(host: Any, tmp_path: Path) -> None:
          "teacher", None),
     ],
 )  # fmt: skip
-def test_the_first_part_is_taken_and_named(saved: dict, name: str, prefix: str | None) -> None:
+def test_the_first_part_is_the_default(saved: dict, name: str, prefix: str | None) -> None:
     found = part(saved)
     assert (found.name, list(found.backbone)) == (name, ["blocks.0.w"])
     assert found.backbone["blocks.0.w"] is ONE
@@ -64,7 +64,7 @@ def test_the_first_part_is_taken_and_named(saved: dict, name: str, prefix: str |
     assert part(saved, name).prefix == found.prefix
 
 
-def test_parts_that_are_asked_for() -> None:
+def test_parts_by_name() -> None:
     saved = {"state_dict": {"teacher.backbone.w": ONE, "backbone.w": TWO, "student.w": THREE}}
     assert [part(saved, name).backbone["w"] for name in ("teacher", "model", "student")] == [
         ONE, TWO, THREE,
@@ -72,21 +72,23 @@ def test_parts_that_are_asked_for() -> None:
     classifier = {"state_dict": {"backbone.w": ONE, "head.fc.weight": TWO, "loss.proxies": THREE}}
     found = part(classifier, "model")
     assert dict(found.head) == {"fc.weight": TWO} and dict(found.backbone) == {"w": ONE}
-    timm = part({"w": ONE, "head.weight": TWO})  # its own classifier is a part of the network
+    timm = part({"w": ONE, "head.weight": TWO})  # timm's classifier is part of the network
     assert dict(timm.backbone) == {"w": ONE, "head.weight": TWO} and not timm.head
     assert str(timm) == "model (no prefix)"
 
 
-def test_refusals() -> None:
+def test_invalid_parts() -> None:
     saved = {"teacher": {"backbone.w": ONE}, "student": {"backbone.w": ONE}}
-    with pytest.raises(ValueError, match="no part ema, only teacher, student"):
+    with pytest.raises(ValueError, match=r"no part ema\. It has: teacher, student\."):
         part(saved, "ema")
-    with pytest.raises(ValueError, match="A part is teacher, ema, model or student, got 'tutor'"):
+    with pytest.raises(
+        ValueError, match="part must be teacher, ema, model or student; got 'tutor'"
+    ):
         part(saved, "tutor")
     with pytest.raises(
-        ValueError, match=r"The checkpoint has no tensors of a network, only \['epoch'\]"
+        ValueError, match=r"The checkpoint has no tensors of a network, only the keys \['epoch'\]"
     ):
         part({"epoch": 3})
     two = {"first.backbone.w": ONE, "second.backbone.w": TWO}
-    with pytest.raises(ValueError, match=r"2 backbones in its part 'model', under \['first.backb"):
+    with pytest.raises(ValueError, match=r"part 'model' .* one backbone, got 2: \['first.backb"):
         part(two)

@@ -1,4 +1,4 @@
-"""Bicubic interpolation of positions, by hand and as timm does it."""
+"""Bicubic interpolation of positions, by hand and compared with timm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cubic(distance: float) -> float:
 
 
 def by_hand(image: Tensor, target: tuple[int, int]) -> Tensor:
-    """(rows, columns, D), four by four neighbors of each, the border repeated."""
+    """(rows, columns, D): each from four by four neighbors, with the border repeated."""
     rows, columns, width = image.shape
     found = torch.zeros(*target, width, dtype=torch.float64)
     for i in range(target[0]):
@@ -54,7 +54,7 @@ def test_without_antialiasing_by_hand(
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 @pytest.mark.parametrize(("source", "target"), GRIDS)
-def test_as_timm(source: tuple[int, int], target: tuple[int, int], prefix: int) -> None:
+def test_equal_to_timm(source: tuple[int, int], target: tuple[int, int], prefix: int) -> None:
     positions = torch.randn(1, prefix + math.prod(source), 5)
     expected = resample_abs_pos_embed(positions, list(target), list(source), prefix)
     torch.testing.assert_close(resize_positions(positions, source, target), expected)
@@ -63,7 +63,9 @@ def test_as_timm(source: tuple[int, int], target: tuple[int, int], prefix: int) 
 def test_limits() -> None:
     positions = torch.randn(1, 1 + 6, 4)
     assert resize_positions(positions, (2, 3), (2, 3)) is positions
-    turned = resize_positions(positions, (2, 3), (3, 2))  # as many, but elsewhere
+    turned = resize_positions(
+        positions, (2, 3), (3, 2)
+    )  # the same number of patches in another grid
     assert not torch.allclose(turned, positions)
     flat = torch.full((1, 10, 4), 0.3)
     for antialias in (True, False):
@@ -82,13 +84,15 @@ def test_prefix_tokens() -> None:
     assert prefix_tokens({"cls_token": one, "reg_token": four}) == 5
 
 
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r"N = 3 x 3 patches for a grid of 2 x 2, got \(1, 7, 4\)"):
+def test_invalid_grids() -> None:
+    with pytest.raises(
+        ValueError, match=r"N = 3 x 3 patches .* got \(1, 7, 4\) and a target of 2 x 2"
+    ):
         resize_positions(torch.zeros(1, 7, 4), (3, 3), (2, 2))
     with pytest.raises(ValueError, match=r"\(1, P \+ N, D\)"):
         resize_positions(torch.zeros(9, 4), (3, 3), (2, 2))
-    with pytest.raises(ValueError, match="a grid of 0 x 2"):
+    with pytest.raises(ValueError, match="a target of 0 x 2"):
         resize_positions(torch.zeros(1, 9, 4), (3, 3), (0, 2))
     for count in (195, 0, -1):
-        with pytest.raises(ValueError, match=f"{count} position embeddings are of no square grid"):
+        with pytest.raises(ValueError, match=f"{count} position embeddings do not form a square"):
             square_grid(count)

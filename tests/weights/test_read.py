@@ -1,4 +1,4 @@
-"""Checkpoints come back whole, and nothing that is in them is run."""
+"""Checkpoints are read completely, and no code in them is executed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Evil:
 
 
 class Fetched:
-    """getattr, as the pickle of logs calls it, of something else."""
+    """Calls getattr like the pickle of logs, but on another object."""
 
     def __reduce__(self) -> tuple:
         return getattr, (argparse.Namespace, "__init__")
@@ -63,7 +63,7 @@ def test_logs_are_read_without_mmengine(tmp_path: Path) -> None:
     assert run.stdout.strip() == "3 []"
 
 
-def test_numbers_of_a_numpy_before_2(tmp_path: Path) -> None:
+def test_numbers_from_numpy_1(tmp_path: Path) -> None:
     new, old = tmp_path / "new.pth", tmp_path / "old.pth"
     torch.save({"args": argparse.Namespace(lr=np.float64(0.5)), "w": torch.arange(3.0)}, new)
     with zipfile.ZipFile(new) as source, zipfile.ZipFile(old, "w") as target:
@@ -78,7 +78,7 @@ def test_numbers_of_a_numpy_before_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "args"])
-def test_a_malicious_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_an_error_and_does_not_run(form: str, tmp_path: Path) -> None:
     path, evil = tmp_path / "evil.pth", Evil(tmp_path)
     if form == "pickle":
         path.write_bytes(pickle.dumps({"state_dict": evil}, protocol=2))
@@ -86,21 +86,23 @@ def test_a_malicious_pickle_is_refused_and_not_run(form: str, tmp_path: Path) ->
         made.dino(path, made.timm_vit(), made.timm_vit(), args=argparse.Namespace(x=evil))
     else:
         torch.save({"a": evil}, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ValueError, match=r"evil.pth is no checkpoint of weights: it holds") as told:
+    with pytest.raises(
+        ValueError, match=r"evil.pth is not a checkpoint of weights: it contains"
+    ) as caught:
         read(path)
-    assert f"{os.name}.system, which is neither loaded nor run" in str(told.value)
+    assert f"{os.name}.system, which is neither loaded nor run" in str(caught.value)
     assert not (tmp_path / "evil").exists()
     pickle.loads(pickle.dumps(evil))
-    assert (tmp_path / "evil").exists()  # it would have
+    assert (tmp_path / "evil").exists()  # unpickling runs it
 
 
 def test_getattr_is_only_for_logs(tmp_path: Path) -> None:
     torch.save({"a": Fetched()}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"it holds builtins.getattr, which is neither"):
+    with pytest.raises(ValueError, match=r"it contains builtins.getattr, which is neither"):
         read(tmp_path / "a.pth")
 
 
-def test_what_is_no_checkpoint(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There is no checkpoint .*no.pth"):
         read(tmp_path / "no.pth")
     save_file({"a": torch.arange(3.0)}, tmp_path / "a.safetensors")
@@ -110,8 +112,8 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
         whole = (tmp_path / name).read_bytes()
         for data in (whole[:-20], whole[:5], b"", b"<html>not found</html>"):
             (tmp_path / f"b_{name}").write_bytes(data)
-            with pytest.raises(ValueError, match=f"b_{name} is no checkpoint of weights"):
+            with pytest.raises(ValueError, match=f"b_{name} is not a checkpoint of weights"):
                 read(tmp_path / f"b_{name}")
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="has no state dict of tensors, but a list"):
+    with pytest.raises(ValueError, match="must contain a state dict of tensors, got a list"):
         read(tmp_path / "list.pth")

@@ -1,4 +1,4 @@
-"""Every command that is given a checkpoint refuses one with code in it, and does not run it."""
+"""Every command that reads a checkpoint refuses one with code in it, and does not run the code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Evil:
 
 @pytest.fixture
 def evil(tmp_path: Path) -> Path:
-    """A ViT that is whole, and an argument beside it that is a command."""
+    """A complete ViT checkpoint whose arguments contain a command."""
     path = tmp_path / "evil.pth"
     made.dino(path, made.timm_vit(), made.timm_vit(), more=Evil(tmp_path))
     torch.load(path, weights_only=False)
-    (tmp_path / "evil").unlink()  # it would have
+    (tmp_path / "evil").unlink()  # torch.load without weights_only runs it
     return path
 
 
@@ -60,7 +60,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_refuse_what_would_run(
+def test_commands_refuse_code(
     command: str, evil: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[object] = []
@@ -70,20 +70,22 @@ def test_commands_refuse_what_would_run(
     given = [word.format(evil=evil, folder=tmp_path) for word in COMMANDS[command]]
     run = CliRunner().invoke(app, [*words, *given], env={"COLUMNS": "400"})
     assert run.exit_code == 1, run.output
-    message = f"mixplug: error: {evil} is no checkpoint of weights: it holds {os.name}.system, "
+    message = (
+        f"mixplug: error: {evil} is not a checkpoint of weights: it contains {os.name}.system, "
+    )
     assert f"{message}which is neither loaded nor run." in run.output
     assert not ran and not (tmp_path / "evil").exists() and not (tmp_path / "out.pth").exists()
 
 
 @pytest.mark.parametrize("reader", [vit_of, Frozen.of, lambda p: load_file(made.timm_vit(), p)])
-def test_readers_of_evaluations_refuse_it(reader, evil: Path, tmp_path: Path) -> None:
-    """``Frozen.of`` is what all of ``mixplug eval`` reads with."""
-    with pytest.raises(ValueError, match=r"evil\.pth is no checkpoint of weights: it holds"):
+def test_readers_of_evaluations_refuse_code(reader, evil: Path, tmp_path: Path) -> None:
+    """All commands of ``mixplug eval`` read with ``Frozen.of``."""
+    with pytest.raises(ValueError, match=r"evil\.pth is not a checkpoint of weights: it contains"):
         reader(evil)
     assert not (tmp_path / "evil").exists()
 
 
-def test_init_cfg_refuses_it(evil: Path, tmp_path: Path) -> None:
+def test_init_cfg_refuses_code(evil: Path, tmp_path: Path) -> None:
     from mmengine.registry import MODELS
 
     import mixplug.mm  # noqa: F401  registers
@@ -94,12 +96,12 @@ def test_init_cfg_refuses_it(evil: Path, tmp_path: Path) -> None:
          "out_indices": (1,), "init_cfg": {"type": "mixplug.Pretrained", "checkpoint": str(evil)},
          **keys}
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"evil\.pth is no checkpoint of weights: it holds"):
+    with pytest.raises(ValueError, match=r"evil\.pth is not a checkpoint of weights: it contains"):
         model.init_weights()
     assert not (tmp_path / "evil").exists()
 
 
-def test_tools_are_given_checkpoints_of_weights(
+def test_tools_get_checkpoints_without_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[object] = []
@@ -110,8 +112,8 @@ def test_tools_are_given_checkpoints_of_weights(
     assert run.exit_code == 0 and len(ran) == 1, run.output
 
 
-def test_nothing_else_reads_pickles() -> None:
-    """All of the package takes :func:`mixplug.weights.read`, or torch's own refusal."""
+def test_no_other_code_reads_pickles() -> None:
+    """The whole package reads with :func:`mixplug.weights.read` or torch's weights_only."""
     found, safe = [], 0
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

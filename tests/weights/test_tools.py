@@ -1,4 +1,4 @@
-"""``mixplug train`` and ``mixplug test`` look at whatever the tool is going to read."""
+"""``mixplug train`` and ``mixplug test`` check every file that the tool will read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from weights import made
 
 from mixplug.cli import app, tools
-from mixplug.cli.checkpoints import no_code_loaded
-from mixplug.weights.read import could_be_torch, no_code
+from mixplug.cli.checkpoints import safe_loading
+from mixplug.weights.read import check_no_code, could_be_torch
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -53,7 +53,7 @@ def evil(path: Path) -> Path:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
-    """What the tools were called with; in a folder of its own."""
+    """Records the calls of the tools; runs in a folder of its own."""
     calls: list[object] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -74,7 +74,7 @@ def invoke(*arguments: str) -> Any:
     return run
 
 
-def said(run: Any) -> str:
+def error_of(run: Any) -> str:
     """The one line of an error."""
     assert run.exit_code == 1, run.output
     (line,) = [line for line in run.output.splitlines() if line.startswith("mixplug: error: ")]
@@ -108,20 +108,20 @@ WAYS: dict[str, Callable[[Path], list[str]]] = {
 
 @pytest.mark.parametrize("name", ["evil.pth", "evil", "evil.log", "evil.safetensors"])
 @pytest.mark.parametrize("way", WAYS)
-def test_code_is_refused_whatever_names_it(
+def test_code_is_refused_wherever_the_file_is_named(
     way: str, name: str, ran: list[object], tmp_path: Path
 ) -> None:
     torch.save({}, "ok.pth")
     file = evil(tmp_path / name)
-    line = said(invoke(*WAYS[way](file)))
-    assert line.startswith(f"{file} is no checkpoint of weights: "), line
+    line = error_of(invoke(*WAYS[way](file)))
+    assert line.startswith(f"{file} is not a checkpoint of weights: "), line
     if not name.endswith(".safetensors"):
-        assert line.endswith(f"it holds {os.name}.system, which is neither loaded nor run.")
+        assert line.endswith(f"it contains {os.name}.system, which is neither loaded nor run.")
     assert not ran and not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("where", ["--work-dir", "config", "--cfg-options", "default"])
-def test_the_last_checkpoint_is_looked_at(where: str, ran: list[object], tmp_path: Path) -> None:
+def test_the_last_checkpoint_is_checked(where: str, ran: list[object], tmp_path: Path) -> None:
     folder = Path("work_dirs/c" if where == "default" else "out")
     file = evil(tmp_path / "weights" / "epoch_1.pth")
     folder.mkdir(parents=True)
@@ -131,23 +131,23 @@ def test_the_last_checkpoint_is_looked_at(where: str, ran: list[object], tmp_pat
         "--work-dir": ["--work-dir", "out"],
         "--cfg-options": ["--cfg-options", "work_dir=out"],
     }
-    line = said(invoke("train", config(more=more), "--resume", *options.get(where, [])))
-    assert line.startswith(f"{file} is no checkpoint of weights: it holds") and not ran
+    line = error_of(invoke("train", config(more=more), "--resume", *options.get(where, [])))
+    assert line.startswith(f"{file} is not a checkpoint of weights: it contains") and not ran
     assert not (file.parent / "ran").exists()
-    assert invoke("train", config(more=more), *options.get(where, [])).exit_code == 0  # afresh
+    assert (
+        invoke("train", config(more=more), *options.get(where, [])).exit_code == 0
+    )  # without --resume
     assert len(ran) == 1
     file.unlink()
-    line = said(invoke("train", config(more=more), "--resume", *options.get(where, [])))
-    assert line == f"There is no checkpoint {file}, which {folder / 'last_checkpoint'} names."
+    line = error_of(invoke("train", config(more=more), "--resume", *options.get(where, [])))
+    assert line == f"There is no checkpoint {file} (given by {folder / 'last_checkpoint'})."
 
 
-def test_arguments_that_a_tool_does_not_know_are_looked_at(
-    ran: list[object], tmp_path: Path
-) -> None:
-    """Also without a name that says what they are; but not what is written."""
+def test_unknown_arguments_are_checked(ran: list[object], tmp_path: Path) -> None:
+    """Even if their names say nothing about the file; output files are not checked."""
     file = evil(tmp_path / "weights.data")
-    assert said(invoke("train", config(), f"--weights={file}")).startswith(str(file))
-    assert said(invoke("train", config(), "--cfg-options", f"a.b={file}")).startswith(str(file))
+    assert error_of(invoke("train", config(), f"--weights={file}")).startswith(str(file))
+    assert error_of(invoke("train", config(), "--cfg-options", f"a.b={file}")).startswith(str(file))
     with Path("results.pkl").open("wb") as out:
         pickle.dump([np.float64(1)], out)
     made.mm(tmp_path / "ok.pth", made.timm_vit(), made.timm_vit())
@@ -162,24 +162,24 @@ def test_arguments_that_a_tool_does_not_know_are_looked_at(
     ("init_cfg", "more", "arguments", "message"),
     [
         ({"type": "Pretrained", "checkpoint": "no.pth"}, "", [],
-         "There is no checkpoint no.pth, which model.backbone.init_cfg.checkpoint names."),
+         "There is no checkpoint no.pth (given by model.backbone.init_cfg.checkpoint)."),
         ([{"type": "Pretrained", "checkpoint": "no.pth"}], "", [],
-         "There is no checkpoint no.pth, which model.backbone.init_cfg.0.checkpoint names."),
-        (None, "load_from = 'no.pth'", [], "There is no checkpoint no.pth, which load_from names."),
+         "There is no checkpoint no.pth (given by model.backbone.init_cfg.0.checkpoint)."),
+        (None, "load_from = 'no.pth'", [], "There is no checkpoint no.pth (given by load_from)."),
         (None, "", ["--cfg-options", "load_from=no.pth"],
-         "There is no checkpoint no.pth, which load_from names."),
-        (None, "", ["--resume", "no.pth"], "There is no checkpoint no.pth, which --resume names."),
+         "There is no checkpoint no.pth (given by load_from)."),
+        (None, "", ["--resume", "no.pth"], "There is no checkpoint no.pth (given by --resume)."),
         (None, "", ["--cfg-options", "model.backbone.depth.a=1"], "--cfg-options do not fit the"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_found_before_training(
+def test_missing_checkpoints_are_found_before_training(
     init_cfg: Any, more: str, arguments: list[str], message: str, ran: list[object]
 ) -> None:
-    assert said(invoke("train", config(init_cfg, more), *arguments)).startswith(message)
+    assert error_of(invoke("train", config(init_cfg, more), *arguments)).startswith(message)
     assert not ran
 
 
-def test_what_is_not_needed_may_be_gone(ran: list[object], tmp_path: Path) -> None:
+def test_checkpoints_that_are_not_needed_may_be_missing(ran: list[object], tmp_path: Path) -> None:
     gone = {"type": "Pretrained", "checkpoint": "no.pth"}
     torch.save({}, "ok.pth")
     assert invoke("test", config(gone, "load_from = 'no.pth'"), "ok.pth").exit_code == 0
@@ -189,19 +189,19 @@ def test_what_is_not_needed_may_be_gone(ran: list[object], tmp_path: Path) -> No
     assert len(ran) == 3
 
 
-def test_mmengine_takes_a_look_at_what_was_not_foreseen(
+def test_mmengine_checks_files_that_are_loaded_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loader of a network's own, in the tool."""
+    """Such as a file that a network loads itself while the tool runs."""
     model = nn.Linear(2, 2)
     torch.save(model.state_dict(), tmp_path / "ok.pth")
     file = evil(tmp_path / "evil.pth")
     plain = CheckpointLoader._schemes[""]
     monkeypatch.setenv("HOME", str(tmp_path))
-    with no_code_loaded():
+    with safe_loading():
         for name in (str(file), "~/evil.pth"):
             with pytest.raises(
-                ValueError, match=r"evil\.pth is no checkpoint of weights: it holds"
+                ValueError, match=r"evil\.pth is not a checkpoint of weights: it contains"
             ):
                 load_checkpoint(model, name)
         other = nn.Linear(2, 2)
@@ -213,7 +213,7 @@ def test_mmengine_takes_a_look_at_what_was_not_foreseen(
 
 
 def test_a_header_of_safetensors_before_an_archive(tmp_path: Path) -> None:
-    """torch reads .tar of its first versions, whatever their names, by what is at byte 257."""
+    """torch recognizes .tar files of its first versions by byte 257, whatever their names."""
     path = tmp_path / "a.safetensors"
     header = json.dumps({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}).encode()
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
@@ -222,12 +222,12 @@ def test_a_header_of_safetensors_before_an_archive(tmp_path: Path) -> None:
         archive.addfile(info, io.BytesIO(header))
     assert could_be_torch(path)
     with pytest.raises(
-        ValueError, match=r"a\.safetensors is no checkpoint of weights: it is damag"
+        ValueError, match=r"a\.safetensors is not a checkpoint of weights: it is damag"
     ):
-        no_code(path)
+        check_no_code(path)
 
 
-def test_what_could_be_torchs(tmp_path: Path) -> None:
+def test_could_be_torch(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for zipped in (True, False):
         torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
@@ -243,9 +243,9 @@ def test_what_could_be_torchs(tmp_path: Path) -> None:
         assert not could_be_torch(path)
 
 
-def test_a_whole_model_says_what_to_save(tmp_path: Path) -> None:
+def test_the_error_for_a_whole_model_says_what_to_save(tmp_path: Path) -> None:
     torch.save(made.timm_vit(), tmp_path / "a.pth")
     with pytest.raises(
-        ValueError, match=r"is neither loaded nor run\. Of a whole model, save model"
+        ValueError, match=r"is neither loaded nor run\. Save model\.state_dict\(\) i"
     ):
-        no_code(tmp_path / "a.pth")
+        check_no_code(tmp_path / "a.pth")

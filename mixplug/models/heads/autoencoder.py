@@ -1,4 +1,4 @@
-"""What AlignMixup/AE and AlignMixup/VAE learn beside the classifier: a decoder of its embedding."""
+"""Autoencoders of AlignMixup/AE and AlignMixup/VAE: a decoder of the classifier's embedding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mixplug.models.heads.decoder import WIDTH, GaussianHead, ResidualDecoder
 
 
 class Autoencoder(nn.Module):
-    """A decoder D that makes, with the host's encoder, a vanilla autoencoder (3.4.1).
+    """A decoder that, with the encoder of the classifier, forms a vanilla autoencoder (§3.4.1).
 
     Args:
         embed_dim: width D of the embedding e.
         image_shape: (C, H, W) of the images.
-        width: channels of the decoder's inner maps.
+        width: channels of the inner maps of the decoder.
     """
 
     def __init__(self, embed_dim: int, image_shape: Sequence[int], width: int = WIDTH) -> None:
@@ -26,45 +26,49 @@ class Autoencoder(nn.Module):
         self.decoder = ResidualDecoder(embed_dim, self.image_shape, width)
 
     def losses(self, x: Tensor, e: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """``|x - D(e)|^2``, summed over pixels, averaged over the batch (Algorithm 1, line 7).
+        """Reconstruction loss ``|x - decoder(e)|^2`` (Algorithm 1, line 7).
 
         Args:
-            x: (B, C, H, W) images.
-            e: (B, D) their embeddings.
-            noise: (B, D) standard normal draws, for a decoder that samples.
+            x: images, (B, C, H, W).
+            e: their embeddings, (B, D).
+            noise: standard normal draws, (B, D), for an autoencoder that samples.
+
+        Returns:
+            'reconstruction', a sum over pixels and mean over the batch.
 
         Raises:
-            ValueError: images of another shape than the decoder was built for.
+            ValueError: the images do not have the shape that the decoder was built for.
         """
         return {"reconstruction": self._distance(x, e)}
 
     def between(self, e: Tensor, mix: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
-        """Mixed embeddings (B, D): what ``mix`` makes of e, (3.5)."""
+        """Mixed embeddings (B, D) (eq. 3.5): ``mix`` applied to e."""
         return mix(e)
 
     def untouched(self) -> Tensor:
-        """Zero that depends on every parameter, so that DDP does not wait for those out of use."""
+        """Zero that depends on every parameter, so that DDP does not wait for unused ones."""
         return torch.stack([p.flatten()[0] * 0 for p in self.parameters()]).sum()
 
     def _distance(self, x: Tensor, code: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(
-                f"The decoder was built for images of image_shape={self.image_shape}, the batch "
-                f"has {tuple(x.shape[1:])}."
+                f"The decoder needs images of image_shape={self.image_shape}, got "
+                f"{tuple(x.shape[1:])}."
             )
         image = self.decoder(code)
         return (_exact(image) - _exact(x)).square().flatten(1).sum(1).mean()
 
 
 class VariationalAutoencoder(Autoencoder):
-    """The embedding as the mean μ of a Gaussian, whose log σ² is a linear map of it (3.4.6).
+    """Variational autoencoder (§3.4.6): the embedding e is the mean μ of a Gaussian.
 
-    The host's classifier keeps reading e = μ, so that nothing changes at test time.
+    log σ² is a linear function of e. The classifier still takes e = μ, so inference does not
+    change.
 
     Args:
         embed_dim: width D of μ and σ.
         image_shape: (C, H, W) of the images.
-        width: channels of the decoder's inner maps.
+        width: channels of the inner maps of the decoder.
     """
 
     def __init__(self, embed_dim: int, image_shape: Sequence[int], width: int = WIDTH) -> None:
@@ -72,9 +76,13 @@ class VariationalAutoencoder(Autoencoder):
         self.log_variance = GaussianHead(embed_dim)
 
     def losses(self, x: Tensor, e: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Reconstruction from a draw, and the KL divergence of N(μ, σ²) from N(0, I).
+        """Reconstruction loss of a sample, and KL divergence of N(μ, σ²) from N(0, I).
 
-        Both are sums (over pixels, over D) averaged over the batch; arguments as in the base.
+        Arguments and errors: see :meth:`Autoencoder.losses`.
+
+        Returns:
+            'reconstruction', a sum over pixels, and 'kl', a sum over D; both are means over the
+            batch.
         """
         log_variance = self.log_variance(e)
         code = e + torch.exp(log_variance / 2) * noise
@@ -83,7 +91,7 @@ class VariationalAutoencoder(Autoencoder):
         return {"reconstruction": self._distance(x, code), "kl": kl}
 
     def between(self, e: Tensor, mix: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
-        """A draw from the Gaussian of the mixed μ and the mixed σ (Table 3.8, (μ, σ))."""
+        """A sample of the Gaussian with mixed μ and mixed σ, (B, D) (Table 3.8, row (μ, σ))."""
         return mix(e) + mix(torch.exp(self.log_variance(e) / 2)) * noise
 
 

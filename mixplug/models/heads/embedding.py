@@ -1,4 +1,4 @@
-"""From the last feature map to an embedding, as the field does it (section 4.4.1)."""
+"""Embedding head for metric learning: from the last feature map to an embedding (§4.4.1)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ POOLS: dict[str, tuple[Pool, ...]] = {
 
 
 class EmbeddingHead(nn.Module):
-    """Pooling, a linear layer, and ℓ2 normalization: maps (B, C, H, W) to embeddings (B, D).
+    """Pooling, linear layer and ℓ2 normalization: maps (B, C, H, W) to embeddings (B, D).
 
     Args:
-        in_channels: C.
-        dim: D; None keeps the pooled features, D = C, without a linear layer.
-        pool: 'avg', 'max', or 'avg+max' for their sum, as Proxy Anchor and the thesis have it.
-        normalize: whether embeddings have length 1.
-        layer_norm: normalize the pooled features, without learned scale, as ProxyNCA++ does.
+        in_channels: number C of channels of the maps.
+        dim: width D of the embedding. None omits the linear layer, so D = C.
+        pool: 'avg', 'max', or 'avg+max' for the sum of both, as in Proxy Anchor and the thesis.
+        normalize: whether to ℓ2-normalize embeddings.
+        layer_norm: whether to apply layer norm without learned parameters to the pooled features,
+            as in ProxyNCA++.
 
     Raises:
-        ValueError: another pool, or widths below 1.
+        ValueError: an unknown ``pool``, or a width below 1.
     """
 
     def __init__(
@@ -54,25 +55,25 @@ class EmbeddingHead(nn.Module):
 
     @property
     def commutes(self) -> bool:
-        """Whether :meth:`raw` of a mixed map is the mixture of :meth:`raw`: all of it is linear."""
+        """Whether :meth:`raw` commutes with mixing, since all its layers are linear."""
         return self.pool == "avg" and isinstance(self.norm, nn.Identity)
 
     def raw(self, maps: Tensor) -> Tensor:
-        """Embeddings before normalization."""
+        """Embeddings (B, D) before normalization."""
         return self._embed(sum(pool.plain(maps) for pool in POOLS[self.pool]))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, D)."""
+        """Map feature maps (B, C, H, W) to embeddings (B, D)."""
         return self._unit(self.raw(maps))
 
     def mixed(self, maps: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
-        """Embeddings (V, D) of mixed maps, of which none is held; V x C values are.
+        """Embeddings (V, D) of mixed maps. No mixed map is stored, only V x C pooled values.
 
         Args:
             maps: (B, C, H, W).
-            first: indices (V,) of what is mixed.
-            second: and with what.
-            lam: λ (V,), the weight of the first.
+            first: indices of the first maps, (V,).
+            second: indices of the second maps, (V,).
+            lam: λ, (V,), the weight of the first map.
         """
         pools = POOLS[self.pool]
         return self._unit(self._embed(sum(pool.mixed(maps, first, second, lam) for pool in pools)))

@@ -1,4 +1,4 @@
-"""The projection head of DINO, whose softmax makes a class token a distribution."""
+"""The projection head of DINO: the softmax of its outputs is a distribution over K outputs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _OTHER_NAMES = {
 
 
 def own_name(name: str) -> str:
-    """A tensor's name in this package, of a name that torch's parametrizations may have given."""
-    for theirs, ours in _OTHER_NAMES.items():
-        name = name.replace(theirs, ours)
+    """The name of a tensor in this package, given a name of torch's parametrizations."""
+    for other, own in _OTHER_NAMES.items():
+        name = name.replace(other, own)
     return name
 
 
 class WeightNormLinear(nn.Module):
-    """A linear layer without bias whose K rows have a direction and a length, ``g v / |v|``.
+    """A linear layer without bias whose K rows are normalized, ``weight = g v / |v|``.
 
-    Its state is ``weight_g`` (K, 1) and ``weight_v`` (K, D), as in checkpoints of DINO and DoRA.
-    Those of ``torch.nn.utils.parametrizations.weight_norm``, ``parametrizations.weight.original0``
-    and ``original1``, are loaded as well.
+    Its parameters are ``weight_g`` (K, 1) and ``weight_v`` (K, D), as in checkpoints of DINO and
+    DoRA. The names of ``torch.nn.utils.parametrizations.weight_norm`` are loaded too:
+    ``parametrizations.weight.original0`` and ``original1``.
 
     Args:
         in_dim: D.
         out_dim: K.
-        fixed_length: whether g stays 1, and only directions are learned.
+        fixed_length: whether g stays 1, so that only directions are learned.
     """
 
     def __init__(self, in_dim: int, out_dim: int, fixed_length: bool = True) -> None:
@@ -44,7 +44,7 @@ class WeightNormLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(K, D)."""
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # of parametrizations, fused
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # fused, as in parametrizations
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., K)."""
@@ -59,18 +59,20 @@ class WeightNormLinear(nn.Module):
 
 
 class DINOHead(nn.Module):
-    """MLP with GELU, ℓ2 normalization, and K directions to compare with: logits are cosines.
+    """MLP with GELU, ℓ2 normalization, and a linear layer with normalized rows.
+
+    With rows of length 1 the logits are cosines.
 
     Args:
-        in_dim: D, width of the class token.
+        in_dim: D, width of a token.
         out_dim: K.
         hidden: width of the MLP.
-        bottleneck: width of what is normalized.
-        layers: of the MLP, >= 1.
+        bottleneck: width of the output of the MLP, which is normalized.
+        layers: number of layers of the MLP, >= 1.
         norm_last_layer: whether the K rows keep length 1, which is more stable.
 
     Raises:
-        ValueError: a width or a number of layers below 1.
+        ValueError: a width or the number of layers is below 1.
     """
 
     def __init__(
@@ -93,21 +95,13 @@ class DINOHead(nn.Module):
         parts: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             parts += [_linear(wide, narrow), nn.GELU()]
-        # One layer stands by itself in DINO's checkpoints too, so that names are the same.
+        # A single layer is no Sequential in DINO's checkpoints either; names stay the same.
         self.mlp = parts[0] if layers == 1 else nn.Sequential(*parts[:-1])
         self.last_layer = WeightNormLinear(bottleneck, out_dim, norm_last_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to logits (..., K)."""
         return self.last_layer(F.normalize(self.mlp(x), dim=-1))
-
-
-class Network(nn.Module):
-    """A backbone and a head; names in its state are those of DINO's checkpoints."""
-
-    def __init__(self, backbone: nn.Module, head: DINOHead) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
 
 
 def _linear(wide: int, narrow: int) -> nn.Linear:

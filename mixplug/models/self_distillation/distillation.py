@@ -1,22 +1,20 @@
-"""Self-distillation: a student, the teacher that follows it, and the center of its outputs.
+"""Self-distillation: a student learns to predict its own moving average, the teacher.
 
-Letters: B clips, T frames, S versions of a large view that the student sees, m small views, D
-width, K head outputs.
+Letters: B clips, T frames, S versions of a large view that the student sees, m small views, N
+patches of an image, D width, K head outputs.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mixplug import sampling
-from mixplug.catalog import KINDS, register
+from mixplug.catalog import KINDS
 from mixplug.distributed import rank
 from mixplug.functional.distill import (
     cross_view_loss,
@@ -24,71 +22,53 @@ from mixplug.functional.distill import (
     local_loss,
     teacher_probabilities,
 )
-from mixplug.functional.precision import exact_dtype
-from mixplug.models.self_distillation.average import RunningSum, follow
-from mixplug.models.self_distillation.dino_head import DINOHead, Network, own_name
-from mixplug.models.self_distillation.views import Views, normalized
-from mixplug.models.vit.encoder import Encoder, as_encoder, made_vit
+from mixplug.models.self_distillation import checks
+from mixplug.models.self_distillation.outputs import StepOutput, TeacherOutput
+from mixplug.models.self_distillation.student_teacher import StudentTeacher
+from mixplug.models.self_distillation.targets import CLS, Target
+from mixplug.models.self_distillation.views import Views
+from mixplug.models.vit.encoder import build_vit
 from mixplug.models.vit.encoder_base import RECOMPUTABLE
-from mixplug.renamed import renamed_keys
-
-__all__ = ["DINO", "SelfDistillation", "Views", "normalized"]
-
-REDUCTIONS = ("mean", "sum")
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What comes of the teacher's pass over large views.
-
-    Attributes:
-        tokens: class tokens, (2 B T, D).
-        images: what the student sees instead, (2 B T, S, 3, H, W).
-        monitors: scalars to log.
-    """
-
-    tokens: Tensor
-    images: Tensor
-    monitors: Mapping[str, Tensor] = field(default_factory=dict)
+from mixplug.renamed import renamed_keys, renamed_names
+from mixplug.signatures import passing_on
 
 
 @renamed_keys(centre_decay="center_decay")
-class SelfDistillation(nn.Module, ABC):
-    r"""Base of methods in which a student learns to predict its own moving average.
+class SelfDistillation(StudentTeacher, ABC):
+    r"""Base of the methods: how a step goes from views to losses; see :class:`StudentTeacher`.
 
         L = 1 / T \sum_t (L_t^{views} + L_t^{LC})                                       (6.10)
 
-    The module owns all state, so that its ``state_dict`` is a complete checkpoint: ``student``,
-    ``teacher``, ``center``, and ``steps``, how many batches it has seen. :meth:`attach` ties
-    teacher and center to an optimizer, after which a plain training loop, gradient accumulation,
-    AMP and DDP are right without knowing of them.
+    A method implements :meth:`teach`. It may declare further targets by :meth:`add_target`, a mask
+    token by :meth:`add_mask_token`, and override :meth:`losses` and :meth:`monitors` to add terms.
+    The constructor of a method may take ``**settings`` and pass them on: its signature, and so its
+    keys in a config, then contain those of its base class.
 
     Args:
-        backbone: a vision transformer of timm or mmpretrain, the name of one of timm's, or keys of
-            :func:`mixplug.models.vit.build_timm_vit`. It becomes the student's.
-        head: keys of :class:`mixplug.models.self_distillation.DINOHead` without ``in_dim``.
-        heads: into how many heads the last block is split anew (Table 6.7b), None leaves it.
-        student_temperature: τ_s.
-        teacher_temperature: τ_t; an attribute that schedules may set.
-        center_decay: weight of the old center.
-        ema_decay: α, the weight of the old teacher; an attribute that schedules may set.
-        reduction: 'mean' divides the loss by its number of terms, 2 S + 2 m; 'sum' is (6.8) and
-            (6.9) as printed. Over frames and clips it is the mean in both.
-        seed: of all draws, which depend on it, on ``steps`` and on the rank.
-        recompute: what of the student is made again in the backward pass and not kept for it;
-            nothing else changes. 'norm' takes a percent or two of the time for an eighth of the
-            memory, 'activation' twice as much for twice as much.
+        backbone: a vision transformer of timm or mmpretrain, the name of a model of timm, or keys
+            of :func:`mixplug.models.vit.build_timm_vit`. The student uses it itself, not a copy.
+        head: keys of :class:`mixplug.models.self_distillation.DINOHead` without ``in_dim``, for the
+            head of class tokens.
+        heads: number of heads of the last block's attention (Table 6.7b); None keeps it.
+        student_temperature: τ_s of the target 'cls'.
+        teacher_temperature: τ_t of the target 'cls'; an attribute that schedules may set.
+        center_decay: weight of the old center of the target 'cls'.
+        ema_decay: α, weight of the old teacher; an attribute that schedules may set.
+        reduction: 'mean' divides the losses of class tokens by their number of terms, 2 S + 2 m;
+            'sum' is (6.8) and (6.9) as printed. Both are means over frames and clips.
+        seed: of all random draws, together with ``steps`` and the rank.
+        recompute: which intermediate results of the student are computed again in the backward
+            pass instead of being stored. Values do not change. 'norm' costs one or two percent of
+            the time and saves an eighth of the memory, 'activation' twice as much of both.
 
     Attributes:
-        freeze_last_layer: whether steps leave the head's last layer as it is; schedules may set it.
+        loss_name: name of the loss of the large views.
 
     Raises:
-        ValueError: a backbone that is not known, or a setting that is not allowed.
+        ValueError: an unknown backbone, or a setting that is not allowed.
     """
 
-    center: Tensor
-    steps: Tensor
-    views_key: str  # of the loss of large views
+    loss_name: str = "loss_global"
 
     def __init__(
         self,
@@ -103,194 +83,166 @@ class SelfDistillation(nn.Module, ABC):
         seed: int = 0,
         recompute: Sequence[str] = RECOMPUTABLE,
     ) -> None:
-        super().__init__()
-        self._require(student_temperature > 0, "student_temperature", student_temperature, "> 0")
-        self._require(teacher_temperature > 0, "teacher_temperature", teacher_temperature, "> 0")
-        self._require(0 <= center_decay <= 1, "center_decay", center_decay, "in [0, 1]")
         self._require(0 <= ema_decay <= 1, "ema_decay", ema_decay, "in [0, 1]")
-        self._require(reduction in REDUCTIONS, "reduction", reduction, f"in {REDUCTIONS}")
         known = not isinstance(recompute, str) and set(recompute) <= set(RECOMPUTABLE)
         self._require(known, "recompute", recompute, f"some of {RECOMPUTABLE}")
-        self.recompute = tuple(recompute)
-        self.student_temperature = student_temperature
-        self.teacher_temperature = teacher_temperature
-        self.center_decay, self.ema_decay = center_decay, ema_decay
-        self.reduction, self.seed, self.freeze_last_layer = reduction, seed, False
-        vit = made_vit(backbone, heads)
-        self.student = Network(vit, DINOHead(as_encoder(vit).width, **(head or {})))
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("center", torch.zeros(self.student.head.out_dim))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._step: int | None = 0  # of ``steps`` on the host: reading that would wait for a GPU
-        self._seen = RunningSum()  # teacher's logits since the last step
-        for parameter in self.student.head.last_layer.parameters():
-            if parameter.requires_grad:
-                parameter.register_hook(self._unless_frozen)
-        self.train()
+        allowed = f"in {checks.REDUCTIONS}"
+        self._require(reduction in checks.REDUCTIONS, "reduction", reduction, allowed)
+        target = Target(
+            name=CLS, head=head, student_temperature=student_temperature,
+            teacher_temperature=teacher_temperature, center_decay=center_decay,
+        )  # fmt: skip
+        super().__init__(build_vit(backbone, heads), target, ema_decay)
+        self.reduction, self.seed, self.recompute = reduction, seed, tuple(recompute)
 
-    @property
-    def student_encoder(self) -> Encoder:
-        """The view onto the student's backbone."""
-        return as_encoder(self.student.backbone)
-
-    @property
-    def teacher_encoder(self) -> Encoder:
-        """The view onto the teacher's backbone."""
-        return as_encoder(self.teacher.backbone)
-
-    def train(self, mode: bool = True) -> SelfDistillation:
-        """As of any module, but the teacher has no stochastic depth at any time."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show the keys that a constructor passes on to its base in the signature of the class."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            base = next(c for c in cls.__mro__[1:] if "__init__" in c.__dict__)
+            cls.__signature__ = passing_on(cls.__init__, base)  # type: ignore[attr-defined]
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """The losses of a batch of clips, and what shows a collapse.
+        """The losses of a batch of clips, and scalars that show a collapse.
 
         Args:
             views: of B clips of T frames.
 
         Returns:
-            Scalars: terms whose names start with 'loss' and whose sum is L, 'loss_local' only with
-            small views; and, detached, ``teacher_entropy`` (ln K where all outputs are equal, 0
-            where one has all), ``teacher_kl``, how far the student is from the teacher, and
-            ``center_norm``.
+            Scalars: the losses, whose names start with 'loss' and whose sum is L, and the
+            monitors, which are detached. See :meth:`losses` and :meth:`monitors`.
 
         Raises:
-            ValueError: views that do not fit, or see :class:`mixplug.models.vit.Encoder`.
+            ValueError: views of another shape, or see :class:`mixplug.models.vit.Encoder`.
         """
-        self._check(views)
-        draws = sampling.generators(self.seed, self._next_step(), rank())
+        checks.require_views(type(self).__name__, views)
+        draws = sampling.generators(self.seed, self.count_step(), rank())
         with torch.no_grad():
-            taught = self._teach(views.large, draws.local)
-            logits = self.teacher.head(taught.tokens)
-            target = teacher_probabilities(logits, self.center, self.teacher_temperature)
-            target = target.unflatten(0, (2, -1))  # (2, B T, K)
-            if self.training:
-                self._seen.add(logits.to(exact_dtype(logits)))
-        return {**self._losses(target, taught.images, views.small), **taught.monitors}
-
-    def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let every step of an optimizer move teacher and center; doing so twice is once.
-
-        Before a step the gradient of the last layer is dropped while ``freeze_last_layer``; after
-        it ``teacher <- ema_decay teacher + (1 - ema_decay) student``, and the center moves to the
-        mean over all batches since the last step, and over all processes.
-        """
-        if getattr(optimizer, "_moves_teacher_of", None) is self:
-            return
-        optimizer.register_step_pre_hook(self._before_step)
-        optimizer.register_step_post_hook(self._after_step)
-        optimizer._moves_teacher_of = self  # type: ignore[attr-defined]
+            teacher = self.teach(views.large, draws.local)
+            targets = {name: self._probabilities(name, teacher) for name in self.targets}
+        student, small = self.predict(teacher, views.small)
+        outputs = StepOutput(views, teacher, targets, student, small)
+        losses = self.losses(outputs)
+        with torch.no_grad():
+            monitors = {**self.monitors(outputs, losses), **teacher.monitors}
+        checks.require_names(type(self).__name__, losses, monitors)
+        return {**losses, **monitors}
 
     @abstractmethod
-    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
-        """The teacher's one pass.
+    def teach(self, large: Tensor, generator: torch.Generator) -> TeacherOutput:
+        """The teacher's pass over the large views, and what the student sees in their place.
+
+        It runs without gradients.
 
         Args:
             large: (2, B, T, 3, H, W).
-            source: of this rank's draws.
+            generator: of this rank's random draws in this step, on the CPU.
         """
 
-    def _losses(self, target: Tensor, images: Tensor, small: Tensor | None) -> dict[str, Tensor]:
-        versions, locals_ = images.shape[1], 0 if small is None else len(small)
-        view = self.student_encoder
-        tokens = [view.cls(images.flatten(0, 1), self.recompute)]
+    def predict(
+        self, teacher: TeacherOutput, small: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The student's logits of every target, as :class:`StepOutput` has them.
+
+        Patch tokens are computed only if a target needs them, in the pass of the class tokens.
+
+        Args:
+            teacher: with the images, and their mask.
+            small: views (m, B, T, 3, h, w), or None.
+
+        Returns:
+            Logits of the large views, and of the small ones.
+        """
+        encoder, versions = self.student_encoder, teacher.images.shape[1]
+        images = teacher.images.flatten(0, 1)
+        mask = None if teacher.mask is None else teacher.mask.flatten(0, 1)
+        tokens: dict[str, list[Tensor]] = {}
+        if any(target.tokens == "patch" for target in self.targets.values()):
+            cls, patches = encoder.cls_and_patches(images, self.recompute, mask)
+            tokens = {"cls": [cls], "patch": [patches]}
+        else:
+            tokens = {"cls": [encoder.cls(images, self.recompute, mask)]}
         if small is not None:
-            tokens.append(view.cls(small.flatten(0, 2), self.recompute))
-        logits = self.student.head(torch.cat(tokens)).split([len(t) for t in tokens])
-        terms = 2 * (versions + locals_)
+            tokens["cls"].append(encoder.cls(small.flatten(0, 2), self.recompute))
+        large, local = {}, {}
+        for name, target in self.targets.items():
+            parts = tokens[target.tokens]
+            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+            logits = self.head_of(self.student, target)(joined)
+            views = logits.split([len(part) for part in parts])
+            large[name] = views[0].unflatten(0, (2, -1, versions))
+            if small is not None and len(views) == 2:
+                local[name] = views[1].unflatten(0, (len(small), -1))
+        return large, local
+
+    def losses(self, outputs: StepOutput) -> dict[str, Tensor]:
+        """The terms of the loss; a method may override this to add terms to those of its base.
+
+        Args:
+            outputs: of teacher and student in this step.
+
+        Returns:
+            Scalars whose names start with 'loss'. Here these are the losses of class tokens: the
+            loss of the large views (6.8) under :attr:`loss_name`, and with small views
+            'loss_local' (6.9).
+        """
+        target, student = outputs.targets[CLS], outputs.student[CLS]
+        small, temperature = outputs.small.get(CLS), self.targets[CLS].student_temperature
+        scale = 1 / self._terms(outputs) if self.reduction == "mean" else 1.0
+        losses = {self.loss_name: scale * cross_view_loss(target, student, temperature)}
+        if small is not None:
+            losses["loss_local"] = scale * local_loss(target, small, temperature)
+        return losses
+
+    def monitors(self, outputs: StepOutput, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars to log, computed without gradients; a method may override this to add some.
+
+        Args:
+            outputs: of teacher and student in this step.
+            losses: the terms of :meth:`losses`.
+
+        Returns:
+            ``teacher_entropy``, ln K if the teacher's outputs are all equal and 0 if one of them
+            has all the probability; ``teacher_kl``, the divergence of the student from the
+            teacher; ``center_norm``. A further target adds ``teacher_entropy_NAME``
+            and ``center_norm_NAME``. The names of monitors must not contain 'loss'.
+        """
+        spread, terms = entropy(outputs.targets[CLS]).mean(), self._terms(outputs)
+        own = [losses[name].detach() for name in (self.loss_name, "loss_local") if name in losses]
         scale = 1 / terms if self.reduction == "mean" else 1.0
-        seen = logits[0].unflatten(0, (2, -1, versions))  # (2, B T, S, K)
-        losses = {self.views_key: scale * cross_view_loss(target, seen, self.student_temperature)}
-        if small is not None:
-            crops = logits[1].unflatten(0, (locals_, -1))
-            losses["loss_local"] = scale * local_loss(target, crops, self.student_temperature)
-        with torch.no_grad():
-            spread = entropy(target).mean()
-            total = torch.stack([loss.detach() for loss in losses.values()]).sum()
-            monitors = {
-                "teacher_entropy": spread,
-                "teacher_kl": total / (scale * terms) - spread,
-                "center_norm": self.center.norm(),
-            }
-        return {**losses, **monitors}
+        found = {"teacher_entropy": spread}
+        if own:
+            found["teacher_kl"] = torch.stack(own).sum() / (scale * terms) - spread
+        found["center_norm"] = self.centers[CLS].norm()
+        for name in [name for name in self.targets if name != CLS]:
+            found[f"teacher_entropy_{name}"] = entropy(outputs.targets[name]).mean()
+            found[f"center_norm_{name}"] = self.centers[name].norm()
+        return found
 
-    def _next_step(self) -> int:
-        if self._step is None:
-            self._step = int(self.steps)
-        step = self._step
+    def _probabilities(self, name: str, teacher: TeacherOutput) -> Tensor:
+        """The teacher's probabilities for a target; in training its logits count for the center."""
+        target = self.targets[name]
+        tokens = teacher.class_tokens if target.tokens == "cls" else teacher.patch_tokens
+        if tokens is None:
+            raise ValueError(
+                f"{type(self).__name__} has the target {name!r} of patches, so its method teach "
+                f"needs to return patch_tokens, got None."
+            )
+        logits = self.head_of(self.teacher, target)(tokens)
         if self.training:
-            self._step += 1
-            self.steps += 1
-        return step
+            self.collect(name, logits)
+        center, temperature = self.centers[name], target.teacher_temperature
+        return teacher_probabilities(logits, center, temperature).unflatten(0, (2, -1))
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        if f"{prefix}centre" in state_dict:  # its name before 0.2
-            state_dict[f"{prefix}center"] = state_dict.pop(f"{prefix}centre")
-        self._require_same(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._step, self._seen = None, RunningSum()
-
-    def _require_same(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
-        """Refuse what hosts would load in part, or not at all, with a line in their logs."""
-        theirs = {
-            own_name(name.removeprefix(prefix)): tuple(tensor.shape)
-            for name, tensor in state_dict.items()
-            if name.startswith(prefix)
-        }
-        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        wrong = [n for n in {**own, **theirs} if own.get(n) != theirs.get(n)]
-        if wrong:
-            few = [f"{n}: {theirs.get(n, 'none')} there, {own.get(n, 'none')} here" for n in wrong]
-            more = f"; and {len(few) - 3} more" if len(few) > 3 else ""
-            raise ValueError(
-                f"The checkpoint is of another architecture than this {type(self).__name__}. "
-                f"{'; '.join(few[:3])}{more}. `mixplug weights` compares and converts backbones."
-            )
-
-    def _unless_frozen(self, gradient: Tensor) -> Tensor:
-        """Nothing of a frozen layer, so that it does not count in a norm that hosts clip."""
-        return torch.zeros_like(gradient) if self.freeze_last_layer else gradient
-
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self.freeze_last_layer:
-            for parameter in self.student.head.last_layer.parameters():
-                parameter.grad = None
-
-    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        follow(self.teacher, self.student, self.ema_decay)
-        self._seen.move(self.center, self.center_decay)
-
-    def _check(self, views: Views) -> None:
-        large, small = views.large, views.small
-        fits = small is None or (small.dim() == 6 and small.shape[1:4] == large.shape[1:4])
-        if large.dim() != 6 or len(large) != 2 or not fits:
-            raise ValueError(
-                f"{type(self).__name__} needs large views (2, B, T, 3, H, W) and small ones "
-                f"(m, B, T, 3, h, w) or None, got {tuple(large.shape)} and "
-                f"{None if small is None else tuple(small.shape)}."
-            )
+    @staticmethod
+    def _terms(outputs: StepOutput) -> int:
+        """How many cross-entropies of class tokens there are for a frame: 2 S + 2 m."""
+        small = outputs.small.get(CLS)
+        return 2 * (outputs.student[CLS].shape[2] + (0 if small is None else len(small)))
 
     def _require(self, holds: bool, key: str, value: object, allowed: str) -> None:
-        if not holds:
-            raise ValueError(f"{type(self).__name__} needs {key} {allowed}, got {value!r}.")
-
-
-@register("DINO", kind="selfsup", reference="thesis 6.4, Caron 2021", hosts=("mm", "torch"))
-class DINO(SelfDistillation):
-    """The baseline: the student sees the large views as they are, each against the other.
-
-    See :class:`SelfDistillation`; the losses are ``loss_global`` and ``loss_local``.
-    """
-
-    views_key = "loss_global"
-
-    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
-        frames = large.flatten(0, 2)
-        return Taught(self.teacher_encoder.cls(frames), frames[:, None])
+        checks.require(type(self).__name__, holds, key, value, allowed)
 
 
 KINDS["selfsup"] = SelfDistillation
+__getattr__ = renamed_names(__name__, {"Taught": TeacherOutput})

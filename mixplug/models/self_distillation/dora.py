@@ -1,8 +1,8 @@
-"""DoRA: objects that attention heads discover, tracked over a clip, as crops of the student."""
+"""DoRA: the student sees objects that attention heads discover and a tracker follows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,57 +11,56 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.catalog import register
 from mixplug.functional.track import MASKS, masked_frames, patch_masks
-from mixplug.models.self_distillation.distillation import SelfDistillation, Taught
+from mixplug.models.self_distillation.distillation import SelfDistillation
+from mixplug.models.self_distillation.outputs import TeacherOutput
 from mixplug.models.self_distillation.tracker import Tracker, object_tracks
-from mixplug.models.vit.encoder_base import RECOMPUTABLE, Tokens
-from mixplug.renamed import renamed_keys
+from mixplug.models.vit.encoder_base import Tokens
 
 __all__ = ["DoRA", "Tracker", "object_tracks"]
 
-KEPT = ("object", "random")
+MASKED_BY = ("object", "random")
 
 
-@register("DoRA", kind="selfsup", reference="thesis 6.4", hosts=("mm", "torch"))
-@renamed_keys(centre_decay="center_decay")
+@register("DoRA", kind="selfsup", reference="thesis 6.4")
 class DoRA(SelfDistillation):
-    """Discover objects in the first frame of a clip, track them, and distil each of them.
+    """Discover objects in the first frame of a clip, track them, and learn from each of them.
 
-    The student sees k masked versions of every large view. A view's masks come from the teacher's
-    tokens of that same view, the target from the other view (6.8). Losses are ``loss_object`` and
-    ``loss_local``; ``mask_share`` is the share of a view that a mask keeps, in the mean.
+    The student sees k masked versions of every large view. The masks come from the teacher's tokens
+    of the same view, the target from its other view (6.8). The losses are ``loss_object`` and
+    ``loss_local``; the monitor ``mask_share`` is the mean share of a view that a mask keeps.
 
     Args:
         backbone: see :class:`mixplug.models.self_distillation.SelfDistillation`.
-        objects: k, at most the number of heads h; every clip draws its k heads, the same ones for
-            both views.
-        tracking: whether objects are those of the first frame; without, every frame has its own
-            (DoRA* on images).
-        mask: 'object'; or 'random', what k random block-wise masks leave (Table 6.7c). There are no
-            objects then, and nothing of the tracker matters.
-        mask_kind: 'binary', or 'soft', the letter of (6.7).
-        mask_ratio: share, or range of shares, that random masks hide.
-        refine: whether Sinkhorn-Knopp makes objects distinct.
-        eps: its ε.
-        iters: its iterations.
-        normalize: whether it works on ℓ2-normalized output embeddings.
+        objects: k, at most the number h of heads of the last block. For every clip k heads are
+            drawn, the same for both views.
+        tracking: True tracks the objects of the first frame; False discovers objects in every frame
+            (DoRA* for images).
+        mask: 'object'; or 'random' for k random block-wise masks (Table 6.7c), where no setting of
+            the tracker matters.
+        mask_kind: 'binary', or 'soft' for the attention itself, (6.7) as printed.
+        mask_ratio: the share of patches that random masks hide, or a range of shares.
+        refine: whether Sinkhorn-Knopp makes objects distinct, (6.4) and (6.5).
+        eps: ε of Sinkhorn-Knopp.
+        iters: iterations of Sinkhorn-Knopp.
+        normalize: whether Sinkhorn-Knopp works on ℓ2-normalized output embeddings.
         plan: 'columns' or 'joint', see :func:`mixplug.functional.object_plan`.
         attention_scale: 'head' or 'dim', see :func:`mixplug.functional.cls_attention`.
         track_scale: 'dim' or a number, see :func:`mixplug.functional.track`.
-        head: keys of the head.
-        heads: into how many heads the last block is split anew.
+        head: keys of :class:`mixplug.models.self_distillation.DINOHead` without ``in_dim``.
+        heads: number of heads of the last block's attention (Table 6.7b); None keeps it.
         student_temperature: τ_s.
         teacher_temperature: τ_t.
         center_decay: weight of the old center.
         ema_decay: weight of the old teacher.
         reduction: 'mean' or 'sum'.
-        seed: of all draws.
+        seed: of all random draws.
         recompute: see :class:`mixplug.models.self_distillation.SelfDistillation`.
 
     Raises:
         ValueError: more objects than heads, or a setting that is not allowed.
     """
 
-    views_key = "loss_object"
+    loss_name = "loss_object"
 
     def __init__(
         self,
@@ -78,27 +77,16 @@ class DoRA(SelfDistillation):
         plan: str = "columns",
         attention_scale: str = "head",
         track_scale: str | float = "dim",
-        head: Mapping[str, Any] | None = None,
-        heads: int | None = None,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        center_decay: float = 0.9,
-        ema_decay: float = 0.996,
-        reduction: str = "mean",
-        seed: int = 0,
-        recompute: Sequence[str] = RECOMPUTABLE,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            backbone, head, heads, student_temperature, teacher_temperature, center_decay,
-            ema_decay, reduction, seed, recompute,
-        )  # fmt: skip
+        super().__init__(backbone, **settings)
         available = self.student_encoder.heads
         if not 1 <= objects <= available:
             raise ValueError(
                 f"DoRA needs objects between 1 and the {available} heads of the last block, got "
-                f"{objects}: take fewer, or split that block anew by heads=..."
+                f"{objects}: track fewer objects, or give that block more heads by heads=..."
             )
-        self._require(mask in KEPT, "mask", mask, f"in {KEPT}")
+        self._require(mask in MASKED_BY, "mask", mask, f"in {MASKED_BY}")
         self._require(mask_kind in MASKS, "mask_kind", mask_kind, f"in {MASKS}")
         sampling.share_range(mask_ratio)
         self.objects, self.tracking = objects, tracking
@@ -108,33 +96,39 @@ class DoRA(SelfDistillation):
             attention_scale=attention_scale, track_scale=track_scale,
         )  # fmt: skip
 
-    def _teach(self, large: Tensor, source: torch.Generator) -> Taught:
-        frames, view = large.flatten(0, 2), self.teacher_encoder
+    def teach(self, large: Tensor, generator: torch.Generator) -> TeacherOutput:
+        """Class tokens of the teacher, and frames as they are seen through every mask (6.7)."""
+        frames, encoder = large.flatten(0, 2), self.teacher_encoder
         if self.mask == "random":
-            grid = view.grid((large.shape[-2], large.shape[-1]))
+            grid = encoder.grid((large.shape[-2], large.shape[-1]))
             count = len(frames) * self.objects
-            hidden = sampling.block_masks(count, grid, self.mask_ratio, source)
+            hidden = sampling.block_masks(count, grid, self.mask_ratio, generator)
             kept = (~hidden).unflatten(0, (-1, self.objects)).to(frames.device)
-            return self._taught(view.cls(frames), frames, kept.float(), grid)
-        tokens = view.tokens(frames)
-        attention = self.attention(tokens, large.shape[1], large.shape[2], source)
+            return self._masked(encoder.cls(frames), frames, kept.float(), grid)
+        tokens = encoder.tokens(frames)
+        attention = self.attention(tokens, large.shape[1], large.shape[2], generator)
         masks = patch_masks(attention, self.mask_kind)
-        return self._taught(tokens.cls, frames, masks, tokens.grid)
+        return self._masked(tokens.cls, frames, masks, tokens.grid)
 
     @staticmethod
-    def _taught(cls: Tensor, frames: Tensor, masks: Tensor, grid: tuple[int, int]) -> Taught:
-        return Taught(cls, masked_frames(frames, masks, grid), {"mask_share": masks.mean()})
+    def _masked(cls: Tensor, frames: Tensor, masks: Tensor, grid: tuple[int, int]) -> TeacherOutput:
+        return TeacherOutput(cls, masked_frames(frames, masks, grid), {"mask_share": masks.mean()})
 
-    def attention(self, tokens: Tokens, clips: int, frames: int, source: torch.Generator) -> Tensor:
-        """T' of both large views, (2 B T, k, N), with k heads drawn for every clip.
+    def attention(
+        self, tokens: Tokens, clips: int, frames: int, generator: torch.Generator
+    ) -> Tensor:
+        """T', where objects are in both large views (6.6), with k heads drawn for every clip.
 
         Args:
             tokens: of the large views, (2 B T, ...).
             clips: B.
             frames: T.
-            source: of the draw.
+            generator: of the draw.
+
+        Returns:
+            (2 B T, k, N).
         """
-        heads = sampling.subsets(clips, tokens.queries.shape[1], self.objects, source)
+        heads = sampling.subsets(clips, tokens.queries.shape[1], self.objects, generator)
         heads = heads.to(tokens.cls.device, non_blocking=True).repeat(2, 1)  # (2 B, k)
         if self.tracking:
             return self.tracker(tokens, heads, frames)

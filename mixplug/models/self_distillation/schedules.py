@@ -1,4 +1,4 @@
-"""Numbers that change while a model trains."""
+"""Schedules: settings that change during training."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable
 def cosine(
     start: float, end: float, steps: int, warmup_steps: int = 0, warmup_start: float = 0.0
 ) -> Callable[[int], float]:
-    """Half a cosine from ``start`` to ``end``, after a straight line from ``warmup_start``.
+    """Half a cosine from ``start`` to ``end``, after a linear warm-up from ``warmup_start``.
 
     Args:
         start: value at step ``warmup_steps``.
-        end: value at step ``steps``, the first after training, and from there on.
-        steps: of the training, warm-up included.
-        warmup_steps: length of the line.
-        warmup_start: value at step 0, where there is a line.
+        end: value at step ``steps``, the first after training, and later.
+        steps: number of steps of the training, including the warm-up.
+        warmup_steps: number of steps of the warm-up.
+        warmup_start: value at step 0 if there is a warm-up.
 
     Returns:
         A function of the step, counted from 0.
 
     Raises:
-        ValueError: steps < 1, or a warm-up that is negative or not shorter than ``steps``.
+        ValueError: steps < 1, or ``warmup_steps`` outside [0, steps).
     """
     if steps < 1 or not 0 <= warmup_steps < steps:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Objects of a vision transformer's heads over a clip, (6.1) to (6.6)."""
+"""Discover objects with the heads of a vision transformer, and track them, (6.1) to (6.6)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mixplug.models.vit.encoder_base import Encoder, Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Tracker:
-    """Discovery and tracking of objects, (6.1) to (6.6); see :mod:`mixplug.functional.track`.
+    """Settings of discovery and tracking, (6.1) to (6.6); see :mod:`mixplug.functional.track`.
 
     Attributes:
-        refine: whether prototypes are made distinct, (6.4) and (6.5); without, (6.3).
+        refine: whether Sinkhorn-Knopp makes prototypes distinct, (6.4) and (6.5); False is (6.3).
         eps: ε of Sinkhorn-Knopp.
-        iters: its iterations.
-        normalize: whether output embeddings are ℓ2-normalized for it.
-        plan: 'columns' or 'joint'.
-        attention_scale: of (6.1), 'head' or 'dim'.
-        track_scale: of (6.3) and (6.6), 'dim' or a number > 0.
+        iters: iterations of Sinkhorn-Knopp.
+        normalize: whether Sinkhorn-Knopp works on ℓ2-normalized output embeddings.
+        plan: 'columns' or 'joint', see :func:`mixplug.functional.object_plan`.
+        attention_scale: of the attention (6.1), 'head' or 'dim'.
+        track_scale: of the tracking, (6.3) and (6.6), 'dim' or a number > 0.
 
     Raises:
         ValueError: a setting that is not allowed.
@@ -56,18 +56,18 @@ class Tracker:
                 raise ValueError(f"Tracker needs {key} {allowed}, got {getattr(self, key)!r}.")
 
     def discover(self, tokens: Tokens, heads: Tensor) -> Tensor:
-        """Objects of B frames.
+        """Prototypes of the objects of B frames.
 
         Args:
             tokens: of these frames.
-            heads: which heads, (B, k) int64.
+            heads: indices of the heads, (B, k) int64.
 
         Returns:
             P or P', (B, k, D).
         """
         attention = cls_attention(tokens.queries, tokens.keys, tokens.prefix, self.attention_scale)
         index = heads[:, :, None].expand(-1, -1, attention.shape[-1])
-        queries = _side_by_side(tokens.queries, tokens)
+        queries = _patches_of(tokens.queries, tokens)
         objects = object_prototypes(attention.gather(1, index), queries)
         if not self.refine:
             return objects
@@ -78,15 +78,15 @@ class Tracker:
         """Discover objects in the first frame of every clip and track them over all.
 
         Args:
-            tokens: of B clips, (B T, ...), a clip's frames one after the other.
-            heads: which heads, (B, k) int64.
-            frames: T; with 1 every frame has objects of its own.
+            tokens: of B clips, (B T, ...), grouped by clip.
+            heads: indices of the heads, (B, k) int64.
+            frames: T; with T = 1 every frame has its own objects.
 
         Returns:
             T or T', (B T, k, N).
         """
         objects = self.discover(tokens.every(frames), heads)[:, None]  # (B, 1, k, D)
-        keys = _side_by_side(tokens.keys, tokens).unflatten(0, (-1, frames))
+        keys = _patches_of(tokens.keys, tokens).unflatten(0, (-1, frames))
         return track(objects, keys, self.track_scale).flatten(0, 1)
 
 
@@ -99,22 +99,23 @@ def object_tracks(
     tracking: bool = True,
     tracker: Tracker | None = None,
 ) -> Tensor:
-    """What objects attend to in the frames of one clip, for pictures (Figures 6.4 to 6.6).
+    """Attention of objects to the patches of one clip, for figures (Figures 6.4 to 6.6).
 
     Args:
-        encoder: of any vision transformer, as :func:`mixplug.models.vit.as_encoder` gives it; its
-            backbone should be in eval mode.
+        encoder: of a vision transformer, from :func:`mixplug.models.vit.as_encoder`; its backbone
+            should be in evaluation mode.
         frames: (T, 3, H, W), normalized.
-        objects: k; the first k heads are taken unless ``heads`` names them.
-        heads: which heads the objects are discovered with.
-        tracking: whether objects are those of the first frame, or every frame's own.
-        tracker: settings; None is the default, ``Tracker(refine=False)`` is without Sinkhorn.
+        objects: k; the first k heads are used unless ``heads`` is given.
+        heads: indices of the heads that discover the objects.
+        tracking: True tracks the objects of the first frame, False discovers new ones in every
+            frame.
+        tracker: settings; None is the default, ``Tracker(refine=False)`` has no Sinkhorn-Knopp.
 
     Returns:
         T' of (6.6), or T of (6.3), (T, k, N).
 
     Raises:
-        ValueError: more objects than heads, a head that does not exist, or a size that is no
+        ValueError: more objects than heads, a head that does not exist, or a size that is not a
             multiple of the patch.
     """
     chosen = list(range(objects)) if heads is None else list(heads)
@@ -132,6 +133,6 @@ def _is_scale(scale: str | float) -> bool:
     return scale == "dim" if isinstance(scale, str) else scale > 0
 
 
-def _side_by_side(heads: Tensor, tokens: Tokens) -> Tensor:
-    """Patches' queries or keys of all heads, (B, h, P + N, D / h) to (B, N, D)."""
+def _patches_of(heads: Tensor, tokens: Tokens) -> Tensor:
+    """Queries or keys of the patches, heads concatenated: (B, h, P + N, D / h) to (B, N, D)."""
     return heads.transpose(1, 2).flatten(2)[:, tokens.prefix :]

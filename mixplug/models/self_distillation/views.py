@@ -1,4 +1,4 @@
-"""What self-distillation is given: augmented clips.
+"""The input of self-distillation: augmented clips.
 
 Letters: B clips, T frames, m small views.
 """
@@ -31,8 +31,8 @@ class Views:
         """Normalized views of a stacked batch of :class:`mixplug.data.clips.VideoClips`.
 
         Args:
-            batch: ``large`` (B, 2, T, 3, H, W) and maybe ``small`` (B, m, T, 3, h, w), uint8.
-            device: where to, before bytes become floats; None leaves them.
+            batch: ``large`` (B, 2, T, 3, H, W) and optionally ``small`` (B, m, T, 3, h, w), uint8.
+            device: to which the bytes are moved before they become floats; None does not move them.
         """
         views = {name: batch[name].to(device).transpose(0, 1) for name in ("large", "small")
                  if name in batch}  # fmt: skip
@@ -40,6 +40,6 @@ class Views:
 
 
 def normalized(images: Tensor) -> Tensor:
-    """Images (..., 3, H, W) uint8 to float32 of mean 0 and deviation 1 over ImageNet's colors."""
+    """Images (..., 3, H, W) uint8 to float32, normalized by the mean and deviation of ImageNet."""
     mean, std = (images.new_tensor(c, dtype=torch.float32)[:, None, None] for c in IMAGENET)
     return (images.float() - mean).div_(std)

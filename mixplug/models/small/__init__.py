@@ -1,4 +1,4 @@
-"""Small convolutional networks of the thesis; to build them by timm, see ``timm_entrypoints``."""
+"""Small convolutional networks of the thesis. ``timm_entrypoints`` registers them in timm."""
 
 from mixplug.models.small.preact_resnet import PreActResNet, preact_resnet18
 from mixplug.models.small.vgg_gap import VGGGAP

@@ -1,6 +1,6 @@
-"""Make the small-image networks known to timm: import this file, then ``timm.create_model``.
+"""Register the small networks in timm: import this module, then call ``timm.create_model``.
 
-Registered are ``preact_resnet18`` and ``wide_resnet16_8``; ``features_only=True`` works too.
+It registers ``preact_resnet18`` and ``wide_resnet16_8``, also for ``features_only=True``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _cfg(pool_size: tuple[int, int]) -> dict[str, Any]:
         "num_classes": 10,
         "input_size": (3, 32, 32),
         "pool_size": pool_size,
-        # The evaluation sees the whole image; timm's default would crop 32x32 out of 37x37.
+        # Evaluate the whole image. timm's default would crop 32x32 from an image resized to 37x37.
         "crop_pct": 1.0,
         "interpolation": "bicubic",
         "mean": CIFAR_MEAN,
@@ -45,13 +45,13 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def preact_resnet18(pretrained: bool = False, **kwargs: Any) -> PreActNet:
-    """Build PreActResNet-18 as timm does; see :class:`mixplug.models.PreActResNet`."""
+    """PreActResNet-18 for timm, see :class:`mixplug.models.PreActResNet`."""
     return _create("preact_resnet18", PreActResNet, pretrained, 5, depth=18, **kwargs)
 
 
 @register_model
 def wide_resnet16_8(pretrained: bool = False, **kwargs: Any) -> PreActNet:
-    """Build WRN-16-8 as timm does; see :class:`mixplug.models.WideResNet`."""
+    """WRN-16-8 for timm, see :class:`mixplug.models.WideResNet`."""
     return _create("wide_resnet16_8", WideResNet, pretrained, 4, depth=16, widen_factor=8, **kwargs)
 
 
@@ -64,25 +64,26 @@ def _create(
     drop_block_rate: float = 0.0,
     **kwargs: Any,
 ) -> PreActNet:
-    """Build through timm, after refusing what these networks do not have.
+    """Build a model with timm, after a check for options that these networks do not support.
 
-    ``maps`` counts the feature maps of ``features_only``: the stem's and one per stage.
+    ``maps`` is the number of feature maps of ``features_only``: one of the stem, one per stage.
     """
     for name, rate in (("drop_path_rate", drop_path_rate), ("drop_block_rate", drop_block_rate)):
         if rate:
-            raise ValueError(f"{variant} has no such regularizer: got {name}={rate}, allowed is 0.")
+            raise ValueError(f"{variant} does not support {name}: it must be 0, got {rate}.")
     if pretrained:
         source = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
         _require_weights(variant, *source)
-    # Two levels of Sequential: timm finds 'stages.0' only when it flattens the outer one.
+    # timm finds 'stages.0' in the nested Sequentials only if it flattens the outer one.
     feature_cfg = {"flatten_sequential": True, "out_indices": tuple(range(maps))}
     return build_model_with_cfg(model_cls, variant, pretrained, feature_cfg=feature_cfg, **kwargs)
 
 
 def _require_weights(variant: str, cfg: Any, overlay: dict[str, Any] | None) -> None:
-    """Refuse ``pretrained=True`` unless the caller says where weights of their own are."""
+    """Raise ValueError for ``pretrained=True`` without a file of weights."""
     if not resolve_pretrained_cfg(variant, cfg, overlay).has_weights:
         raise ValueError(
-            f"No weights are published for {variant}: got pretrained=True, allowed is False, or "
-            "your own file as pretrained_cfg_overlay=dict(file=...) (train.py: --pretrained-path)."
+            f"No weights are published for {variant}, got pretrained=True. Set pretrained=False, "
+            "or pass your own file as pretrained_cfg_overlay=dict(file=...) (train.py: "
+            "--pretrained-path)."
         )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-# Widths of convolutions between poolings, without the last pooling: a map of 14 x 14 for 224 x 224.
+# Widths of the convolutions between poolings. Without the last pooling, the map of a 224 x 224
+# image is 14 x 14.
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class VGGGAP(nn.Module):
-    """The maps of VGG-GAP [0] (3.4.2), to be averaged and classified by a linear layer.
+    """Feature maps of VGG-GAP [0] (§3.4.2), for average pooling and a linear classifier.
 
-    VGG-16 without its last pooling and its fully-connected layers, and a convolution of 3 x 3 to
-    1024 channels in their place. Layers before that one, ``conv6``, are named as in torchvision's
-    vgg16: ``features.0.weight`` to ``features.28.bias``, so its weights load.
+    VGG-GAP is VGG-16 with a 3 x 3 convolution ``conv6`` in place of the last pooling and the
+    fully-connected layers. All other layers are named as in torchvision's vgg16, from
+    ``features.0.weight`` to ``features.28.bias``, so the weights of vgg16 load.
 
     Args:
-        width: channels of the last map.
+        width: number of channels of the last map.
 
     - [0]: Learning Deep Features for Discriminative Localization, 2016,
       https://arxiv.org/abs/1512.04150
@@ -42,5 +43,5 @@ class VGGGAP(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, width, H // 16, W // 16)."""
-        # not in place: a mixer may have changed and kept what conv6 gives
+        # not in place: a mixer may have stored the output of conv6
         return self.conv6(self.features(x)).relu()

@@ -1,4 +1,4 @@
-"""Wide residual network for small images (W16-8 in the tables of AlignMixup and MultiMix)."""
+"""Wide residual network for small images (W16-8 in chapters 3 and 5)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from mixplug.models.small.preact import PreActNet, TrunkSpec
 
-# depth = 6n + 4: three stages of n blocks of two convolutions, the stem, and three projections.
+# depth = 6n + 4: three stages of n blocks with two convolutions each, a stem and three projections.
 DEPTHS = (10, 16, 22, 28, 40)
 
 
 def wide_resnet_spec(depth: int = 16, widen_factor: int = 8) -> TrunkSpec:
-    """Work out the trunk of a depth and a widening; ValueError names what is allowed."""
+    """Trunk of a given depth and widening factor; ValueError if they are not allowed."""
     if depth not in DEPTHS:
-        raise ValueError(f"WideResNet has no depth {depth!r}: allowed depths are {list(DEPTHS)}.")
+        raise ValueError(f"WideResNet needs a depth in {list(DEPTHS)}, got {depth!r}.")
     if widen_factor < 1:
         raise ValueError(f"widen_factor must be an integer >= 1, got {widen_factor!r}.")
     widths = (16 * widen_factor, 32 * widen_factor, 64 * widen_factor)
@@ -21,16 +21,16 @@ def wide_resnet_spec(depth: int = 16, widen_factor: int = 8) -> TrunkSpec:
 
 
 class WideResNet(PreActNet):
-    """Pre-activation network of three wide stages, widths (16, 32, 64) times the widening [0].
+    """Wide ResNet [0]: three pre-activation stages of widths (16, 32, 64) times a factor.
 
-    32x32 images give A of 512x8x8 at ``widen_factor=8``, or of 512x16x16 with ``last_stride=1``.
-    The dropout inside blocks, an option of [0], is left out: 0 is the paper's default on CIFAR.
+    For 32x32 images and ``widen_factor=8``, A is 512x8x8, or 512x16x16 with ``last_stride=1``.
+    Dropout inside blocks, an option of [0], is not implemented; [0] uses none on CIFAR by default.
 
     Args:
-        depth: 10, 16, 22, 28 or 40.
-        widen_factor: k of [0].
-        **options: as for :class:`mixplug.models.small.preact.PreActNet`: num_classes, in_chans,
-            stem_stride, last_stride, drop_rate, global_pool.
+        depth: number of layers: 10, 16, 22, 28 or 40.
+        widen_factor: widening factor k of [0], an integer >= 1.
+        **options: num_classes, in_chans, stem_stride, last_stride, drop_rate and global_pool of
+            :class:`mixplug.models.small.preact.PreActNet`.
 
     - [0]: Wide Residual Networks, 2016, https://arxiv.org/abs/1605.07146
     """
@@ -47,7 +47,7 @@ def wide_resnet16_8(
     drop_rate: float = 0.0,
     **options: Any,
 ) -> WideResNet:
-    """Build WRN-16-8: (B, in_chans, 32, 32) to (B, num_classes), A of 512x8x8."""
+    """WRN-16-8: (B, in_chans, 32, 32) to (B, num_classes); A is 512x8x8."""
     return WideResNet(
         depth=16,
         widen_factor=8,

@@ -1,4 +1,4 @@
-"""A single-object tracker on a frozen vision transformer."""
+"""Single-object tracker with a frozen vision transformer."""
 
 from mixplug.models.tracking.box_decoder import BoxDecoder
 from mixplug.models.tracking.frozen_tracker import FrozenTracker

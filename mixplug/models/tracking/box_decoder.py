@@ -1,6 +1,7 @@
-"""A causal transformer that reads a box out of patch tokens, one coordinate at a time [0].
+"""A causal transformer that predicts a box from patch tokens, one coordinate at a time [0].
 
-The lightweight decoder of 6.5.3. Letters: B crops, N patches, L tokens of a sequence, D width.
+It is the lightweight decoder of §6.5.3. Letters: B crops, N patches, L tokens of a sequence, D
+width.
 
 - [0]: SeqTrack: Sequence to Sequence Learning for Visual Object Tracking, 2023,
   https://arxiv.org/abs/2304.14394
@@ -17,15 +18,15 @@ from mixplug.functional.box_tokens import COORDINATES, start_token
 
 
 class DecoderBlock(nn.Module):
-    """Causal self-attention, attention to patches, and an MLP, each followed by a norm.
+    """Causal self-attention, cross-attention to patches, and an MLP, each followed by a norm.
 
-    As in DETR, positions are added to queries and keys of every block and never to values.
+    As in DETR, positions are added to the queries and keys of every block, but not to values.
 
     Args:
-        dim: D.
-        heads: of both attentions.
-        hidden: width of the MLP.
-        dropout: after each of the three and inside of them.
+        dim: width D.
+        heads: number of heads of both attentions.
+        hidden: hidden width of the MLP.
+        dropout: dropout probability inside and after each of the three parts.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
@@ -38,43 +39,47 @@ class DecoderBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, place: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
-        """Tokens (B, L, D) after the block.
+    def forward(self, x: Tensor, position: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
+        """Apply the block to tokens.
 
         Args:
-            x: tokens.
-            place: their positions, (L, D).
-            memory: patches, (B, N, D), as values.
-            keys: patches with positions, (B, N, D).
+            x: tokens, (B, L, D).
+            position: position embeddings of the tokens, (L, D).
+            memory: patches as values, (B, N, D).
+            keys: patches plus their position embeddings, (B, N, D).
+
+        Returns:
+            Tokens, (B, L, D).
         """
         length = x.shape[1]
         later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        q = x + place
-        own, _ = self.self_attention(q, q, x, attn_mask=later, need_weights=False)
-        x = self.norms[0](x + self.dropout(own))
-        seen, _ = self.cross_attention(x + place, keys, memory, need_weights=False)
-        x = self.norms[1](x + self.dropout(seen))
+        q = x + position
+        tokens, _ = self.self_attention(q, q, x, attn_mask=later, need_weights=False)
+        x = self.norms[0](x + self.dropout(tokens))
+        patches, _ = self.cross_attention(x + position, keys, memory, need_weights=False)
+        x = self.norms[1](x + self.dropout(patches))
         return self.norms[2](x + self.dropout(self.mlp(x)))
 
 
 class BoxDecoder(nn.Module):
-    """Patch tokens to the likelihoods of a sequence ``start, x, y, w, h, end``.
+    """Decoder from patch tokens to the likelihoods of a sequence ``start, x, y, w, h, end``.
 
-    The first ``bins`` words are coordinates, then end and start. Defaults are SeqTrack's for
-    GOT-10k, two blocks instead of the six of its other models.
+    The vocabulary has ``bins`` coordinates, then the end token and the start token. The defaults
+    are those of SeqTrack for GOT-10k, which has two blocks, while its other models have six.
 
     Args:
-        width: of the patch tokens that come in.
-        patches: N.
-        bins: of a coordinate.
-        dim: D.
-        blocks: number of them.
-        heads: of a block.
-        hidden: width of a block's MLP.
-        dropout: of blocks and words.
+        width: width of the patch tokens.
+        patches: number N of patches.
+        bins: number of bins of a coordinate, at least 2.
+        dim: width D of the decoder.
+        blocks: number of blocks.
+        heads: number of attention heads.
+        hidden: hidden width of the MLPs.
+        dropout: dropout probability of blocks and token embeddings.
 
     Raises:
-        ValueError: fewer than 2 bins, fewer than 1 of the others, or a D that heads do not divide.
+        ValueError: fewer than 2 bins, another size below 1, or a ``dim`` that is not a multiple of
+            2 * heads.
     """
 
     def __init__(
@@ -91,8 +96,8 @@ class BoxDecoder(nn.Module):
         super().__init__()
         if bins < 2 or min(width, patches, dim, blocks, heads, hidden) < 1 or dim % (2 * heads):
             raise ValueError(
-                f"BoxDecoder needs bins >= 2, width, patches, blocks, hidden >= 1 and a dim that "
-                f"2 * heads divides, got bins={bins}, width={width}, patches={patches}, "
+                f"BoxDecoder needs bins >= 2, width, patches, blocks, hidden >= 1 and a multiple "
+                f"of 2 * heads as dim, got bins={bins}, width={width}, patches={patches}, "
                 f"blocks={blocks}, hidden={hidden}, dim={dim}, heads={heads}."
             )
         self.bins, words = bins, bins + 2
@@ -113,50 +118,50 @@ class BoxDecoder(nn.Module):
         )
 
     def forward(self, patches: Tensor, tokens: Tensor) -> Tensor:
-        """Logits of the word that follows each token, given those up to it.
+        """Logits of the token that follows each token, given the tokens so far.
 
         Args:
-            patches: (B, N, width).
-            tokens: (B, L) int64, L <= 5.
+            patches: patch tokens, (B, N, width).
+            tokens: tokens of the sequence from the start token on, (B, L) int64, 1 <= L <= 5.
 
         Returns:
             (B, L, bins + 2).
 
         Raises:
-            ValueError: N is not that of this decoder, or L > 5.
+            ValueError: N is not that of this decoder, or L is not in [1, 5].
         """
-        return self.likelihoods(self._read(self._remember(patches), tokens))
+        return self.likelihoods(self._decode(self._memory(patches), tokens))
 
     @torch.no_grad()
     def read(self, patches: Tensor, window: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The likeliest coordinates, one after the other, each given those before it.
+        """Decode a box greedily: the most likely coordinates, one after the other.
 
         Args:
-            patches: (B, N, width).
-            window: weights (bins,) of the likelihoods of center x and y; None is 1.
+            patches: patch tokens, (B, N, width).
+            window: factors of the likelihoods of center x and center y, (bins,). None is 1.
 
         Returns:
-            Tokens (B, 4) int64 and their likelihoods (B, 4) float32, after the window, under a
-            softmax over all words.
+            Tokens (B, 4) int64, and their likelihoods (B, 4) float32. The likelihoods are from a
+            softmax over the whole vocabulary, multiplied by the window.
 
         Raises:
             ValueError: see :meth:`forward`.
         """
-        memory = self._remember(patches)
+        memory = self._memory(patches)
         tokens = torch.full((len(patches), 1), start_token(self.bins), device=patches.device)
-        chosen = []
-        for place in range(COORDINATES):
-            logits = self.likelihoods(self._read(memory, tokens)[:, -1])
-            likely = logits.float().softmax(-1)[:, : self.bins]
-            if window is not None and place < 2:
-                likely = likely * window
-            best, token = likely.max(-1)
-            chosen.append(best)
+        likelihoods = []
+        for coordinate in range(COORDINATES):
+            logits = self.likelihoods(self._decode(memory, tokens)[:, -1])
+            likelihood = logits.float().softmax(-1)[:, : self.bins]
+            if window is not None and coordinate < 2:
+                likelihood = likelihood * window
+            best, token = likelihood.max(-1)
+            likelihoods.append(best)
             tokens = torch.cat([tokens, token[:, None]], 1)
-        return tokens[:, 1:], torch.stack(chosen, 1)
+        return tokens[:, 1:], torch.stack(likelihoods, 1)
 
-    def _remember(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and keys of the patches."""
+    def _memory(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and keys (B, N, D) of the patches."""
         if patches.dim() != 3 or patches.shape[1] != len(self.patch_positions):
             raise ValueError(
                 f"BoxDecoder needs patch tokens (B, {len(self.patch_positions)}, width), got "
@@ -165,7 +170,8 @@ class BoxDecoder(nn.Module):
         memory = self.narrow(patches)
         return memory, memory + self.patch_positions
 
-    def _read(self, memory: tuple[Tensor, Tensor], tokens: Tensor) -> Tensor:
+    def _decode(self, memory: tuple[Tensor, Tensor], tokens: Tensor) -> Tensor:
+        """Hidden states (B, L, D) of tokens (B, L)."""
         if tokens.dim() != 2 or not 1 <= tokens.shape[1] <= len(self.places):
             raise ValueError(
                 f"BoxDecoder needs tokens (B, L) with 1 <= L <= {len(self.places)}, got "
@@ -178,7 +184,10 @@ class BoxDecoder(nn.Module):
 
 
 def sinusoids(positions: int, dim: int) -> Tensor:
-    """Sines and cosines of ``position / 10000^(2 i / dim)``, (positions, dim) float32, dim even."""
+    """Sinusoidal position embeddings, (positions, dim) float32, for an even ``dim``.
+
+    They alternate sines and cosines of ``position / 10000^(2 i / dim)``.
+    """
     rates = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
     angles = torch.arange(positions)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)

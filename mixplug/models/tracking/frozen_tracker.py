@@ -1,10 +1,11 @@
-"""Tracking one object by frozen features: a vision transformer and a small decoder (6.5.3) [0].
+"""Single-object tracking with a frozen vision transformer and a small decoder (§6.5.3) [0].
 
-Template crops, which show the object, and a search crop, where it is sought, go through the encoder
-side by side; the decoder reads the box out of the patch tokens of the search crop. Only the decoder
-learns. As templates act through the encoder's attention alone, their features cannot be kept from
-one frame to the next; encoding every crop by itself could, but then a frozen network would not
-relate them at all, which the decoder of two blocks would have to learn.
+The encoder takes template crops, which show the object, together with a search crop, in which the
+object is to be found. The decoder predicts the box from the patch tokens of the search crop. Only
+the decoder is trained. The templates influence the search crop through the attention of the
+encoder, so they are encoded again in every frame. Separate encoding would allow reusing their
+features, but the frozen encoder would then not relate the crops, and the small decoder would have
+to learn this.
 
 Letters: B examples, V templates, S side of a crop, N patches of a crop, T frames.
 
@@ -32,30 +33,32 @@ from mixplug.models.tracking.box_decoder import BoxDecoder
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.models.vit.side_by_side import joint_patches
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of R, G and B
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB
 
 
 class FrozenTracker(nn.Module):
-    """A tracker of which only the decoder learns.
+    """A tracker with a frozen encoder. Only its decoder is trained.
 
     Args:
-        backbone: a vision transformer of timm or mmpretrain with a class token. It is frozen: no
-            gradients, and in eval mode always.
-        size: S, of templates and search crops.
-        templates: V. The first is cut where the box is given, the others where it was found later.
-        template_factor: of the crop's side, over the geometric mean of the box's sides.
-        search_factor: likewise.
-        window: whether a center far from the last one is less likely, by a Hann window.
-        update_interval: frames from one new template to the next; 0 has none.
-        update_confidence: sum of the four tokens' likelihoods above which one is taken. SeqTrack's
-            is 0.6 of ten times that sum.
-        mean: of R, G and B in [0, 255].
-        std: likewise.
-        **decoder: keys of :class:`mixplug.models.tracking.BoxDecoder`.
+        backbone: a vision transformer of timm or mmpretrain with a class token. It is frozen: it
+            receives no gradients and is always in eval mode.
+        size: side S of templates and search crops, in pixels.
+        templates: number V of templates. The first one is cropped around the given box, the others
+            around boxes predicted later.
+        template_factor: side of a template crop divided by the geometric mean of width and height
+            of the box.
+        search_factor: the same for the search crop.
+        window: whether a Hann window makes centers far from the previous one less likely.
+        update_interval: number of frames between template updates; 0 disables updates.
+        update_confidence: smallest sum of the likelihoods of the four tokens for a template update
+            (exclusive). SeqTrack uses 0.6 for ten times this sum.
+        mean: mean of R, G and B in [0, 255].
+        std: standard deviation of R, G and B in [0, 255].
+        **decoder: options of :class:`mixplug.models.tracking.BoxDecoder`.
 
     Raises:
-        ValueError: a size that patches do not divide, fewer than one template, factors that are not
-            above 0; and see :func:`mixplug.models.vit.as_encoder` and ``BoxDecoder``.
+        ValueError: ``size`` is not a multiple of the patch size, fewer than one template, a factor
+            is not > 0; see also :func:`mixplug.models.vit.as_encoder` and ``BoxDecoder``.
     """
 
     mean: Tensor
@@ -85,7 +88,7 @@ class FrozenTracker(nn.Module):
         self.view = as_encoder(backbone)
         rows, columns = self.view.grid((size, size))
         self.backbone = backbone.requires_grad_(False)
-        backbone.eval()  # not chained: that of mmpretrain gives nothing back
+        backbone.eval()  # not chained: eval() of mmpretrain's backbones returns None
         self.decoder = BoxDecoder(self.view.width, rows * columns, **decoder)
         self.size, self.templates = size, templates
         self.template_factor, self.search_factor = template_factor, search_factor
@@ -97,41 +100,41 @@ class FrozenTracker(nn.Module):
         self.register_buffer("center_window", center_window(self.decoder.bins), persistent=False)
 
     def train(self, mode: bool = True) -> FrozenTracker:
-        """Set the mode of the decoder: the backbone stays in eval mode."""
+        """Set the mode of the decoder. The backbone remains in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def loss(self, template: Tensor, search: Tensor, boxes: Tensor) -> Tensor:
-        """Cross-entropy of the five words of a box, each given those before it.
+        """Cross-entropy of the five predicted tokens of a box, with teacher forcing.
 
         Args:
-            template: (B, V, 3, S, S) in [0, 255], RGB.
-            search: (B, 3, S, S), likewise.
-            boxes: (B, 4) in the search crop: left, top, width and height in shares of its side;
-                parts outside do not count.
+            template: templates, (B, V, 3, S, S), RGB in [0, 255].
+            search: search crops, (B, 3, S, S), RGB in [0, 255].
+            boxes: left, top, width and height in fractions of the side of the search crop, (B, 4).
+                They are clipped to the crop.
 
         Returns:
-            Mean over words and examples.
+            Scalar, the mean over tokens and examples.
 
         Raises:
-            ValueError: shapes are not these.
+            ValueError: wrong shapes.
         """
         tokens = box_tokens(boxes, self.decoder.bins)
-        given, wanted = teacher_forcing(tokens, self.decoder.bins)
-        logits = self.decoder(self.encode(template, search), given)
-        return F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
+        inputs, targets = teacher_forcing(tokens, self.decoder.bins)
+        logits = self.decoder(self.encode(template, search), inputs)
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     @torch.no_grad()
     def encode(self, template: Tensor, search: Tensor) -> Tensor:
-        """Patch tokens of search crops that attend to templates, (B, N, D).
+        """Patch tokens (B, N, D) of search crops, which attend to the templates.
 
         Args:
-            template: (B, V, 3, S, S) in [0, 255], RGB.
-            search: (B, 3, S, S), likewise.
+            template: templates, (B, V, 3, S, S), RGB in [0, 255].
+            search: search crops, (B, 3, S, S), RGB in [0, 255].
 
         Raises:
-            ValueError: shapes are not these.
+            ValueError: wrong shapes.
         """
         crop = (3, self.size, self.size)
         if search.shape[1:] != crop or template.shape != (len(search), self.templates, *crop):
@@ -150,17 +153,16 @@ class FrozenTracker(nn.Module):
         box: Sequence[float] | Tensor,
         tick: Callable[[], None] | None = None,
     ) -> Tensor:
-        """The object's box in every frame.
-
-        It is sought around where it was in the last one.
+        """Track an object through a video. Each search crop is around the previous box.
 
         Args:
-            frames: (3, H, W) uint8, RGB, on the CPU; they are asked for one by one.
-            box: of the first frame: left, top, width and height in pixels.
-            tick: called after every frame.
+            frames: frames, (3, H, W) uint8, RGB, on the CPU. They are consumed one by one.
+            box: left, top, width and height in the first frame, in pixels.
+            tick: function to call after every frame, such as the update of a progress bar.
 
         Returns:
-            (T, 4) float64 on the CPU; the first row is ``box``.
+            Left, top, width and height in every frame, (T, 4) float64 on the CPU. The first row is
+            ``box``.
 
         Raises:
             ValueError: no frames, or a box without area.
@@ -168,48 +170,49 @@ class FrozenTracker(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            found = list(self._boxes(frames, [float(number) for number in box], tick))
+            boxes = list(self._boxes(frames, [float(number) for number in box], tick))
         finally:
             self.train(was_training)
-        if not found:
-            raise ValueError("FrozenTracker.track needs one frame at least, got none.")
-        return torch.tensor(found, dtype=torch.float64)
+        if not boxes:
+            raise ValueError("FrozenTracker.track needs at least one frame, got none.")
+        return torch.tensor(boxes, dtype=torch.float64)
 
     def _boxes(
         self, frames: Iterable[Tensor], state: list[float], tick: Callable[[], None] | None
     ) -> Iterator[list[float]]:
-        """The box of every frame, the given one first."""
-        shown: list[Tensor] = []
+        """Yield the box of every frame, starting with the given box ``state``."""
+        templates: list[Tensor] = []
         for number, frame in enumerate(frames):
             if number == 0:
-                shown = [self._crop(frame, state, self.template_factor)] * self.templates
+                templates = [self._crop(frame, state, self.template_factor)] * self.templates
             else:
-                state, confidence = self._step(frame, state, shown)
-                if self._renew(number, confidence):
-                    # the first stays, the oldest of the others goes
+                state, confidence = self._step(frame, state, templates)
+                if self._needs_update(number, confidence):
+                    # keep the first template, and replace the oldest of the others
                     newest = self._crop(frame, state, self.template_factor)
-                    shown = [shown[0], *shown[2:], newest]
+                    templates = [templates[0], *templates[2:], newest]
             yield state
             if tick is not None:
                 tick()
 
     def _step(
-        self, frame: Tensor, state: list[float], shown: list[Tensor]
+        self, frame: Tensor, state: list[float], templates: list[Tensor]
     ) -> tuple[list[float], float]:
-        """The box in a frame, and how sure it is."""
+        """The box in a frame, and its confidence."""
         square = square_around(state, self.search_factor)
         search = cut(frame, square, self.size).to(self.mean.device)
-        patches = self.encode(torch.stack(shown)[None], search[None])
-        tokens, likely = self.decoder.read(patches, self.center_window if self.window else None)
-        # one transfer per frame: where the next crop is depends on it
-        *words, confidence = torch.cat(
-            [tokens[0].double(), likely[0].double().sum()[None]]
+        patches = self.encode(torch.stack(templates)[None], search[None])
+        window = self.center_window if self.window else None
+        tokens, likelihoods = self.decoder.read(patches, window)
+        # One transfer per frame, which the position of the next crop needs.
+        *values, confidence = torch.cat(
+            [tokens[0].double(), likelihoods[0].double().sum()[None]]
         ).tolist()
-        inside = token_boxes(torch.tensor([words]), self.decoder.bins).double()
-        box = out_of_square(inside, square)[0].tolist()
+        in_crop = token_boxes(torch.tensor([values]), self.decoder.bins).double()
+        box = out_of_square(in_crop, square)[0].tolist()
         return keep_inside(box, frame.shape[-2], frame.shape[-1]), confidence
 
-    def _renew(self, number: int, confidence: float) -> bool:
+    def _needs_update(self, number: int, confidence: float) -> bool:
         due = self.update_interval > 0 and number % self.update_interval == 0
         return due and self.templates > 1 and confidence > self.update_confidence
 

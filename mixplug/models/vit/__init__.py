@@ -1,4 +1,4 @@
-"""Vision transformers: views onto those of timm and mmpretrain, and backbones for dense tasks."""
+"""Vision transformers of timm and mmpretrain: encoders, and backbones for dense tasks."""
 
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit

@@ -1,4 +1,4 @@
-"""Vision transformers of timm and of mmpretrain as self-distillation sees them."""
+"""Encoders of the vision transformers of timm and mmpretrain, and how to build a backbone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mixplug.models.vit.encoder_base import Encoder, Tokens, caught
+from mixplug.models.vit.encoder_base import Encoder, Tokens, outputs_of
 from mixplug.models.vit.recompute import Link
+from mixplug.renamed import renamed_names
 from mixplug.weights.timm_names import timm_with
 
 __all__ = [
@@ -20,19 +21,19 @@ __all__ = [
     "build_timm_vit",
     "as_encoder",
     "set_heads",
-    "made_vit",
+    "build_vit",
 ]
 
 
 class TimmEncoder(Encoder):
-    """Of timm's VisionTransformer.
+    """Encoder of timm's VisionTransformer.
 
     Raises:
-        ValueError: one without class token, or whose last block attends in another way.
+        ValueError: it has no class token, or its last block has another attention.
     """
 
-    def __init__(self, backbone: Any) -> None:
-        super().__init__(backbone)
+    def __init__(self, backbone: Any, mask_token: Tensor | None = None) -> None:
+        super().__init__(backbone, mask_token)
         _require_class_token(backbone.has_class_token)
         _require_attention(self._attention, "timm.layers.attention", "Attention")
         self.width, self.depth = backbone.embed_dim, len(backbone.blocks)
@@ -45,7 +46,7 @@ class TimmEncoder(Encoder):
 
     def _tokens(self, x: Tensor) -> Tensor:
         tokens = self.backbone.forward_features(x)
-        # With average pooling timm's last norm comes after it; here it comes before, for all.
+        # With average pooling timm applies its last norm to the mean; here it is applied to all.
         after = isinstance(self.backbone.norm, nn.Identity)
         return self.backbone.fc_norm(tokens) if after else tokens
 
@@ -71,7 +72,7 @@ class TimmEncoder(Encoder):
         if own is not None and not self.backbone.dynamic_img_size and tuple(size) != tuple(own):
             raise ValueError(
                 f"This VisionTransformer has positions for {own[0]} x {own[1]} pixels, got images "
-                f"of {size[0]} x {size[1]}: make it with dynamic_img_size=True."
+                f"of {size[0]} x {size[1]}: build it with dynamic_img_size=True."
             )
 
     def set_heads(self, heads: int) -> None:
@@ -87,15 +88,15 @@ class TimmEncoder(Encoder):
 
 
 class MMEncoder(Encoder):
-    """Of mmpretrain's VisionTransformer, which resizes its positions by itself.
+    """Encoder of mmpretrain's VisionTransformer, which resizes its position embeddings itself.
 
     Raises:
-        ValueError: one without class token, whose last block attends in another way, or with
-            ``out_type='avg_featmap'``, a norm of which nothing here has use for.
+        ValueError: it has no class token, its last block has another attention, or it has
+            ``out_type='avg_featmap'``, whose extra norm would get no gradient.
     """
 
-    def __init__(self, backbone: Any) -> None:
-        super().__init__(backbone)
+    def __init__(self, backbone: Any, mask_token: Tensor | None = None) -> None:
+        super().__init__(backbone, mask_token)
         _require_class_token(backbone.cls_token is not None)
         _require_attention(
             self._attention, "mmpretrain.models.utils.attention", "MultiheadAttention"
@@ -115,13 +116,13 @@ class MMEncoder(Encoder):
 
     def _tokens(self, x: Tensor) -> Tensor:
         last = self.backbone.ln1 if self.backbone.final_norm else self.backbone.layers[-1]
-        with caught(last) as tokens:
+        with outputs_of(last) as tokens:
             self.backbone(x)
         return tokens[0]
 
     def _after_attention(self) -> list[nn.Module]:
         block = self.backbone.layers[-1]
-        return [block.attn.proj, block.ln2]  # the last norm is followed by what wants all tokens
+        return [block.attn.proj, block.ln2]  # not the last norm: code after it reads all tokens
 
     def _links(self, kind: str) -> list[Link]:
         plain = [block for block in self.backbone.layers if hasattr(block.ffn, "layers")]
@@ -132,7 +133,7 @@ class MMEncoder(Encoder):
         return [(mlp[0][1], mlp[1]) for mlp in mlps]
 
     def _require_size(self, size: tuple[int, int]) -> None:
-        """Any: positions are resized."""
+        """Accept any size: position embeddings are resized."""
 
     def set_heads(self, heads: int) -> None:
         """See :func:`set_heads`."""
@@ -149,44 +150,50 @@ _KNOWN = (
 )
 
 
-def as_encoder(backbone: nn.Module) -> Encoder:
-    """The view onto a backbone.
+def as_encoder(backbone: nn.Module, mask_token: Tensor | None = None) -> Encoder:
+    """The encoder of a backbone.
+
+    Args:
+        backbone: a VisionTransformer of timm or mmpretrain.
+        mask_token: (D,), with which :meth:`Encoder.tokens` and the like take a mask.
 
     Raises:
-        ValueError: neither timm's nor mmpretrain's VisionTransformer; or see :class:`TimmEncoder`
-            and :class:`MMEncoder`.
+        ValueError: another network; or see :class:`TimmEncoder` and :class:`MMEncoder`.
     """
-    for module, view in _KNOWN:
-        home = sys.modules.get(module)  # else nothing can be one of it
+    for module, encoder in _KNOWN:
+        home = sys.modules.get(module)  # not imported: the backbone cannot be one of its classes
         if home is not None and isinstance(backbone, home.VisionTransformer):
-            return view(backbone)
+            return encoder(backbone, mask_token)
     known = " or ".join(f"{module}.VisionTransformer" for module, _ in _KNOWN)
     raise ValueError(f"The backbone needs to be a {known}, got {type(backbone).__name__}.")
 
 
 def set_heads(backbone: nn.Module, heads: int) -> None:
-    """Split queries, keys and values of the last block anew, in place (Table 6.7b: 16, 32).
+    """Change the number of heads of the last block, in place and without changing its weights.
+
+    The thesis does so to track 16 or 32 objects (Table 6.7b).
 
     Raises:
-        ValueError: the width is no multiple of ``heads``, or the block has what depends on it.
+        ValueError: the width is not a multiple of ``heads``, or the block normalizes the channels
+            of each head.
     """
-    view = as_encoder(backbone)
-    if heads < 1 or view.width % heads:
-        raise ValueError(f"A width of {view.width} cannot be split into {heads} heads.")
-    if heads != view.heads:
-        view.set_heads(heads)
+    encoder = as_encoder(backbone)
+    if heads < 1 or encoder.width % heads:
+        raise ValueError(f"A width of {encoder.width} cannot be split into {heads} heads.")
+    if heads != encoder.heads:
+        encoder.set_heads(heads)
 
 
 def build_timm_vit(name: str, **keys: Any) -> nn.Module:
-    """``timm.create_model`` for images of any size and without classes.
+    """A vision transformer of timm without classifier, for images of any size.
 
     Args:
-        name: such as 'vit_small_patch16_224'.
-        **keys: of the model; nothing is downloaded unless ``pretrained=True`` is one of them.
+        name: of a model of timm, such as 'vit_small_patch16_224'.
+        **keys: of ``timm.create_model``; nothing is downloaded unless ``pretrained=True`` is given.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: a name that timm has not, or a model that is no VisionTransformer with a class
+        ValueError: timm has no such model, or the model is not a VisionTransformer with a class
             token.
     """
     timm = timm_with(name)
@@ -194,23 +201,24 @@ def build_timm_vit(name: str, **keys: Any) -> nn.Module:
         model: nn.Module = timm.create_model(
             name, **{"num_classes": 0, "dynamic_img_size": True, **keys}
         )
-    except TypeError as error:  # of a constructor of another kind, or a key of none
-        raise ValueError(f"{name} is not made as a VisionTransformer is: {error}.") from error
+    except TypeError as error:  # another kind of model, or an unknown key
+        raise ValueError(f"{name} cannot be built as a VisionTransformer: {error}.") from error
     as_encoder(model)
     return model
 
 
-def made_vit(backbone: nn.Module | Mapping[str, Any] | str, heads: int | None = None) -> nn.Module:
-    """A backbone from itself, from the name of one of timm's, or from keys of the function above.
+def build_vit(backbone: nn.Module | Mapping[str, Any] | str, heads: int | None = None) -> nn.Module:
+    """A backbone from a module, a name or keys.
 
     Args:
-        backbone: the same object comes back if it is a module; of a TimmViT, timm's model in it.
-        heads: of the last block, see :func:`set_heads`; None leaves it.
+        backbone: a module, which is returned itself (of a TimmViT timm's model inside it); or the
+            name of a model of timm; or keys of :func:`build_timm_vit`.
+        heads: number of heads of the last block, see :func:`set_heads`; None keeps it.
 
     Raises:
-        ValueError: a TimmViT of which parts are not there, or that attends in windows.
+        ValueError: a TimmViT that lacks parts of timm's model, or attends in windows.
     """
-    whole = getattr(backbone, "whole", None)  # of a TimmViT, whose module imports this one
+    whole = getattr(backbone, "whole", None)  # a TimmViT; its module imports this one
     if callable(whole):
         backbone = whole()
     if not isinstance(backbone, nn.Module):
@@ -231,3 +239,6 @@ def _require_attention(attention: Any, module: str, name: str) -> None:
             f"The last block of the VisionTransformer needs {module}.{name}, got "
             f"{type(attention).__name__}."
         )
+
+
+__getattr__ = renamed_names(__name__, {"made_vit": build_vit})

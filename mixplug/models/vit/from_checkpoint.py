@@ -1,4 +1,4 @@
-"""Build a vision transformer of timm from a checkpoint, whose shapes say what it is."""
+"""Build a vision transformer of timm from a checkpoint, by the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ def vit_of(
     """The vision transformer of a checkpoint, in evaluation mode, for images of any size.
 
     Args:
-        source: of a checkpoint of ours, of timm, mmpretrain, mmseg, DINO or DoRA; or 'timm:NAME'
-            for a model of timm with timm's own weights, which it downloads unless it has them.
+        source: a checkpoint of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or 'timm:NAME' for
+            a model of timm with timm's own weights, which timm downloads if they are not cached.
         part: which of the checkpoint's networks, see :func:`mixplug.weights.part`.
-        heads: of the attention, which no shape tells; None takes one per 64 channels.
-        grid: (rows, columns) of the patches it was trained on; None is a square.
+        heads: number of attention heads, which the shapes do not contain; None is one for 64
+            channels.
+        grid: (rows, columns) of the patches in training; None is a square.
         **keys: further keys of timm's model, such as ``drop_path_rate``.
 
     Returns:
-        The model, and what of it was loaded; None for 'timm:NAME', which timm loads by itself.
+        The model, and a report of what was loaded; the report is None for 'timm:NAME'.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: a checkpoint of no vision transformer, or see :func:`mixplug.weights.load_file`;
-            timm has no such model, or cannot get its weights.
+        ValueError: the checkpoint has no vision transformer, or see
+            :func:`mixplug.weights.load_file`; timm has no such model, or cannot get its weights.
     """
     if str(source).startswith(TIMM):
         name = str(source).removeprefix(TIMM)
-        as_encoder(timm_model(name, **keys))  # refused before it is downloaded
+        as_encoder(timm_model(name, **keys))  # checked before weights are downloaded
         return timm_model(name, pretrained=True, **keys).eval(), None
     chosen = part_of(read(source), part, Path(source).name)
     layout = layout_of(chosen.backbone)
@@ -57,7 +58,7 @@ def vit_of(
         )
     if kind_of(chosen.backbone) == BEIT:
         raise ValueError(
-            f"{source} is of a BEiT, which is no VisionTransformer: it has "
+            f"{source} is a BEiT, which is not a VisionTransformer: it has "
             f"{', '.join(only_beit(chosen.backbone))}."
         )
     state, _ = translate(chosen.backbone, layout, "timm")
@@ -65,13 +66,13 @@ def vit_of(
     vision = optional("timm.models.vision_transformer", "video", "A vision transformer")
     model: nn.Module = vision.VisionTransformer(**{**keys_of(state, heads, grid), **keys})
     report = load(model, state, 0, grid, f"{chosen} of {Path(source).name}")
-    if report.unexpected or not report.complete:  # made to fit, so it is of another kind
-        raise ValueError(f"{source} is not like any ViT of timm: {report.line()}.")
+    if report.unexpected or not report.complete:  # the shapes fit, so it is another kind of ViT
+        raise ValueError(f"{source} is not a ViT that timm has: {report.line()}.")
     return model.eval(), report
 
 
 def timm_model(name: str, pretrained: bool = False, **keys: Any) -> nn.Module:
-    """``timm.create_model`` without classes, for images of any size where it is a ViT.
+    """``timm.create_model`` without classifier; a ViT is built for images of any size.
 
     Raises:
         ImportError: timm is not installed.
@@ -84,5 +85,5 @@ def timm_model(name: str, pretrained: bool = False, **keys: Any) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained, **{"num_classes": 0, **keys})
     except (OSError, RuntimeError) as error:  # no network, or a tag without weights
-        raise ValueError(f"timm cannot make {name} with its weights: {error}") from error
+        raise ValueError(f"timm cannot build {name} with its weights: {error}") from error
     return model

@@ -1,4 +1,4 @@
-"""Four scales from four maps of one scale, as detectors and segmentors want them."""
+"""Maps of four scales from maps of one scale, for detectors and segmentors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mixplug.catalog import register
 
 @register("ViTPyramid", kind="neck", reference="thesis 6.5.3", hosts=("mm", "torch"))
 class ViTPyramid(nn.Module):
-    """Levels of strides p / 4, p / 2, p and 2 p from a ViT with patches of p pixels (6.5.3).
+    """Maps of strides p / 4, p / 2, p and 2 p from a ViT with patches of p pixels (6.5.3).
 
-    Two deconvolutions for the first map, one for the second, the third as it is, max-pooling for
-    the fourth: with p = 16 strides of 4, 8, 16 and 32. Between the two deconvolutions are a norm
-    and a GELU, as in BEiT and iBOT, on whose settings 6.5.3 builds.
+    The first map goes through two deconvolutions, the second through one, the third stays as it
+    is, the fourth is max-pooled. With p = 16 the strides are 4, 8, 16 and 32. Between the two
+    deconvolutions are a norm and a GELU, as in BEiT and iBOT, whose settings the thesis uses.
 
     Args:
-        embed_dim: D, channels of every map, before and after.
-        norm: makes a norm of D channels.
+        embed_dim: D, channels of every input and output map.
+        norm: builds a norm for D channels.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class ViTPyramid(nn.Module):
         """Maps 4 x (B, D, H, W) to (B, D, s H, s W) with s = 4, 2, 1 and 1 / 2.
 
         Raises:
-            ValueError: another number of maps.
+            ValueError: the number of maps is not 4.
         """
         if len(maps) != len(self.levels):
             raise ValueError(
-                f"ViTPyramid needs {len(self.levels)} maps, got {len(maps)}: give the backbone as "
-                f"many out_indices."
+                f"ViTPyramid needs {len(self.levels)} maps, got {len(maps)}: set as many "
+                f"out_indices in the backbone."
             )
         return tuple(level(x) for level, x in zip(self.levels, maps, strict=True))
 
 
 def _twice(channels: int) -> nn.Module:
-    """A deconvolution to twice the side."""
+    """A deconvolution that doubles height and width."""
     return nn.ConvTranspose2d(channels, channels, 2, stride=2)

@@ -1,4 +1,4 @@
-"""Keep less for the backward pass: what is cheap to make again is made again."""
+"""Store less for the backward pass: outputs that are cheap to compute are computed again."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Link = tuple[nn.Module, nn.Module]
 
 @contextmanager
 def recomputed(pairs: Iterable[Link]) -> Iterator[None]:
-    """Let layers keep not their input, but what it was made from.
+    """Let linear layers store the input of the layer before them instead of its output.
 
-    A linear layer keeps its input until its backward pass. Where that comes from a norm or an
-    activation, which keeps an input of its own, both are held. With this, only that one is: in the
-    backward pass the first layer runs again. Values and gradients are what they would be.
+    A linear layer stores its input for the backward pass. A norm or an activation before it stores
+    its own input too, so two tensors are held. While this context is open only the latter is held,
+    and the first layer runs again in the backward pass. Values and gradients do not change.
 
     Args:
-        pairs: a layer without randomness that does not work in place, and a linear layer, which
-            may take its output as it is; where it does not, nothing changes.
+        pairs: a deterministic layer that does not work in place, and the linear layer that takes
+            its output. If the linear layer gets another input, nothing changes.
     """
     with ExitStack() as stack:
         for producer, consumer in pairs:
             if getattr(producer, "inplace", False) or producer._forward_hooks:
-                continue  # what they do to its output is not known
+                continue  # hooks may change its output
             link = _Passed(producer)
             for handle in (
                 producer.register_forward_hook(link.made),
@@ -35,12 +35,12 @@ def recomputed(pairs: Iterable[Link]) -> Iterator[None]:
                 consumer.register_forward_hook(link.done, always_call=True),
             ):
                 stack.callback(handle.remove)
-            stack.callback(link.done)  # torch does not call hooks after Ctrl-C
+            stack.callback(link.done)  # torch calls no hooks after Ctrl-C
         yield
 
 
 class _Passed:
-    """What passes from one layer to the other."""
+    """The tensors that pass from one layer to the other."""
 
     def __init__(self, producer: nn.Module) -> None:
         self._producer = producer
@@ -52,7 +52,7 @@ class _Passed:
         device = output.device.type
         self._precision = (torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         if self._precision[1] and output.dtype == torch.float32:
-            # as the linear layer takes it, whose own copy would not be known again
+            # cast as the linear layer would, whose own copy could not be recognized
             output = output.to(self._precision[0])
         self._input, self._output = inputs[0], output
         return output
@@ -71,7 +71,7 @@ class _Passed:
         x, output = self._input, self._output
         assert output is not None
         same = saved.data_ptr() == output.data_ptr() and saved.numel() == output.numel()
-        return (x, saved.shape, saved.dtype, self._precision) if same else saved  # or the weight
+        return (x, saved.shape, saved.dtype, self._precision) if same else saved  # e.g. a weight
 
     def _again(self, kept: Any) -> Tensor:
         if isinstance(kept, Tensor):

@@ -16,36 +16,38 @@ from mixplug.models.vit.windows import Grid, from_windows, to_windows
 
 @register("TimmViT", kind="backbone", reference="thesis 6.5.3", hosts=("mm", "torch"))
 class TimmViT(nn.Module):
-    """Maps of several blocks of a ViT, for images of any size (6.5.3).
+    """Feature maps of several blocks of a ViT, for images of any size (6.5.3).
 
-    Its parameters are those of timm's model, in ``model``; positions are interpolated to the image
-    by timm, at every size. Blocks and norms of which nothing is used are not there, so that all
+    The parameters are those of timm's model, in ``model``. timm interpolates position embeddings
+    to the size of the image. Blocks and norms that no output uses are removed, so that all
     parameters get gradients.
 
     Args:
         model_name: as for ``timm.create_model``, such as 'vit_small_patch16_224'. Nothing is
             downloaded unless ``pretrained=True`` is one of ``options``.
-        out_indices: blocks whose outputs are the levels, from 0, or from -1 backwards; layers 4, 6,
-            8 and 12 of 6.5.3. A shallow network may give a block twice.
-        final_norm: whether the network's last norm follows each of them.
-        window: side in patches of the windows in which blocks attend; 0 attends to all. All else of
-            a block sees the image as a whole, as its norms, its MLP and drop path do.
-        global_blocks: those that attend to all in any case; None is the last of every quarter.
-        frozen_stages: how much is not trained and stays in evaluation mode: -1 nothing, 0 the patch
-            and position embeddings, n also the first n blocks, all of them also the last norm.
-        with_cp: whether blocks are run again in the backward pass, which saves memory. With
-            windows, all images until a backward pass are then of one size.
-        **options: of timm's model, such as ``drop_path_rate`` or ``img_size``, the size that
-            positions are kept for.
+        out_indices: blocks whose outputs are returned, counted from 0, or from -1 backwards. The
+            default is layers 4, 6, 8 and 12 of the thesis (6.5.3). A shallow network may name a
+            block twice.
+        final_norm: whether the last norm of the network is applied to every output.
+        window: side in patches of the windows within which attention is computed; 0 is global
+            attention. Norms, MLPs and stochastic depth still treat the image as a whole.
+        global_blocks: blocks with global attention in any case; None is the last of every quarter.
+        frozen_stages: what is not trained and stays in evaluation mode: -1 nothing, 0 the patch
+            and position embeddings, n also the first n blocks, the depth also the last norm.
+        with_cp: whether blocks run again in the backward pass, which saves memory. With windows,
+            all images of one backward pass must then have the same size.
+        **options: of timm's model, such as ``drop_path_rate``, or ``img_size``, the image size of
+            the stored position embeddings.
 
     Attributes:
-        num_features: D, channels of every level.
+        num_features: D, channels of every map.
 
     Raises:
         ImportError: timm is not installed.
         KeyError: an option that neither this class nor timm's model has.
-        ValueError: a name that timm has not; a model of another kind, hybrids of a CNN among them;
-            an index beyond the depth; windows in blocks without an attention of their own.
+        ValueError: timm has no such model; the model is not a plain VisionTransformer, for example
+            a hybrid with a CNN; an index is out of range; windows in blocks without a module
+            ``attn``.
     """
 
     model: Any  # timm's
@@ -67,7 +69,9 @@ class TimmViT(nn.Module):
         self.out_indices = _within(out_indices, depth, "out_indices")
         _require_patches(self.model, model_name)
         if list(self.out_indices) != sorted(self.out_indices) or not self.out_indices:
-            raise ValueError(f"out_indices needs blocks in order, got {tuple(out_indices)}.")
+            raise ValueError(
+                f"out_indices needs blocks in ascending order, got {tuple(out_indices)}."
+            )
         if window < 0 or not -1 <= frozen_stages <= depth:
             raise ValueError(
                 f"TimmViT needs window >= 0 and frozen_stages in [-1, {depth}], got {window} and "
@@ -76,7 +80,7 @@ class TimmViT(nn.Module):
         self._blocks = sorted(set(self.out_indices))
         self.model.prune_intermediate_layers(self._blocks, prune_norm=not final_norm)
         self.model.set_grad_checkpointing(with_cp)
-        self.model.is_init = True  # else mmengine has timm's init_weights run over loaded weights
+        self.model.is_init = True  # or mmengine runs timm's init_weights over loaded weights
         self.final_norm, self.window, self.frozen_stages = final_norm, window, frozen_stages
         self.num_features: int = self.model.embed_dim
         self._grid: Grid = (0, 0)
@@ -99,7 +103,7 @@ class TimmViT(nn.Module):
         """Images (B, 3, H, W) to maps (B, D, H / p, W / p), one for each of ``out_indices``.
 
         Raises:
-            ValueError: a size that is no multiple of the patch p.
+            ValueError: the size is not a multiple of the patch p.
         """
         self._grid = self._grid_of(x)
         maps = self.model.forward_intermediates(
@@ -108,7 +112,7 @@ class TimmViT(nn.Module):
         return tuple(maps[self._blocks.index(index)] for index in self.out_indices)
 
     def train(self, mode: bool = True) -> TimmViT:
-        """As of any module, but what is frozen has no dropout at any time."""
+        """Set the training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen():
             if isinstance(module, nn.Module):
@@ -116,37 +120,38 @@ class TimmViT(nn.Module):
         return self
 
     def whole(self) -> nn.Module:
-        """Timm's model, where nothing was taken out of it or put in, such as for pretraining.
+        """The complete model of timm, for example for pretraining.
 
         Raises:
-            ValueError: blocks or the last norm are not there, blocks attend in windows, or some
-                are frozen.
+            ValueError: blocks or the last norm were removed, attention is computed in windows, or
+                parts are frozen.
         """
         why = {
-            "out_indices without the last block, so that those after are not there": (
+            "out_indices without the last block, so that later blocks are missing": (
                 len(self.model.blocks) < self._depth
             ),
-            "final_norm=False, so that the last norm is not there": not self.final_norm,
+            "final_norm=False, so that the last norm is missing": not self.final_norm,
             f"window={self.window}": self.window > 0,
             f"frozen_stages={self.frozen_stages}": self.frozen_stages >= 0,
         }
         found = [reason for reason, holds in why.items() if holds]
         if found:
             raise ValueError(
-                f"A whole VisionTransformer is needed, got a TimmViT with {'; '.join(found)}. Give "
-                f"it out_indices=(-1,), final_norm=True, window=0 and frozen_stages=-1."
+                f"A complete VisionTransformer is needed, got a TimmViT with {'; '.join(found)}. "
+                f"Build it with out_indices=(-1,), final_norm=True, window=0 and frozen_stages=-1."
             )
         model: nn.Module = self.model
         return model
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """How deep a parameter is, and the number of depths, as mmpretrain counts them.
+        """The depth of a parameter and the number of depths, counted as in mmpretrain.
 
-        Patch and position embeddings are 0, block i is i + 1, what follows the blocks is last.
+        Patch and position embeddings have depth 0, block i has i + 1, and later parameters have
+        the last depth.
 
         Args:
-            param_name: its name in the whole network.
-            prefix: of this backbone's names there.
+            param_name: full name of the parameter in the model.
+            prefix: prefix of the backbone in such names.
         """
         depths = len(self.model.blocks) + 2
         if not param_name.startswith(f"{prefix}model."):
@@ -157,7 +162,7 @@ class TimmViT(nn.Module):
         return (depths - 1 if name.startswith("norm.") else 0), depths
 
     def _frozen(self) -> list[nn.Module | nn.Parameter]:
-        """What is not trained."""
+        """Modules and parameters that are not trained."""
         if self.frozen_stages < 0:
             return []
         model, blocks = self.model, self.model.blocks
@@ -200,23 +205,24 @@ def _made(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _depth(model: nn.Module, name: str) -> int:
-    """Blocks of a model that is timm's VisionTransformer."""
-    home = sys.modules["timm.models.vision_transformer"]  # there since the model is
+    """Number of blocks of a model, after a check that it is timm's VisionTransformer."""
+    home = sys.modules["timm.models.vision_transformer"]  # imported with the model
     if not isinstance(model, home.VisionTransformer):
         raise ValueError(
             f"TimmViT needs a VisionTransformer of timm, {name} is a {type(model).__name__}. "
-            f"mixplug.TimmBackbone takes any model, and gives its last map."
+            f"Use mixplug.TimmBackbone, which returns the last map of any model."
         )
     return len(model.blocks)
 
 
 def _require_patches(model: nn.Module, name: str) -> None:
-    """Refuse a network whose patches are those of a CNN's map."""
+    """Refuse a hybrid network, whose patches are cut from the map of a CNN."""
     found = getattr(model, "patch_embed", None)
     if not isinstance(found, sys.modules["timm.layers"].PatchEmbed):
         raise ValueError(
             f"TimmViT needs patches of the image (timm.layers.PatchEmbed), {name} has "
-            f"{type(found).__name__}. mixplug.TimmBackbone takes any model, and gives its last map."
+            f"{type(found).__name__}. Use mixplug.TimmBackbone, which returns the last map of any "
+            f"model."
         )
 
 
@@ -225,16 +231,16 @@ def _attention(block: nn.Module) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise ValueError(
             f"Windows need blocks whose attention is a module 'attn', got {type(block).__name__}: "
-            f"leave them out by window=0."
+            f"set window=0."
         )
     return found
 
 
 def _within(indices: Sequence[int], depth: int, what: str) -> tuple[int, ...]:
-    """Numbers from 0 of blocks that may be counted from the end."""
+    """Block numbers counted from 0, of numbers that may be negative."""
     if not all(-depth <= index < depth for index in indices):
         raise ValueError(
             f"{what} needs blocks in [-{depth}, {depth}), got {tuple(indices)}: the network has "
-            f"{depth}."
+            f"{depth} blocks."
         )
     return tuple(index % depth for index in indices)

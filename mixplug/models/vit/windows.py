@@ -1,4 +1,4 @@
-"""Attention within windows, for images with so many patches that attending to all is dear.
+"""Attention within windows, for images so large that global attention is too expensive.
 
 Letters: B images, N patches in a grid, P prefix tokens, D width, w side of a window in patches.
 """
@@ -15,9 +15,9 @@ Grid = tuple[int, int]
 def to_windows(
     tokens: Tensor, grid: Grid, window: int, prefix: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """Cut images into windows of w x w patches; each has the prefix tokens of its image.
+    """Cut images into windows of w x w patches, each with the prefix tokens of its image.
 
-    At the right and lower border windows are filled up with zeros, which are not attended to.
+    Windows at the right and lower border are padded with zeros, which the mask excludes.
 
     Args:
         tokens: (B, P + N, D), prefix tokens first.
@@ -26,11 +26,11 @@ def to_windows(
         prefix: P.
 
     Returns:
-        Windows (B W, P + w², D), those of an image one after the other; and which tokens may be
-        attended to, (B W, 1, 1, P + w²) bool, or None where all may.
+        Windows (B W, P + w², D), grouped by image; and a mask (B W, 1, 1, P + w²) bool, False at
+        padding, or None without padding.
 
     Raises:
-        ValueError: P + N tokens are not what the grid has, or w < 1.
+        ValueError: the number of tokens does not fit the grid, or w < 1.
     """
     rows, columns = grid
     if window < 1 or tokens.dim() != 3 or tokens.shape[1] != prefix + rows * columns:
@@ -56,10 +56,10 @@ def to_windows(
 
 
 def from_windows(windows: Tensor, grid: Grid, window: int, prefix: int = 0) -> Tensor:
-    """Put windows together again; prefix tokens are the mean over the windows of an image.
+    """Join windows into images; prefix tokens are averaged over the windows of an image.
 
     Args:
-        windows: (B W, P + w², D) as :func:`to_windows` gives them.
+        windows: (B W, P + w², D), the output of :func:`to_windows`.
         grid: (rows, columns) of the N patches.
         window: w.
         prefix: P.

@@ -1,5 +1,5 @@
-# 3.4.3 and 5.4.2: 8/255 for FGSM, 4/255 in steps of 2/255 for PGD, in pixel space. The thesis does
-# not say how many steps: 10, from the image itself.
+# Attacks of 3.4.3 and 5.4.2, in pixel space: FGSM with 8/255, PGD with 4/255 and steps of 2/255.
+# The thesis gives no number of steps: here 10, starting at the image itself.
 card = dict(
     ood=[],
     noise=(),

@@ -1,6 +1,6 @@
-# 3.4.4: images of no class of CIFAR. The folders are those of ODIN's release
-# (https://github.com/facebookresearch/odin), as its archives unpack below data/: LSUN/test and
-# Imagenet/test with images of 36x36, of which the center is taken, and the rest with 32x32.
+# Out-of-distribution images: they show no class of CIFAR (3.4.4). The folders are those of ODIN's
+# release (https://github.com/facebookresearch/odin), unpacked below data/. LSUN/test and
+# Imagenet/test have images of 36x36, which are cropped at the center; all others have 32x32.
 _base_ = './attacks.py'
 
 card = dict(

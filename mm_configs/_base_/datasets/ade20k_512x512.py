@@ -1,4 +1,4 @@
-# ADE20K: crops of 512 x 512 of images whose shorter side is 256 to 1024
+# ADE20K: 512 x 512 crops of images that are resized to a shorter side of 256 to 1024
 data_root = 'data/ade/ADEChallengeData2016'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -12,7 +12,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),  # after it: as large as they are
+    dict(type='LoadAnnotations', reduce_zero_label=True),  # after Resize, so maps keep their size
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-# CUB200-2011 with all 200 classes on both sides, and boxes for testing only (3.4.2)
+# CUB200-2011 with all 200 classes in both splits; boxes are only for testing (3.4.2)
 data_preprocessor = dict(
     num_classes=200,
     mean=[123.675, 116.28, 103.53],

@@ -4,7 +4,7 @@ data = dict(
     type='mixplug.RetrievalDataset', name='cub200', data_root='data/cub200')
 train_dataloader = dict(dataset=data)
 val_dataloader = dict(dataset=data)
-# queries, and the training set, which utilization (4.25) is about
+# queries, and the training set, which utilization (4.25) measures
 test_dataloader = dict(
     dataset=dict(
         type='ConcatDataset',

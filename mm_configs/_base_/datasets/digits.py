@@ -1,4 +1,4 @@
-# scikit-learn's digits, 16x16: real data that needs no download. Augmented by shifts of 2 pixels.
+# scikit-learn's digits, 16x16: real data without a download, augmented by shifts of 2 pixels
 dataset_type = 'mixplug.Digits'
 data_preprocessor = dict(
     num_classes=10, mean=[77.9, 77.9, 77.9], std=[84.7, 84.7, 84.7], to_rgb=False)

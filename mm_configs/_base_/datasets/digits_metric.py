@@ -1,4 +1,4 @@
-# scikit-learn's digits, 16x16: 0 to 4 train, 5 to 9 test. Augmented by shifts of 2 pixels.
+# scikit-learn's digits, 16x16: 0 to 4 for training, 5 to 9 for testing; shifts of 2 pixels
 data = dict(type='mixplug.RetrievalDataset', name='digits', size=16)
 data_preprocessor = dict(
     mean=[77.9, 77.9, 77.9], std=[84.7, 84.7, 84.7], to_rgb=False)
@@ -21,7 +21,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(split='test', pipeline=test_pipeline, **data))
 val_evaluator = dict(type='mixplug.RecallAtK', ks=(1, 2, 4, 8))
-# queries, and the training set, which utilization (4.25) is about
+# queries, and the training set, which utilization (4.25) measures
 test_dataloader = dict(
     batch_size=256,
     num_workers=0,

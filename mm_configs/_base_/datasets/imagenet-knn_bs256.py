@@ -1,5 +1,5 @@
-# Images of train are the neighbors of those of val; both are resized to 256 by
-# cubic interpolation and cropped at the center, as in DINO.
+# Neighbors of val images are searched in train. Both are resized to 256 by cubic
+# interpolation and cropped at the center, as in DINO.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),

@@ -1,5 +1,6 @@
-# 6.5.3: a batch of 1024. As in DINO, training crops and flips, testing resizes
-# to 256 by cubic interpolation and takes the center.
+# A batch of 1024 images (6.5.3). As in DINO, training images are cropped and
+# flipped; test images are resized to 256 by cubic interpolation and cropped at
+# the center.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize.py'
 
 test_pipeline = [

@@ -1,4 +1,4 @@
-# DoRA without tracking, and DINO, on images (6.5.4): as many frames a batch as with clips.
+# DoRA without tracking, and DINO, on images (6.5.4): as many frames per batch as with clips.
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,

@@ -1,4 +1,4 @@
-# Table 4.2: 20 classes of 5 images in a batch; queries are searched for in a gallery
+# 20 classes of 5 images per batch (Table 4.2); queries search in a gallery
 _base_ = './retrieval_bs100.py'
 
 data = dict(
@@ -18,7 +18,7 @@ val_dataloader = dict(
         ignore_keys='classes',
         datasets=[query, gallery]))
 val_evaluator = dict(ks=(1, 10, 20))
-# the training set too, which utilization (4.25) is about
+# also the training set, which utilization (4.25) measures
 test_dataloader = dict(
     dataset=dict(
         type='ConcatDataset',

@@ -1,5 +1,5 @@
-# Office-Home, open domain (5.4.5): DAML's label sets, images without augmentation as there, and 24
-# images of each of three domains in a batch, here on average. An epoch is its 101 iterations.
+# Office-Home in the open-domain setting (5.4.5): as in DAML, the same label sets, no augmentation,
+# 24 images of each of three domains per batch (here on average), and 101 iterations per epoch.
 dataset_type = 'mixplug.OfficeHome'
 data_root = 'data/office_home'
 data_preprocessor = dict(
@@ -24,7 +24,7 @@ train_dataloader = dict(
         split='train',
         data_root=data_root,
         pipeline=pipeline))
-# held out images of the three domains: which epoch is best must not be asked of the fourth
+# held-out images of the three domains; the fourth must not select the best epoch
 val_dataloader = dict(
     batch_size=72,
     num_workers=4,

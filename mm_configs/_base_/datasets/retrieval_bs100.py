@@ -1,5 +1,5 @@
-# 4.4.1: in training "randomly flipped and cropped to 224x224", at inference resized to 256x256 and
-# cropped at the center; batches of 100
+# Training images are "randomly flipped and cropped to 224x224"; test images are resized to 256x256
+# and cropped at the center; batches of 100 (4.4.1).
 dataset_type = 'mixplug.RetrievalDataset'
 data_preprocessor = dict(
     mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

@@ -1,4 +1,4 @@
-# Table 4.2: 20 classes of 5 images in a batch
+# 20 classes of 5 images per batch (Table 4.2)
 _base_ = './retrieval_bs100.py'
 
 data = dict(
@@ -8,7 +8,7 @@ train_dataloader = dict(
         _delete_=True, type='mixplug.MPerClassSampler', batch_size=100, m=5),
     dataset=data)
 val_dataloader = dict(dataset=data)
-# queries, and the training set, which utilization (4.25) is about
+# queries, and the training set, which utilization (4.25) measures
 test_dataloader = dict(
     dataset=dict(
         type='ConcatDataset',
@@ -18,7 +18,7 @@ test_dataloader = dict(
             dict(split='train', pipeline={{_base_.test_pipeline}}, **data),
         ]))
 val_evaluator = dict(ks=(1, 10, 100))
-# without NMI, whose 11,316 clusters take longer than all else
+# without NMI: its 11,316 clusters would take longer than everything else
 test_evaluator = dict(
     ks=(1, 10, 100), 
     scores=('recall', 'precision_at_1', 'r_precision', 'map_at_r', 'alignment', 'uniformity'))

@@ -1,11 +1,11 @@
-# TinyImageNet: 200 classes, 64x64, 100k images to train and 10k to test.
-# 3.4.2: "a batch size of 128 on 2 GPUs", read as 128 in total.
-# A folder per class: train/ as distributed, val/ sorted as README.md shows.
+# TinyImageNet: 200 classes, 64x64, 100k training and 10k test images.
+# "a batch size of 128 on 2 GPUs" (3.4.2), read as 128 in total.
+# One folder per class: train/ as distributed, val/ sorted as in README.md.
 dataset_type = 'CustomDataset'
 data_root = 'data/tiny-imagenet-200'
 data_preprocessor = dict(
     num_classes=200,
-    # ImageNet's, RGB
+    # mean and deviation of ImageNet, RGB
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     # convert image from BGR to RGB

@@ -1,6 +1,6 @@
-# 6.5.2: clips of 8 frames one second apart, one 300x300 crop at the same place in all of them, then
-# two global and six local crops. 16 clips on each of 8 GPUs (6.5.3). An epoch is as many frames as
-# the video's statistics count (Table 6.2, Venice), in clips of 8.
+# Clips of 8 frames, one second apart, with one 300x300 crop at the same position in all frames,
+# then two global and six local crops (6.5.2). 16 clips on each of 8 GPUs (6.5.3). An epoch has as
+# many frames as Table 6.2 gives for Venice, in clips of 8.
 train_dataloader = dict(
     batch_size=16,
     num_workers=8,

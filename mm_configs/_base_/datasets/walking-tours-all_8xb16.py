@@ -1,4 +1,4 @@
-# All ten videos of Table 6.2, 1.5 M frames.
+# All ten videos, 1.5 M frames (Table 6.2).
 _base_ = './walking-tour_8xb16.py'
 
 train_dataloader = dict(

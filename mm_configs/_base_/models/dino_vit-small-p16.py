@@ -1,4 +1,4 @@
-# The baseline from the same parts: the student sees the global views as they are.
+# DINO, the baseline, from the same parts: the student sees the global views without masks.
 _base_ = './dora_vit-small-p16.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# 6.5.2: ViT-S/16, k = 3 objects, tracked from the first frame of a clip. Head, temperatures and
-# center are DINO's, on which DoRA builds; stochastic depth is the student's alone.
+# ViT-S/16 with k = 3 objects, which are tracked from the first frame of a clip (6.5.2). Head,
+# temperatures and center are those of DINO; only the student has stochastic depth.
 model = dict(
     type='mixplug.DoRA',
     objects=3,

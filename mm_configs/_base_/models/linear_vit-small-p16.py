@@ -1,5 +1,5 @@
-# 6.5.3: frozen features and a linear classifier, as in DINO, which takes the
-# class tokens of the last four blocks of a ViT-S.
+# A linear classifier on frozen features (6.5.3): as in DINO, the class tokens of
+# the last four blocks of a ViT-S.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='mixplug.ClassTokens', model_name='vit_small_patch16_224', blocks=4),

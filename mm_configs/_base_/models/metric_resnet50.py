@@ -1,6 +1,6 @@
-# R-50 of chapter 4 (4.4.1): the 7x7x2048 map, average plus max pooling, and a layer to d = 512.
-# Weights of ImageNet are downloaded when training begins, as in mmpretrain's own configs for
-# fine-tuning; `model.backbone.init_cfg.checkpoint=FILE` takes them from a file.
+# ResNet-50 of chapter 4: a 7x7x2048 map, average plus max pooling, and a layer to d = 512 (4.4.1).
+# ImageNet weights are downloaded when training starts, as in mmpretrain's own configs for
+# fine-tuning; `model.backbone.init_cfg.checkpoint=FILE` reads them from a file instead.
 model = dict(
     type='mixplug.MetricLearner',
     backbone=dict(

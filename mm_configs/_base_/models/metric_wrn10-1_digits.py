@@ -1,4 +1,4 @@
-# 80k parameters; the last map is 64x4x4 on 16x16 images
+# 80k parameters; the last map of 16x16 images is 64x4x4
 model = dict(
     type='mixplug.MetricLearner',
     backbone=dict(type='mixplug.WideResNet', depth=10, widen_factor=1),

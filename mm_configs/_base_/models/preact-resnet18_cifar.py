@@ -1,4 +1,4 @@
-# R-18 of Tables 3.1 and 5.2. The last map is 512x4x4 on 32x32 images (3.4.6).
+# PreActResNet-18 of Tables 3.1 and 5.2. The last map of 32x32 images is 512x4x4 (3.4.6).
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='mixplug.PreActResNet', depth=18),

@@ -1,5 +1,5 @@
-# R-18 of Table 5.8, from ImageNet's weights as in DAML's code; 54 known classes. The weights are
-# downloaded when training begins; `model.backbone.init_cfg.checkpoint=FILE` takes them from a file.
+# ResNet-18 with ImageNet weights, as in DAML's code; 54 known classes (Table 5.8). The weights are
+# downloaded when training starts; `model.backbone.init_cfg.checkpoint=FILE` reads them from a file.
 _base_ = 'mmpretrain::_base_/models/resnet18.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# UPerNet on four maps of a ViT-S/16, as iBOT has it for BEiT (6.5.3)
+# UPerNet on four maps of a ViT-S/16, in iBOT's form for BEiT (6.5.3)
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -14,7 +14,7 @@ model = dict(
         type='mixplug.TimmViT',
         model_name='vit_small_patch16_224',
         out_indices=(3, 5, 7, 11),
-        drop_path_rate=0.1),  # ours: 6.5.3 names none
+        drop_path_rate=0.1),  # our choice; 6.5.3 gives none
     neck=dict(type='mixplug.ViTPyramid', embed_dim=384, norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',
@@ -40,5 +40,5 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4)),
     train_cfg=dict(),
-    # whole images are no multiple of the patch
+    # the sides of whole images are not multiples of the patch size
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))

@@ -1,6 +1,6 @@
-# ViT-S/16 of Table 5.3. Section 5.4.1 does not say what is classified: here the
-# mean of the patch tokens, so that the positions of a dense loss are the ones
-# that a test averages.
+# ViT-S/16 of Table 5.3. Section 5.4.1 does not say which tokens are classified.
+# Here it is the mean of the patch tokens, so the positions of a dense loss are
+# the positions that are averaged at test time.
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -9,7 +9,7 @@ model = dict(
         img_size=224,
         patch_size=16,
         out_type='avg_featmap',
-        final_norm=False),  # avg_featmap brings its own norm
+        final_norm=False),  # avg_featmap has its own norm
     neck=None,
     head=dict(
         type='VisionTransformerClsHead',

@@ -1,4 +1,4 @@
-# 76k parameters; the last map is 64x4x4 on 16x16 images
+# 76k parameters; the last map of 16x16 images is 64x4x4
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='mixplug.WideResNet', depth=10, widen_factor=1),

@@ -1,5 +1,5 @@
-# W16-8 of Tables 3.1 and 5.2. The last map is 512x8x8 on 32x32 images, but the
-# thesis mixes 4x4 (3.4.1, 5.4.1): mixers of maps say `resolution=4` with it.
+# WRN-16-8 of Tables 3.1 and 5.2. The last map of 32x32 images is 512x8x8, but the
+# thesis mixes maps of 4x4 (3.4.1, 5.4.1), so mixers of maps need `resolution=4`.
 _base_ = './preact-resnet18_cifar.py'
 
 model = dict(

@@ -1,6 +1,6 @@
-# R-50 with a map of 14x14: the stride of layer 4 is 1 instead of 2, as in CutMix. (3.4.2 has it the
-# wrong way round, "stride 2 instead of 1".) Weights of ImageNet are downloaded when training begins;
-# `model.backbone.init_cfg.checkpoint=FILE` takes them from a file.
+# ResNet-50 with a map of 14x14: the stride of layer 4 is 1 instead of 2, as in CutMix (3.4.2 swaps
+# the two: "stride 2 instead of 1"). ImageNet weights are downloaded when training starts;
+# `model.backbone.init_cfg.checkpoint=FILE` reads them from a file.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

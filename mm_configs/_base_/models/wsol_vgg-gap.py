@@ -1,6 +1,6 @@
-# VGG-GAP of Zhou 2016: VGG-16 up to conv5-3, a convolution to 1024 channels, a map of 14x14. Weights
-# of ImageNet are downloaded when training begins; `model.backbone.init_cfg.checkpoint=FILE` takes
-# them from a file with torchvision's names.
+# VGG-GAP of Zhou 2016: VGG-16 up to conv5-3, a convolution to 1024 channels, a map of 14x14.
+# ImageNet weights are downloaded when training starts; `model.backbone.init_cfg.checkpoint=FILE`
+# reads them from a file with torchvision's names.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

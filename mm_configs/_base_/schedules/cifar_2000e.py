@@ -1,4 +1,4 @@
-# 3.4.2 and 5.4.1, CIFAR-10/100
+# CIFAR-10/100 (3.4.2 and 5.4.1)
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4))
 param_scheduler = dict(

@@ -1,5 +1,5 @@
-# 3.4.2, CUB200-2011: the classifier at ten times the rate of the remaining layers, which is 0.001
-# for R-50; both decay by 0.1 every 150 epochs
+# CUB200-2011 (3.4.2): the learning rate of the classifier is ten times that of the other layers,
+# which is 0.001 for R-50; both are multiplied by 0.1 every 150 epochs
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys={'head.fc': dict(lr_mult=10)}))

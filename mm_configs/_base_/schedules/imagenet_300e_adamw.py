@@ -1,5 +1,5 @@
-# 5.4.1, ImageNet with ViT-S/16: "AdamW with default parameters", which are
-# PyTorch's, at a rate of 0.01; no warm-up and no clipping are mentioned.
+# ImageNet with ViT-S/16 (5.4.1): "AdamW with default parameters", here those of
+# PyTorch, with a learning rate of 0.01; neither warm-up nor clipping is mentioned.
 _base_ = './imagenet_300e_sgd.py'
 
 optim_wrapper = dict(

@@ -1,4 +1,4 @@
-# 3.4.2, ImageNet with R-50: 0.1 for the classifier, 0.01 for all other layers
+# ImageNet with R-50 (3.4.2): learning rate 0.1 for the classifier, 0.01 for all other layers
 _base_ = './imagenet_300e_sgd.py'
 
 optim_wrapper = dict(

@@ -1,5 +1,5 @@
-# 5.4.1, ImageNet with R-50. It gives no number of epochs: 300 as in 3.4.2, which
-# decays at the same epochs.
+# ImageNet with R-50 (5.4.1). The section gives no number of epochs: here 300 as in
+# 3.4.2, which has the same decay epochs.
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4))
 param_scheduler = dict(

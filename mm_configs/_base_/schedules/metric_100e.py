@@ -1,5 +1,6 @@
-# 4.4.1 and Table 4.2. The thesis decays "by 0.5", but does not say when: here after 30, 60 and 90
-# epochs. Nor does it give proxies a rate of their own: 100 times the network's, as Proxy Anchor.
+# 4.4.1 and Table 4.2. The thesis decays the learning rate "by 0.5" but does not say when: here
+# after 30, 60 and 90 epochs. It gives no rate for proxies: here 100 times the network's, as in
+# Proxy Anchor.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys={'loss.proxies': dict(lr_mult=100)}))

@@ -1,4 +1,4 @@
-# a quick run, under a minute on two cores; not the thesis' schedule
+# a quick run of less than a minute on two cores; not the schedule of the thesis
 _base_ = './metric_100e.py'
 
 optim_wrapper = dict(

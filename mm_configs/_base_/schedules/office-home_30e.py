@@ -1,4 +1,4 @@
-# of DAML's code, which 5.4.5 follows
+# schedule of DAML's code, which 5.4.5 follows
 optim_wrapper = dict(
     optimizer=dict(
         type='SGD', lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True))

@@ -1,5 +1,6 @@
-# 6.5.3: 6e-5 and 1e-2, 1500 iterations of warm-up, 160k in all. Layer decay it has for detection
-# only, so there is none: optim_wrapper.constructor=mixplug.LayerDecay would be it.
+# Learning rate 6e-5, weight decay 1e-2, 1500 of 160k iterations for warm-up (6.5.3). The thesis
+# uses layer decay only for detection; optim_wrapper.constructor=mixplug.LayerDecay would add it
+# here.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),

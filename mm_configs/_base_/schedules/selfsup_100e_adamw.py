@@ -1,6 +1,7 @@
-# 100 epochs at 5e-4, on a cosine to 1e-6 (6.5.3). AdamW, warm-up, weight decay from 0.04 to 0.4
-# are DINO's, and so is 3 to clip at: here the norm of all gradients, as mmengine does it, in DINO
-# each parameter's. The thesis names LARS, see selfsup_100e_lars.py.
+# 100 epochs, learning rate 5e-4 with cosine decay to 1e-6 (6.5.3). AdamW, warm-up and weight decay
+# from 0.04 to 0.4 are those of DINO. Gradients are clipped at DINO's norm of 3; mmengine clips the
+# norm of all gradients, DINO that of each parameter. The thesis names LARS, see
+# selfsup_100e_lars.py.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.04),
     clip_grad=dict(max_norm=3.0),

@@ -1,4 +1,4 @@
-# What 6.5.3 says: "LARS with a learning rate of 5e-4".
+# The optimizer that 6.5.3 names: "LARS with a learning rate of 5e-4".
 _base_ = './selfsup_100e_adamw.py'
 
 optim_wrapper = dict(

@@ -1,4 +1,4 @@
-# The backbone of a run of mm_configs/dora, for backbone.init_cfg.
+# Backbone weights from a run of mm_configs/dora, for backbone.init_cfg.
 weights = dict(
     type='mixplug.Pretrained',
     checkpoint='work_dirs/dora-star_vit-small_in1k-100e/epoch_100.pth',

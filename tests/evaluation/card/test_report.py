@@ -119,7 +119,7 @@ def test_names_have_as_much_of_the_path_as_they_need() -> None:
     assert names_of([Path("a/c/x.pth"), Path("b/c/x.pth")]) == ["a/c/x.pth", "b/c/x.pth"]
     assert names_of([Path("x.pth")]) == ["x.pth"]
     assert names_of([]) == []
-    with pytest.raises(ValueError, match="given twice"):
+    with pytest.raises(ValueError, match="one occurs twice"):
         names_of([Path("a/x.pth"), Path("a/x.pth")])
 
 

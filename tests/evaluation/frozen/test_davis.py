@@ -200,7 +200,7 @@ def test_errors_of_the_command_are_one_line(root: Path, tmp_path: Path) -> None:
         ((tmp_path, tmp_path / "none.pth"), "mixplug: error: "),
         ((tmp_path / "none", checkpoint), "mixplug: error: There is no file"),
         ((root, checkpoint, "--temperature", 0), "a temperature > 0, got 0.0"),
-        ((root, checkpoint, "--split", "test-dev"), "Splits that are there: val."),
+        ((root, checkpoint, "--split", "test-dev"), "Existing splits: val."),
     ):
         found = invoke("davis", *words, "--out", tmp_path / "out")
         assert found.exit_code == 1 and message in found.output

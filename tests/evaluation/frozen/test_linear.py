@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import folders
@@ -19,10 +20,11 @@ from weights.made import timm_vit
 from mixplug.cli import app
 from mixplug.data.image_folders import Crops, image_folders
 from mixplug.data.image_views import as_tensor
-from mixplug.evaluation.frozen import linear as module
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.linear import CHECKPOINT, Probe, linear
 from mixplug.models.vit.encoder import as_encoder
+
+module = sys.modules[linear.__module__]  # its package gives the function under this name
 
 COLORS = {
     "a": (200, 40, 40), "b": (40, 200, 40), "c": (40, 40, 200), "d": (200, 200, 40),

@@ -1,4 +1,4 @@
-"""The decoder against its formula, its start grids, and the variance head's starting point."""
+"""The decoder against its formula, its start grids, and the initial variance head."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mixplug.models.heads.decoder import GaussianHead, ResidualDecoder, Upsample
         (32, 64, (2, 4, 4)),
     ],
 )
-def test_start_grids_known_on_paper(height: int, width: int, grid: tuple[int, int, int]) -> None:
+def test_start_grids_by_hand(height: int, width: int, grid: tuple[int, int, int]) -> None:
     assert start_grid(height, width) == grid
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 28, 28), [3, 16, 32]])
-def test_the_image_has_the_asked_shape(shape: tuple[int, int, int]) -> None:
+def test_the_image_has_the_requested_shape(shape: tuple[int, int, int]) -> None:
     decoder = ResidualDecoder(5, shape, width=4)
     assert decoder(torch.randn(2, 5)).shape == (2, *shape)
     assert decoder.eval()(torch.randn(1, 5)).shape == (1, *shape)
@@ -118,7 +118,7 @@ def test_variance_starts_small_and_equal_for_all_and_can_learn() -> None:
     log_var = head(e)
     assert torch.equal(log_var, torch.full((3, 6), -4.0))
     assert math.isclose(math.exp(-4 / 2), 0.1353, rel_tol=1e-3)
-    # the KL term's gradient at the start: (sigma^2 - 1) / 2 per element, which is not vanishing
+    # the initial gradient of the KL term, (sigma^2 - 1) / 2 per element, does not vanish
     (0.5 * (log_var.exp() - log_var)).sum().backward()
     assert_close(head.log_var.bias.grad, torch.full((6,), 3 * (math.exp(-4) - 1) / 2))
     assert head.log_var.weight.grad is not None and head.log_var.weight.grad.abs().sum() > 0
@@ -127,14 +127,14 @@ def test_variance_starts_small_and_equal_for_all_and_can_learn() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: ResidualDecoder(4, (3, 36, 36)), r"36x36 down to sides <= 7: it stops at 9x9"),
-        (lambda: ResidualDecoder(4, (3, 8, 9)), r"8x9 .* stops at 8x9\. Allowed are .* 224"),
+        (lambda: ResidualDecoder(4, (3, 36, 36)), r"or 224\. Halving 36x36 stops at 9x9"),
+        (lambda: ResidualDecoder(4, (3, 8, 9)), r"Halving 8x9 stops at 8x9\."),
         (lambda: ResidualDecoder(4, (32, 32)), r"must be \(C, H, W\), each >= 1, got \(32, 32\)"),
         (lambda: ResidualDecoder(0), r"must be >= 1, got embed_dim=0, width=128"),
         (lambda: GaussianHead(0), r"embed_dim must be >= 1, got embed_dim=0"),
         (
             lambda: ResidualDecoder(4, (3, 8, 8), 2)(torch.zeros(2, 5)),
-            r"takes embeddings \(B, 4\), got \(2, 5\)",
+            r"needs embeddings \(B, 4\), got \(2, 5\)",
         ),
     ],
 )

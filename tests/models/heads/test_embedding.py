@@ -1,4 +1,4 @@
-"""The embedding head against its formula, and when it commutes with mixing."""
+"""The embedding head against its formula, and whether it commutes with mixing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_defaults_of_the_thesis() -> None:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("pool", ["avg", "max", "avg+max"])
-def test_it_says_truly_whether_it_commutes(pool: str, layer_norm: bool) -> None:
+def test_commutes_is_true_exactly_if_the_head_commutes(pool: str, layer_norm: bool) -> None:
     head, x, other = (
         EmbeddingHead(5, 3, pool, layer_norm=layer_norm).double(),
         *(maps(torch.float64) for _ in range(2)),

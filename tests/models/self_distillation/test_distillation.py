@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import mixplug
-from mixplug.models.self_distillation.distillation import DINO, SelfDistillation, Views
+from mixplug.models.self_distillation import DINO, SelfDistillation, Views
 
 
 def dino(dtype: torch.dtype = torch.float32, **keys: Any) -> DINO:

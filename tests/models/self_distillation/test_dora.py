@@ -20,8 +20,7 @@ from torch.testing import assert_close
 
 from mixplug import sampling
 from mixplug.functional import object_masks
-from mixplug.models.self_distillation.distillation import Views
-from mixplug.models.self_distillation.dora import DoRA, Tracker, object_tracks
+from mixplug.models.self_distillation import DoRA, Tracker, Views, object_tracks
 from mixplug.models.vit.encoder import as_encoder
 
 GRID, D, HEADS, B, T = (4, 3), 12, 3, 2, 3
@@ -101,9 +100,9 @@ def test_losses_by_hand(tracking: bool, refine: bool, dtype: torch.dtype) -> Non
 
 def seen(method: DoRA, clips: Any) -> Tensor:
     """What the student sees, (2, B, T, k, 3, H, W), of the step that comes next."""
-    source = sampling.generators(method.seed, method._next_step()).local
+    source = sampling.generators(method.seed, method.count_step()).local
     with torch.no_grad():
-        return method._teach(clips.large, source).images.unflatten(0, clips.large.shape[:3])
+        return method.teach(clips.large, source).images.unflatten(0, clips.large.shape[:3])
 
 
 @pytest.mark.parametrize("refine", [True, False])
@@ -290,8 +289,8 @@ def test_registers_are_no_patches() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "objects": (
         {"objects": 4},
-        r"DoRA needs objects between 1 and the 3 heads of the last block, got 4: take fewer, or "
-        r"split that block anew by heads=",
+        r"DoRA needs objects between 1 and the 3 heads of the last block, got 4: track fewer "
+        r"objects, or give that block more heads by heads=",
     ),
     "no object": ({"objects": 0}, "got 0"),
     "mask": ({"mask": "block"}, r"DoRA needs mask in \('object', 'random'\), got 'block'"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from mixplug.models.self_distillation.distillation import Views, normalized
+from mixplug.models.self_distillation import Views
+from mixplug.models.self_distillation.views import normalized
 
 
 def test_colors_of_imagenet() -> None:

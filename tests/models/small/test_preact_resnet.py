@@ -23,11 +23,11 @@ from mixplug.models.small.preact import PreActBlock
 
 
 def small(**options: object) -> WideResNet:
-    """WRN-10-1: the same trunk code at 1/64 of the width."""
+    """WRN-10-1, which uses the same code at a small width."""
     return WideResNet(depth=10, widen_factor=1, **options)
 
 
-def test_importing_the_models_loads_neither_host() -> None:
+def test_importing_the_models_loads_neither_timm_nor_mm() -> None:
     hosts = {"timm", "mmengine", "mmpretrain", "torchvision"}
     code = f"import mixplug.models, sys; print({hosts} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -44,7 +44,7 @@ def test_importing_the_models_loads_neither_host() -> None:
         (wide_resnet16_8, {"stem_stride": 2, "last_stride": 1}, 32, 8),
     ],
 )
-def test_the_last_map_has_512_channels_on_the_promised_grid(
+def test_the_last_map_has_512_channels_on_the_documented_grid(
     build: Callable[..., nn.Module], options: dict[str, int], side: int, grid: int
 ) -> None:
     model = build(num_classes=7, in_chans=1, **options).eval()
@@ -58,7 +58,7 @@ def test_the_last_map_has_512_channels_on_the_promised_grid(
 
 
 def block_count(c: int, d: int) -> int:
-    """Two norms, two 3x3 convolutions and, where the width changes, a 1x1 projection."""
+    """Parameters of two norms, two 3x3 convolutions and, if the width changes, a projection."""
     return 2 * c + 9 * c * d + 2 * d + 9 * d * d + (c * d if c != d else 0)
 
 
@@ -88,7 +88,7 @@ def naive_block(x: Tensor, block: PreActBlock, stride: int) -> Tensor:
 
 
 def randomize(module: nn.Module) -> None:
-    """Give norms weights and biases that a forgotten or swapped norm would show."""
+    """Randomize the norms, so that a missing or swapped norm changes the output."""
     for m in module.modules():
         if isinstance(m, nn.BatchNorm2d):
             nn.init.uniform_(m.weight, 0.5, 1.5)
@@ -143,7 +143,7 @@ def test_every_gradient_is_finite_and_not_zero(dtype: torch.dtype) -> None:
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
 
 
-def test_convolutions_are_drawn_by_he_fan_out_and_norms_are_ones() -> None:
+def test_convolutions_have_he_initialization_and_norms_are_ones() -> None:
     conv = preact_resnet18().stages[3][0].conv1  # 256 -> 512: fan_in and fan_out differ
     assert_close(conv.weight.std().item(), (2 / (512 * 9)) ** 0.5, rtol=0.01, atol=0)
     norms = [m for m in small().modules() if isinstance(m, nn.BatchNorm2d)]
@@ -169,15 +169,15 @@ def test_drop_rate_acts_on_the_embedding_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: PreActResNet(depth=50), r"no depth 50: allowed depths are \[18\]"),
-        (lambda: WideResNet(depth=17), r"no depth 17: allowed depths are \[10, 16, 22, 28, 40\]"),
+        (lambda: PreActResNet(depth=50), r"needs a depth in \[18\], got 50"),
+        (lambda: WideResNet(depth=17), r"needs a depth in \[10, 16, 22, 28, 40\], got 17"),
         (lambda: WideResNet(widen_factor=0), r"widen_factor must be an integer >= 1, got 0"),
         (lambda: small(stem_stride=4), r"stem_stride must be one of \(1, 2\), got 4"),
         (lambda: small(last_stride=0), r"last_stride must be one of \(1, 2\), got 0"),
-        (lambda: small(drop_rate=1.0), r"got 1.0, allowed is \[0, 1\)"),
-        (lambda: small(global_pool="max"), r"got global_pool='max', allowed are \('avg', ''\)"),
+        (lambda: small(drop_rate=1.0), r"must be a fraction in \[0, 1\), got 1\.0"),
+        (lambda: small(global_pool="max"), r"global_pool must be one of \('avg', ''\), got 'max'"),
         (lambda: small(global_pool=""), r"got num_classes=10 with global_pool=''"),
-        (lambda: small().set_grad_checkpointing(True), r"got enable=True, allowed is False"),
+        (lambda: small().set_grad_checkpointing(True), r"enable must be False, got True"),
     ],
 )
 def test_wrong_values_say_what_is_allowed(call: Callable[[], object], text: str) -> None:
@@ -187,7 +187,7 @@ def test_wrong_values_say_what_is_allowed(call: Callable[[], object], text: str)
 
 @pytest.mark.parametrize("name", ["preact_resnet18", "wide_resnet16_8"])
 def test_timm_builds_and_its_parts_agree(name: str) -> None:
-    # what timm's train.py hands to create_model when no flag is set, and --num-classes, --drop
+    # options of timm's train.py without flags, and with --num-classes and --drop
     options = dict.fromkeys(("drop_path_rate", "drop_block_rate", "global_pool", "bn_eps"))
     model = timm.create_model(name, in_chans=1, num_classes=6, drop_rate=0.1, **options).eval()
     x = torch.randn(1, 1, 32, 32)
@@ -204,10 +204,10 @@ def test_timm_builds_and_its_parts_agree(name: str) -> None:
     assert model.drop_rate == 0.1 and model.pretrained_cfg["input_size"] == (3, 32, 32)
 
 
-def test_timm_refuses_what_does_not_exist_and_takes_own_weights(tmp_path: Path) -> None:
+def test_timm_rejects_unsupported_options_and_loads_own_weights(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No weights are published for preact_resnet18"):
         timm.create_model("preact_resnet18", pretrained=True)
-    with pytest.raises(ValueError, match=r"got drop_path_rate=0.1, allowed is 0"):
+    with pytest.raises(ValueError, match=r"drop_path_rate: it must be 0, got 0\.1"):
         timm.create_model("preact_resnet18", drop_path_rate=0.1)
     source = preact_resnet18(num_classes=10)
     torch.save(source.state_dict(), tmp_path / "own.pth")
@@ -240,5 +240,5 @@ def test_image_classifier_shares_weights_and_loss_with_the_plain_model(
     loss = host(x, [DataSample().set_gt_label(i) for i in (0, 3, 1)], mode="loss")["loss"]
     assert_close(loss, F.cross_entropy(model(x), torch.tensor([0, 3, 1])))
     assert [tuple(a.shape[:2]) for a in host.backbone(x)] == [(3, model.num_features)]
-    with pytest.raises(ValueError, match=f"{plain.__name__} has no depth 17: allowed depths are"):
+    with pytest.raises(ValueError, match=f"{plain.__name__} needs a depth in .*, got 17"):
         type(host.backbone)(depth=17)

@@ -1,4 +1,4 @@
-"""VGG-GAP has torchvision's names, the layers of VGG-16 and a map of 14 x 14."""
+"""VGG-GAP has the layers and names of torchvision's VGG-16, and a map of 14 x 14."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixplug.registry import MODELS
 
 
 def test_layers_of_torchvision() -> None:
-    """Maps before conv6 are those of vgg16 before its last pooling, with weights by their names."""
+    """With its weights loaded, maps before conv6 equal those of vgg16 before the last pooling."""
     theirs, ours = vgg.make_layers(vgg.cfgs["D"]).eval(), VGGGAP(width=8).eval()
     given = {f"features.{name}": value for name, value in theirs.state_dict().items()}
     left = ours.load_state_dict(given, strict=False)
@@ -28,7 +28,7 @@ def test_layers_of_torchvision() -> None:
 
 
 def test_mm_backbone_takes_weights_from_a_file(tmp_path: Path) -> None:
-    """Of a whole vgg16, whose classifier is left out; He's initialization makes the rest."""
+    """The file is a whole vgg16: its classifier is ignored, and conv6 keeps its initial weights."""
     state = {f"features.{k}": v for k, v in vgg.make_layers(vgg.cfgs["D"]).state_dict().items()}
     torch.save({**state, "classifier.0.weight": torch.zeros(2, 2)}, tmp_path / "vgg16.pth")
     init = {"type": "Pretrained", "checkpoint": str(tmp_path / "vgg16.pth")}

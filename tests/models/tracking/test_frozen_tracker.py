@@ -1,4 +1,4 @@
-"""The frozen tracker: tokens, crops, the decoder, the encoder that is left alone, and tracking."""
+"""The frozen tracker: tokens, crops, the decoder, the unchanged encoder, and tracking."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_dequantize_is_within_half_a_bin(bins: int, dtype: torch.dtype) -> None:
     assert torch.equal(words.quantize(words.dequantize(tokens, bins), bins), tokens)
 
 
-def test_tokens_of_a_box_worked_out_by_hand() -> None:
-    """Of (-0.5, 0.25, 1, 0.5) the part (0, 0.25, 0.5, 0.5) is in the crop: center (0.25, 0.5)."""
+def test_tokens_of_a_box_by_hand() -> None:
+    """(-0.5, 0.25, 1, 0.5) is clipped to (0, 0.25, 0.5, 0.5), with the center (0.25, 0.5)."""
     tokens = words.box_tokens(torch.tensor([[-0.5, 0.25, 1.0, 0.5]]), 101)
     assert tokens.tolist() == [[25, 50, 50, 50]]
     assert_close(words.token_boxes(tokens, 101), torch.tensor([[0.0, 0.25, 0.5, 0.5]]))
@@ -87,7 +87,7 @@ def test_a_crop_shows_the_pixels_of_its_square() -> None:
     assert crops.square_around([0, 0, 2, 8], 1.0).side == 4  # the geometric mean
 
 
-def test_beside_the_image_a_crop_is_black() -> None:
+def test_a_crop_is_black_outside_of_the_image() -> None:
     image = torch.full((3, 20, 30), 200, dtype=torch.uint8)
     for square in (crops.Square(-3, -2, 10), crops.Square(25, 15, 10), crops.Square(-4, -4, 40)):
         wanted = torch.zeros(3, square.side, square.side, dtype=torch.uint8)
@@ -99,7 +99,7 @@ def test_beside_the_image_a_crop_is_black() -> None:
     assert not crops.cut(image, crops.Square(100, 100, 5), 8).any()
 
 
-def test_boxes_come_out_of_a_square_as_they_went_in(dtype: torch.dtype) -> None:
+def test_box_coordinates_survive_a_round_trip_through_a_square(dtype: torch.dtype) -> None:
     square = crops.Square(8, 6, 16)
     boxes = torch.tensor([[10.0, 8.0, 4.0, 4.0]], dtype=dtype)
     inside = crops.into_square(boxes, square)
@@ -128,7 +128,7 @@ def decoder(**settings: object) -> BoxDecoder:
     return BoxDecoder(24, 16, **{**SMALL, **settings}).eval()
 
 
-def test_a_token_knows_nothing_of_later_ones() -> None:
+def test_the_decoder_is_causal() -> None:
     model, patches = decoder(), torch.randn(2, 16, 24)
     tokens = torch.randint(0, BINS, (2, 5))
     whole = model(patches, tokens)
@@ -181,7 +181,7 @@ def test_the_decoder_by_a_naive_loop(dtype: torch.dtype) -> None:
         assert_close(got[b], model.likelihoods(model.norm_out(x)))
 
 
-def test_reading_is_greedy_and_stays_within_the_window() -> None:
+def test_decoding_is_greedy_and_uses_the_window() -> None:
     model, patches = decoder(), torch.randn(3, 16, 24)
     window = words.center_window(BINS)
     for given in (None, window):
@@ -210,8 +210,8 @@ def test_positions_are_sines_and_cosines() -> None:
             assert_close(table[p, 2 * i + 1], torch.tensor(math.cos(angle)))
 
 
-def test_a_decoder_says_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"2 \* heads divides, .*dim=10, heads=2"):
+def test_wrong_arguments_of_the_decoder_raise() -> None:
+    with pytest.raises(ValueError, match=r"a multiple of 2 \* heads as dim, .*dim=10, heads=2"):
         decoder(dim=10)
     with pytest.raises(ValueError, match="bins=1"):
         decoder(bins=1)
@@ -226,9 +226,9 @@ def test_a_decoder_says_what_does_not_fit() -> None:
 
 @pytest.mark.parametrize("backbone", [vit, mm_vit], ids=["timm", "mmpretrain"])
 def test_one_image_is_a_network_without_class_token(backbone) -> None:
-    """Crops of a group attend to each other: by the network's own parts, put together by hand."""
+    """Crops of a group attend to each other; computed by hand from the parts of the network."""
     model = backbone()
-    model.eval()  # that of mmpretrain gives nothing back
+    model.eval()  # eval() of mmpretrain's backbones returns None
     view, given = as_encoder(model), torch.randn(2, 3, 3, 32, 32)
     with torch.no_grad():
         got = joint_patches(view, given)
@@ -246,7 +246,7 @@ def test_one_image_is_a_network_without_class_token(backbone) -> None:
             assert_close(got[b], x[0].unflatten(0, (3, 16)), rtol=1e-4, atol=1e-5)
 
 
-def test_afterwards_the_network_is_as_before() -> None:
+def test_the_network_is_not_modified() -> None:
     model = vit().eval()
     view, given = as_encoder(model), torch.randn(2, 3, 32, 32)
     before = view.tokens(given).patches
@@ -265,10 +265,10 @@ def test_the_template_matters_and_neighbors_in_a_batch_do_not() -> None:
     assert float((model.encode(template.flip(0), search) - whole).abs().max()) > 1e-3
 
 
-# ---------------------------------------------------------------- learning
+# ---------------------------------------------------------------- training
 
 
-def test_loss_is_the_mean_over_words_of_minus_log_likelihoods() -> None:
+def test_loss_is_the_mean_over_tokens_of_negative_log_likelihoods() -> None:
     model = tracker().eval()
     template, search = images(3, 2), images(3)
     boxes = torch.rand(3, 4) * torch.tensor([0.5, 0.5, 0.5, 0.5])
@@ -288,13 +288,13 @@ def test_loss_is_the_mean_over_words_of_minus_log_likelihoods() -> None:
 
 
 @pytest.mark.parametrize("backbone", [vit, mm_vit], ids=["timm", "mmpretrain"])
-def test_only_the_decoder_learns(backbone) -> None:
+def test_only_the_decoder_is_trained(backbone) -> None:
     model = tracker(backbone(drop_path_rate=0.5)).train()
     assert not model.backbone.training and model.decoder.training
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     learning = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     model.loss(images(2, 2), images(2), torch.full((2, 4), 0.3)).backward()
-    # asked for none either: distributed training would wait for them
+    # they require no gradient: distributed training would wait for it
     assert not any(p.requires_grad for p in model.backbone.parameters())
     assert all(p.grad is None for p in model.backbone.parameters())
     lacking = [name for name, p in model.decoder.named_parameters() if p.grad is None]
@@ -312,7 +312,7 @@ def test_images_are_normalized_by_their_channels() -> None:
     assert_close(plain.encode(template, search), scaled.encode(*by_hand), rtol=1e-4, atol=1e-4)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_wrong_arguments_of_the_tracker_raise() -> None:
     with pytest.raises(ValueError, match="not divisible by the patch of 8 x 8"):
         tracker(size=30)
     with pytest.raises(ValueError, match=r"got 0, 1, 4\.0 and 4\.0"):
@@ -322,7 +322,7 @@ def test_what_does_not_fit_is_refused() -> None:
     model = tracker()
     with pytest.raises(ValueError, match=r"templates \(B, 2, 3, 32, 32\).*got \(1, 1, 3, 32, 32\)"):
         model.loss(images(1, 1), images(1), torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="one frame at least"):
+    with pytest.raises(ValueError, match="at least one frame"):
         model.track([], [0, 0, 5, 5])
     with pytest.raises(ValueError, match="width and height > 0"):
         model.train().track([torch.zeros(3, 40, 40, dtype=torch.uint8)], [0, 0, 0, 5])
@@ -332,8 +332,8 @@ def test_what_does_not_fit_is_refused() -> None:
 # ---------------------------------------------------------------- tracking
 
 
-class Told(nn.Module):
-    """In place of a decoder: says the same words always, and keeps what it was given."""
+class FixedDecoder(nn.Module):
+    """A decoder that always returns the same tokens."""
 
     def __init__(self, tokens: list[int], likely: float) -> None:
         super().__init__()
@@ -343,7 +343,8 @@ class Told(nn.Module):
         return torch.tensor([self.tokens]), torch.full((1, 4), self.likely)
 
 
-def watched(model: FrozenTracker) -> list[Tensor]:
+def recorded_templates(model: FrozenTracker) -> list[Tensor]:
+    """A list to which the model appends the templates of every call of ``encode``."""
     seen: list[Tensor] = []
     plain = model.encode
     model.encode = lambda t, s: (seen.append(t.clone()), plain(t, s))[1]  # type: ignore[method-assign]
@@ -351,13 +352,13 @@ def watched(model: FrozenTracker) -> list[Tensor]:
 
 
 def test_a_box_comes_back_from_its_crop_worked_out_by_hand() -> None:
-    """A box of 16 x 16 at (40, 30), factor 4: the crop is 64 wide and starts at (16, 6).
+    """A box of 16 x 16 at (40, 30) with factor 4: the crop is 64 wide and starts at (16, 6).
 
-    Told (50, 75, 25, 50) of 100: center (16 + 32, 6 + 48), 16 wide and 32 high. From there on the
-    next crop has the side 4 sqrt(16 * 32), rounded up to 91.
+    The tokens (50, 75, 25, 50) of 100 give the center (16 + 32, 6 + 48), width 16 and height 32.
+    The side of the next crop is 4 sqrt(16 * 32), rounded up to 91.
     """
     model = tracker(templates=1)
-    model.decoder = Told([50, 75, 25, 50], 0.0)
+    model.decoder = FixedDecoder([50, 75, 25, 50], 0.0)
     frames = [torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8) for _ in range(3)]
     ticks: list[int] = []
     found = model.train().track(
@@ -376,14 +377,14 @@ def test_a_box_comes_back_from_its_crop_worked_out_by_hand() -> None:
     "likely, interval, renewed",
     [(0.2, 1, True), (0.01, 1, False), (0.2, 2, False), (0.2, 0, False)],
 )
-def test_a_template_is_renewed_where_the_box_is_sure(
+def test_a_template_is_updated_if_the_confidence_is_high(
     likely: float, interval: int, renewed: bool
 ) -> None:
-    """Sums of likelihoods 0.8 and 0.04, around 0.06; the third frame is the second to track in."""
+    """The sums of likelihoods are 0.8 and 0.04, above and below the threshold of 0.06."""
     model = tracker(update_interval=interval)
-    model.decoder = Told([50, 50, 25, 25], likely)
+    model.decoder = FixedDecoder([50, 50, 25, 25], likely)
     frames = [torch.randint(0, 256, (3, 100, 120), dtype=torch.uint8) for _ in range(3)]
-    seen = watched(model)
+    seen = recorded_templates(model)
     model.track(frames, [40, 30, 16, 16])
     first = crops.cut(frames[0], crops.Square(16, 6, 64), 32)
     later = crops.cut(frames[1], crops.Square(16, 6, 64), 32)
@@ -392,9 +393,9 @@ def test_a_template_is_renewed_where_the_box_is_sure(
 
 
 def test_a_small_tracker_learns_to_follow_a_square() -> None:
-    """On a path and a ground that it has not seen, with an IoU above 0.5 on average (it is 0.71).
+    """On an unseen path and background, the mean IoU must exceed 0.5 (it is 0.71).
 
-    A box that stays where it was has 0.04.
+    A box that does not move has an IoU of 0.04.
     """
     torch.manual_seed(0)
     model = FrozenTracker(vit(depth=1, width=48), 32, templates=1, bins=64, dim=32, heads=2,

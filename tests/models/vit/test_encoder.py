@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mixplug.functional import cls_attention
-from mixplug.models.vit.encoder import as_encoder, build_timm_vit, made_vit, set_heads
+from mixplug.models.vit.encoder import as_encoder, build_timm_vit, build_vit, set_heads
 from mixplug.models.vit.encoder_base import RECOMPUTABLE
 
 D, HEADS, DEPTH, PATCH = 12, 3, 2, 4
@@ -67,16 +67,30 @@ def models() -> dict[str, Any]:
     }
 
 
-def eager(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+def put_in(patches: Tensor, mask: Tensor | None, token: Tensor | None) -> Tensor:
+    """Embeddings of patches with the token at masked ones, one after the other."""
+    if mask is None:
+        return patches
+    rows = []
+    for image, hidden in zip(patches, mask, strict=True):
+        flat = image.reshape(-1, image.shape[-1])
+        rows.append(torch.stack([token if h else p for h, p in zip(hidden, flat, strict=True)]))
+    return torch.stack(rows).view_as(patches)
+
+
+def eager(
+    model: Any, x: Tensor, mask: Tensor | None = None, token: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """All tokens after the last norm, and the last attention matrix, block by block by hand."""
     if isinstance(model, VisionTransformer):
-        tokens = model._pos_embed(model.patch_embed(x))
+        tokens = model._pos_embed(put_in(model.patch_embed(x), mask, token))
         blocks, norm = model.blocks, lambda t: model.fc_norm(model.norm(t))
         parts = [(b.norm1, b.ls1, b.ls2, b.norm2, b.mlp) for b in blocks]
     else:
         from mmpretrain.models.utils import resize_pos_embed
 
         patches, grid = model.patch_embed(x)
+        patches = put_in(patches, mask, token)
         tokens = torch.cat([model.cls_token.expand(len(x), -1, -1), patches], 1)
         tokens = tokens + resize_pos_embed(
             model.pos_embed, model.patch_resolution, grid, "bicubic", 1
@@ -139,6 +153,120 @@ def test_it_is_what_the_network_itself_gives(name: str) -> None:
     return assert_close(as_encoder(model).cls(x), out if out.dim() == 2 else out[:, 0])
 
 
+@pytest.mark.parametrize("recompute", [(), RECOMPUTABLE], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", models())
+def test_masked_patches_are_the_token_before_positions(
+    name: str, size: tuple[int, int], recompute: tuple[str, ...]
+) -> None:
+    """Values, and gradients of the token and of all parameters."""
+    model = models()[name]().double()
+    x = torch.randn(4, 3, *size, dtype=torch.float64)
+    token = torch.randn(D, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(4, size[0] * size[1] // PATCH**2) < 0.5
+    mask[0], mask[1] = False, True
+    view = as_encoder(model, token)
+    expected, _ = eager(model, x, mask, token)
+    tokens = view.tokens(x, mask)
+    cls, patches = view.cls_and_patches(x, recompute, mask)
+    for found, wanted in (
+        (tokens.cls, expected[:, 0]),
+        (tokens.patches, expected[:, view.prefix :]),
+        (cls, expected[:, 0]),
+        (patches, expected[:, view.prefix :]),
+        (view.cls(x, recompute, mask), expected[:, 0]),
+        (view.tokens(x).cls[0], expected[0, 0]),
+    ):
+        assert_close(found, wanted)
+    assert not torch.allclose(view.cls(x)[1:], expected[1:, 0])
+    learned = [token, *model.parameters()]
+    for found, wanted in (
+        (
+            cls.sin().sum() + patches.cos().sum(),
+            expected[:, 0].sin().sum() + expected[:, view.prefix :].cos().sum(),
+        ),
+        (view.cls(x, recompute, mask).sin().sum(), expected[:, 0].sin().sum()),
+    ):
+        ours, theirs = (
+            torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True)
+            for loss in (found, wanted)
+        )
+        assert float(ours[0].abs().sum()) > 1e-3
+        for one, other in zip(ours, theirs, strict=True):
+            one = torch.zeros(()) if one is None else one
+            assert_close(one, torch.zeros_like(one) if other is None else other)
+
+
+@pytest.mark.parametrize("make", [timm_vit, mm_vit])
+def test_a_mask_of_a_fixed_size_that_is_no_square(make: Any) -> None:
+    keys = {"dynamic_img_size": False, "img_size": (8, 12)} if make is timm_vit else {}
+    model, x, token = make(**keys), torch.randn(2, 3, 8, 12), torch.randn(D)
+    mask = torch.tensor([[True, False, False, True, False, True]] * 2)
+    cls, patches = as_encoder(model, token).cls_and_patches(x, mask=mask)
+    expected, _ = eager(model, x, mask, token)
+    assert_close(torch.cat([cls[:, None], patches], 1), expected)
+
+
+def test_a_masked_patch_is_not_seen() -> None:
+    """Its pixels change nothing, those of other patches do."""
+    view = as_encoder(timm_vit(reg_tokens=2), torch.randn(D))
+    x, mask = torch.randn(1, 3, 8, 12), torch.zeros(1, 6, dtype=torch.bool)
+    mask[0, 4] = True  # row 1, column 1 of 2 x 3
+    before = view.tokens(x, mask).patches
+    x[..., 4:8, 4:8] += 1
+    assert torch.equal(view.tokens(x, mask).patches, before)
+    x[..., 4:8, 8:12] += 1
+    assert not torch.allclose(view.tokens(x, mask).patches, before)
+
+
+def test_a_mask_under_autocast_and_with_blocks_that_run_again() -> None:
+    model, token, x = timm_vit(), torch.randn(D), torch.randn(2, 3, 8, 8)
+    view, mask = as_encoder(model, token), torch.tensor([[True, False, True, False]] * 2)
+    plain = view.cls_and_patches(x, RECOMPUTABLE, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = view.cls_and_patches(x, RECOMPUTABLE, mask)
+    assert_close(half[1].float(), plain[1], rtol=0.1, atol=0.1)
+    model.set_grad_checkpointing(True)
+    for one, other in zip(view.cls_and_patches(x, RECOMPUTABLE, mask), plain, strict=True):
+        assert_close(one, other)
+    assert_close(view.cls(x, RECOMPUTABLE, mask), plain[0])
+
+
+MASKS = {
+    "patches": (torch.zeros(2, 3, dtype=torch.bool), r"\(B, N\) = \(2, 4\), got .* shape \(2, 3\)"),
+    "images": (torch.zeros(1, 4, dtype=torch.bool), r"got torch.bool of shape \(1, 4\)"),
+    "dtype": (torch.zeros(2, 4), r"needs to be bool and .* got torch.float32 of shape \(2, 4\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MASKS)
+@pytest.mark.parametrize("make", [timm_vit, mm_vit])
+def test_masks_that_do_not_fit(make: Any, case: str) -> None:
+    mask, message = MASKS[case]
+    model = make()
+    before = hooks(model)
+    view, x = as_encoder(model, torch.zeros(D)), torch.zeros(2, 3, 8, 8)
+    for call in (view.cls, view.cls_and_patches, view.tokens):
+        with pytest.raises(ValueError, match=message):
+            call(x, mask=mask)
+        with pytest.raises(ValueError, match="A mask needs a mask token, and this encoder has non"):
+            getattr(as_encoder(model), call.__name__)(x, mask=torch.zeros(2, 4, dtype=torch.bool))
+    assert hooks(model) == before
+
+
+def test_dropped_patches_have_no_place() -> None:
+    model = timm_vit(patch_drop_rate=0.5)
+    view, x = as_encoder(model), torch.zeros(1, 3, 16, 16)
+    view.tokens(x)
+    model.train()
+    view.cls(x)
+    for call in (view.tokens, view.cls_and_patches):
+        with pytest.raises(
+            ValueError, match=r"all 16 patches of an image, the backbone gives 8: b"
+        ):
+            call(x)
+
+
 def test_patches_are_in_the_order_of_the_grid() -> None:
     """With nothing but the patch embedding left, a bright patch is its own token."""
     model = timm_vit(reg_tokens=2, depth=1)
@@ -167,7 +295,12 @@ def test_one_pass_and_nothing_left_behind(make: Any) -> None:
     assert len(calls) == 1
     view.cls(torch.randn(1, 3, 16, 16))
     assert len(calls) == 2
-    for call in (view.tokens, lambda x: view.cls(x, RECOMPUTABLE)):
+    masked, mask = as_encoder(model, torch.zeros(D)), torch.ones(1, 16, dtype=torch.bool)
+    for call in (
+        view.tokens,
+        lambda x: view.cls(x, RECOMPUTABLE),
+        lambda x: masked.cls_and_patches(x, RECOMPUTABLE, mask),
+    ):
         with pytest.raises(RuntimeError):
             call(torch.randn(1, 5, 16, 16))
     assert hooks(model) == before
@@ -261,7 +394,7 @@ def test_a_size_without_positions() -> None:
     view = as_encoder(timm_vit(dynamic_img_size=False))
     view.cls(torch.zeros(1, 3, 16, 16))
     message = (
-        "positions for 16 x 16 pixels, got images of 8 x 16: make it with dynamic_img_size=True"
+        "positions for 16 x 16 pixels, got images of 8 x 16: build it with dynamic_img_size=True"
     )
     with pytest.raises(ValueError, match=message):
         view.cls(torch.zeros(1, 3, 8, 16))
@@ -351,7 +484,7 @@ def test_timm_by_name() -> None:
     assert not build_timm_vit(**TINY, dynamic_img_size=False).dynamic_img_size
     with pytest.raises(ValueError, match=r"no model 'vit_tinny_patch16_224'\. Nearest: vit"):
         build_timm_vit("vit_tinny_patch16_224")
-    with pytest.raises(ValueError, match="resnet18 is not made as a VisionTransformer is"):
+    with pytest.raises(ValueError, match="resnet18 cannot be built as a VisionTransformer"):
         build_timm_vit("resnet18")
     with pytest.raises(ValueError, match="needs a class token"):
         build_timm_vit("vit_medium_patch16_gap_240", depth=1, embed_dim=64, num_heads=1)
@@ -359,7 +492,7 @@ def test_timm_by_name() -> None:
 
 def test_ways_to_give_a_backbone() -> None:
     model = timm_vit()
-    assert made_vit(model) is model
-    assert as_encoder(made_vit(TINY, heads=6)).heads == 6
-    assert as_encoder(made_vit(TINY)).heads == 3
-    assert as_encoder(made_vit("vit_tiny_patch16_224")).width == 192
+    assert build_vit(model) is model
+    assert as_encoder(build_vit(TINY, heads=6)).heads == 6
+    assert as_encoder(build_vit(TINY)).heads == 3
+    assert as_encoder(build_vit("vit_tiny_patch16_224")).width == 192

@@ -14,7 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mixplug
-from mixplug.models.vit.encoder import made_vit
+from mixplug.models.vit.encoder import build_vit
 from mixplug.models.vit.pyramid import ViTPyramid
 from mixplug.models.vit.timm_vit import TimmViT
 
@@ -180,22 +180,22 @@ def test_blocks_may_be_counted_from_the_end() -> None:
 
 def test_what_is_whole_enough_for_pretraining() -> None:
     vit = made(out_indices=(-1,), final_norm=True)
-    assert vit.whole() is vit.model is made_vit(vit)
+    assert vit.whole() is vit.model is build_vit(vit)
     for keys, said in (
-        ({}, "TimmViT with final_norm=False, so that the last norm is not there. Give it out_ind"),
+        ({}, "TimmViT with final_norm=False, so that the last norm is missing. Build it with ou"),
         ({"out_indices": (2,), "final_norm": True}, "with out_indices without the last block, so"),
-        ({"final_norm": True, "window": 2}, "with window=2. Give"),
-        ({"frozen_stages": 1}, "is not there; frozen_stages=1. Give it out_indices=(-1,), final_"),
+        ({"final_norm": True, "window": 2}, "with window=2. Build it with"),
+        ({"frozen_stages": 1}, "is missing; frozen_stages=1. Build it with out_indices=(-1,), fin"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
-            made_vit(made(**keys))
+            build_vit(made(**keys))
 
 
 def test_models_that_are_not_cut_into_patches() -> None:
     said = r"needs patches of the image \(timm\.layers\.PatchEmbed\), vit_tiny_r_s16_p8_224 has Hyb"
     with pytest.raises(ValueError, match=said):
         TimmViT("vit_tiny_r_s16_p8_224")
-    with pytest.raises(ValueError, match="is a module 'attn', got ParallelThingsBlock: leave"):
+    with pytest.raises(ValueError, match="is a module 'attn', got ParallelThingsBlock: set w"):
         made(window=2, global_blocks=(), block_fn=ParallelThingsBlock)
 
 
@@ -253,8 +253,8 @@ def test_depths_of_parameters() -> None:
     [
         ({"out_indices": (0, 4)}, r"out_indices needs blocks in \[-4, 4\), got \(0, 4\): .* has 4"),
         ({"out_indices": (-5,)}, r"out_indices needs blocks in \[-4, 4\), got \(-5,\)"),
-        ({"out_indices": (-1, 2)}, r"out_indices needs blocks in order, got \(-1, 2\)"),
-        ({"out_indices": (2, 1)}, r"out_indices needs blocks in order, got \(2, 1\)"),
+        ({"out_indices": (-1, 2)}, r"out_indices needs blocks in ascending order, got \(-1, 2\)"),
+        ({"out_indices": (2, 1)}, r"out_indices needs blocks in ascending order, got \(2, 1\)"),
         ({"window": 2, "global_blocks": (7,)}, r"global_blocks needs blocks in \[-4, 4\)"),
         ({"frozen_stages": 5}, r"frozen_stages in \[-1, 4\], got 0 and 5"),
         ({"window": -1}, r"window >= 0 .*, got -1 and -1"),
@@ -266,7 +266,7 @@ def test_settings_that_are_not_allowed(keys: dict[str, Any], said: str) -> None:
 
 
 def test_models_of_another_kind() -> None:
-    with pytest.raises(ValueError, match=r"resnet18 is a ResNet\. mixplug.TimmBackbone takes any"):
+    with pytest.raises(ValueError, match=r"resnet18 is a ResNet\. Use mixplug.TimmBackbone, which"):
         TimmViT("resnet18")
     with pytest.raises(
         ValueError, match=r"timm has no model 'vit_smal_patch16_224'\. Nearest: vit_"
@@ -309,5 +309,5 @@ def test_strides_of_the_pyramid() -> None:
 
 
 def test_the_pyramid_needs_four_maps() -> None:
-    with pytest.raises(ValueError, match="needs 4 maps, got 3: give the backbone as many out_ind"):
+    with pytest.raises(ValueError, match="needs 4 maps, got 3: set as many out_indices in the ba"):
         ViTPyramid(6)([torch.zeros(1, 6, 2, 2)] * 3)

@@ -1,4 +1,4 @@
-"""mm data of self-distillation: clips of videos, views of images, and their way to the device.
+"""Data of self-distillation for mmengine: clips of videos, and views of images.
 
 ::
 
@@ -25,20 +25,23 @@ from mixplug.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
 @DATASETS.register_module()
 class VideoClips(clips.VideoClips):
-    """Keys: :class:`mixplug.data.clips.VideoClips`.
+    """Views of random clips of videos, for DoRA and DINO in mm configs (6.5.2).
 
-    Training goes by the Runner's seed in place of ``seed``, as that of all its data does.
+    It is :class:`mixplug.data.VideoClips`. In training the Runner's seed replaces ``seed``, as for
+    all data of a Runner.
     """
 
 
 @DATA_SAMPLERS.register_module()
 class ClipSampler(clip_samplers.ClipSampler):
-    """The keys of clips, on this rank.
+    """Draws the keys of random examples, such as clips, and divides them among the ranks.
+
+    It is :class:`mixplug.data.ClipSampler`.
 
     Args:
-        dataset: :class:`VideoClips`.
-        seed: equal on all ranks; None is one that they agree on.
-        shuffle: whether they come in a random order.
+        dataset: whose examples are drawn by key: VideoClips or TrackingPairs. The Runner gives it.
+        seed: the same on all ranks; None lets them agree on one.
+        shuffle: whether the keys come in a random order.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None, shuffle: bool = True) -> None:
@@ -49,21 +52,21 @@ class ClipSampler(clip_samplers.ClipSampler):
 
 @TRANSFORMS.register_module()
 class ViewsTransform(BaseTransform):
-    """Multi-crop views of an image, the last transform of a pipeline: for DINO and DoRA* (6.5.4).
+    """Multi-crop views of an image, the last transform of a pipeline, for DINO and DoRA* (6.5.4).
 
-    Their key is a draw of torch's global generator, which the Runner of such a model seeds for
-    every item by its seed, epoch and index.
+    The views are drawn by torch's global generator, which the Runner of such a model seeds for
+    every item by seed, epoch and index.
 
     Args:
-        bgr: whether ``img`` (H, W, 3) has its channels in that order, as mmcv loads it.
-        **views: keys of :class:`mixplug.data.multicrop.MultiCrop`.
+        bgr: whether the channels of ``img`` (H, W, 3) are in the order BGR, as mmcv loads them.
+        **views: keys of :class:`mixplug.data.MultiCrop`.
     """
 
     def __init__(self, bgr: bool = True, **views: Any) -> None:
         self.bgr, self.views = bgr, multicrop_of(views)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Tensor]:
-        """``large`` (2, 1, 3, H, W) and ``small`` (m, 1, 3, h, w), uint8, RGB, in place of all."""
+        """``large`` (2, 1, 3, H, W) and ``small`` (m, 1, 3, h, w), uint8 RGB, and nothing else."""
         image = as_tensor(results["img"])
         image = image.flip(0) if self.bgr else image
         return self.views(image[None], sampling.key(torch.default_generator))

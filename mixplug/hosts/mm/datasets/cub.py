@@ -1,4 +1,4 @@
-"""mm data set of birds with boxes: ``dataset=dict(type='mixplug.CUBBoxes', ...)``."""
+"""CUB200-2011 with boxes for mmengine: ``dataset=dict(type='mixplug.CUBBoxes', ...)``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mixplug.registry import DATASETS
 
 @DATASETS.register_module()
 class CUBBoxes(BaseDataset):
-    """CUB200-2011 with a box of each bird, which mmpretrain's CUB has not.
+    """CUB200-2011 with the box of each bird, for weakly supervised localization.
 
-    Labels are those of mmpretrain's CUB. Boxes have no part in training: they are metainfo of data
-    samples, ``true_boxes``, (1, 4) float64 in pixels of the image on disk, for the evaluation of
-    weakly supervised localization.
+    Labels are those of mmpretrain's CUB, which has no boxes. Training does not use the boxes: they
+    are metainfo of data samples, ``true_boxes`` (1, 4) float64, left, top, right and bottom in
+    pixels of the image on disk.
 
     Args:
-        data_root: CUB_200_2011, or the folder in which it is.
+        data_root: the folder CUB_200_2011, or its parent.
         split: 'train' or 'test'.
-        pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start.
-        check: whether it must be complete; False is for subsets.
+        pipeline: transforms; the first one gets ``img_path`` and ``gt_label``.
+        check: whether an incomplete data set is an error; False accepts subsets.
         **options: of mmengine's BaseDataset.
 
     Raises:
@@ -53,7 +53,7 @@ class CUBBoxes(BaseDataset):
         ]
 
     def prepare_data(self, idx: int) -> Any:
-        """What the pipeline makes of an example; a data sample has its box among its metainfo."""
+        """An example after the pipeline; its data sample has the box in its metainfo."""
         item = super().prepare_data(idx)
         sample = item.get("data_samples") if isinstance(item, dict) else None
         if isinstance(sample, BaseDataElement):

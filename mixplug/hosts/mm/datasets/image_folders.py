@@ -1,4 +1,4 @@
-"""mm data set of ImageNet-style folders with roles: ``type='mixplug.ImageFolders'``."""
+"""Folders as those of ImageNet, for mixplug.KNNAccuracy: ``type='mixplug.ImageFolders'``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _ROLES = {"train": "train", "val": "query"}
 
 @DATASETS.register_module()
 class ImageFolders(RetrievalDataset):
-    """Images of train/CLASS/ or val/CLASS/, for mixplug.KNNAccuracy, which wants both.
+    """Images of train/CLASS/ or val/CLASS/, with the roles that mixplug.KNNAccuracy needs.
 
     Args:
-        data_root: the folder in which train and val are.
+        data_root: the folder with train and val.
         split: 'train', whose images are neighbors, or 'val', whose images are queries.
-        pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start.
+        pipeline: transforms; the first one gets ``img_path`` and ``gt_label``.
         **options: of mmengine's BaseDataset.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Office-Home with an unseen domain and unknown classes, for mmengine."""
+"""Office-Home with an unseen domain and unknown classes: ``type='mixplug.OfficeHome'``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from mixplug.registry import DATASETS
 
 @DATASETS.register_module()
 class OfficeHome(BaseDataset):
-    """Office-Home with an unseen domain (Table 5.8), see :mod:`mixplug.data.office_home`.
+    """Office-Home with an unseen domain and unknown classes (Table 5.8).
 
-    An image has ``gt_label`` in [0, 54), or 54 if its class is not trained on, and ``domain``, for
+    See :func:`mixplug.data.open_domain`. An image has ``gt_label`` in [0, 54), or 54 if its class
+    is not trained on. Its ``domain`` is for
     ``sampler=dict(type='mixplug.ClassBalancedSampler', key='domain')``.
 
     Args:
         target: the unseen domain, 'Art', 'Clipart', 'Product' or 'Real World'.
-        split: 'train' and 'val' of the other three, or 'test' of the target.
-        data_root: folder with the four domains.
-        pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start.
+        split: 'train' or 'val' of the other three domains, or 'test' of the target.
+        data_root: the folder with the four domains.
+        pipeline: transforms; the first one gets ``img_path`` and ``gt_label``.
         **options: of mmengine's BaseDataset.
 
     Raises:

@@ -1,8 +1,8 @@
-"""mm data sets of images that are of no class: ``mixplug.OODFolder`` and ``mixplug.OODNoise``.
+"""Out-of-distribution images for mmengine: ``mixplug.OODFolder`` and ``mixplug.OODNoise``.
 
-They go beside the test set of a classifier, in a ConcatDataset, for mixplug.OODDetection. Their
-data samples have the meta key ``role='ood'``, by which mixplug's evaluators of reliability know
-them, and ``gt_label=0``, because data preprocessors want one; it means nothing.
+They are tested together with the test set of a classifier, in a ConcatDataset, by
+mixplug.OODDetection. Their data samples have the meta key ``role='ood'``, by which the evaluators
+of reliability recognize them, and ``gt_label=0``, which means nothing: data preprocessors need one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ORDERS = ("bgr", "rgb")
 
 
 class Outside(RetrievalDataset):
-    """Base of both: images of a data set of torch's, loaded when they are asked for.
+    """Base of both: images of a torch data set, each loaded when it is needed.
 
     Args:
         images: (3, H, W) each, RGB, uint8 or in [0, 1].
-        channel_order: 'bgr', as mm's LoadImageFromFile gives them, or 'rgb'.
-        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        channel_order: 'bgr', as LoadImageFromFile of mmcv gives them, or 'rgb'.
+        pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
         **options: of mmengine's BaseDataset.
 
     Raises:
@@ -48,7 +48,7 @@ class Outside(RetrievalDataset):
         return [{"number": i, "gt_label": 0, "role": self.role} for i in range(len(self.images))]
 
     def get_data_info(self, idx: int) -> dict:
-        """That of an example, with its image."""
+        """The record of an example, with its image."""
         info = super().get_data_info(idx)
         image = self.images[info["number"]]
         if image.is_floating_point():
@@ -62,16 +62,18 @@ class Outside(RetrievalDataset):
 
 @DATASETS.register_module()
 class OODFolder(Outside):
-    """All images below a folder, flat or nested, in the order of their paths (Tables 3.4, 5.7).
+    """Out-of-distribution images: all below a folder, flat or nested (Tables 3.4, 5.7).
+
+    They come in the order of their paths.
 
     Args:
         data_root: the folder.
-        size: side to which images are brought; None leaves that to the pipeline.
-        how: 'crop' or 'resize', see :func:`mixplug.data.unlabeled.fit`.
-        channel_order: 'bgr' where the data preprocessor has ``to_rgb=True``, as for ImageNet, or
-            'rgb' where it has not, as for CIFAR; a wrong one makes images look stranger than
-            they are.
-        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        size: side of the images in pixels; None leaves the size to the pipeline.
+        how: how images are brought to that size: 'crop' or 'resize', see
+            :func:`mixplug.data.unlabeled.fit`.
+        channel_order: 'bgr' if the data preprocessor has ``to_rgb=True``, as for ImageNet, or 'rgb'
+            if not, as for CIFAR. The wrong order makes images look stranger than they are.
+        pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
         **options: of mmengine's BaseDataset.
 
     Raises:
@@ -92,14 +94,14 @@ class OODFolder(Outside):
 
 @DATASETS.register_module()
 class OODNoise(Outside):
-    """Noise in the place of images (Table 3.5), see :class:`mixplug.data.noise.Noise`.
+    """Out-of-distribution images that are noise (Table 3.5), see :class:`mixplug.data.Noise`.
 
     Args:
-        kind: 'uniform' or 'gaussian'.
+        kind: of the noise, 'uniform' or 'gaussian'.
         count: number of images.
-        size: (height, width), or one number for both.
+        size: (height, width) in pixels, or one number for both.
         seed: of all draws.
-        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
         **options: of mmengine's BaseDataset.
 
     Raises:

@@ -1,4 +1,4 @@
-"""mm data sets: ``dataset=dict(type='mixplug.Digits', split='train')``."""
+"""Data sets of metric learning: ``dataset=dict(type='mixplug.Digits', split='train')``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mixplug.registry import DATASETS
 
 @DATASETS.register_module()
 class Digits(BaseDataset):
-    """scikit-learn's digits for mmpretrain, as RGB arrays: nothing is read from disk.
+    """The digits of scikit-learn as RGB images, for mmpretrain. Nothing is read from disk.
 
     Args:
         split: 'train' or 'test'.
-        size: side of the images.
-        pipeline: transforms; ``img`` (H, W, 3) uint8 and ``gt_label`` are there from the start.
+        size: side of the images in pixels.
+        pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
         **options: of mmengine's BaseDataset.
     """
 
@@ -41,18 +41,18 @@ class Digits(BaseDataset):
 
 @DATASETS.register_module()
 class RetrievalDataset(BaseDataset):
-    """A data set of metric learning, whose test classes are not those that were trained on.
+    """A data set of metric learning: its test classes are other classes than those in training.
 
     Args:
         name: 'cub200', 'cars196', 'sop', 'inshop', 'folder' or 'digits'.
-        data_root: where :func:`mixplug.data.retrieval.retrieval_set` looks for it; not for digits.
-        split: 'train' or 'test'; of In-Shop 'train', 'query' or 'gallery'.
-        pipeline: transforms; ``img_path`` and ``gt_label`` are there from the start, and for digits
-            ``img`` (H, W, 3) uint8 in place of the path.
-        check: whether it must be complete; False is for subsets.
-        size: side of the images, for digits only.
-        role: what its images are to an evaluator, 'query', 'gallery' or 'train'; None goes by the
-            split, where 'test' are queries.
+        data_root: its folder, see :func:`mixplug.data.retrieval_set`; not for 'digits'.
+        split: 'train' or 'test'; for 'inshop' 'train', 'query' or 'gallery'.
+        pipeline: transforms; the first one gets ``img_path`` and ``gt_label``, for 'digits' ``img``
+            (H, W, 3) uint8 instead of the path.
+        check: whether an incomplete data set is an error; False accepts subsets.
+        size: side of the images in pixels, for 'digits' only.
+        role: what its images are for an evaluator, 'query', 'gallery' or 'train'; None takes the
+            name of the split, and 'query' for 'test'.
         **options: of mmengine's BaseDataset.
     """
 
@@ -85,10 +85,10 @@ class RetrievalDataset(BaseDataset):
         ]
 
     def prepare_data(self, idx: int) -> Any:
-        """What the pipeline makes of an example; a data sample has its role among its metainfo.
+        """An example after the pipeline; its data sample has the role in its metainfo.
 
-        Packing transforms drop the keys that they are not told, and evaluation without roles would
-        be wrong without a word.
+        It is set here because packing transforms drop keys that are not named in their config, and
+        an evaluation without roles would be wrong silently.
         """
         item = super().prepare_data(idx)
         sample = item.get("data_samples") if isinstance(item, dict) else None
@@ -102,7 +102,7 @@ class RetrievalDataset(BaseDataset):
 
 
 def _arrays(images: Tensor) -> list[dict]:
-    """What a pipeline wants of images (B, 1, H, W) in [0, 1] that need not be loaded."""
+    """Records, as a pipeline needs them, of images (B, 1, H, W) in [0, 1] that are in memory."""
     shape = tuple(images.shape[-2:])
     arrays = (images * 255).round().byte().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
     return [{"img": array.copy(), "img_shape": shape, "ori_shape": shape} for array in arrays]

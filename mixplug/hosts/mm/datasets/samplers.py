@@ -1,7 +1,6 @@
-"""mm samplers: ``sampler=dict(type='mixplug.MPerClassSampler', batch_size=100, m=5)``.
+"""Samplers for mmengine: ``sampler=dict(type='mixplug.MPerClassSampler', batch_size=100, m=5)``.
 
-mmengine's Runner passes the data set and its own seed, and sets the epoch before each one. The
-``batch_size`` is that of the data loader, on one GPU.
+The Runner gives them the data set and its own seed, and sets the epoch before each epoch.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from mixplug.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class MPerClassSampler(samplers.MPerClassSampler):
-    """Batches of ``batch_size / m`` classes with ``m`` examples of each.
+    """Batches of ``batch_size / m`` classes with ``m`` examples of each, for metric learning.
 
     Args:
-        dataset: whose examples have one class each.
-        batch_size: of the data loader, on one GPU.
-        m: examples of each class.
-        seed: equal on all ranks; None is one that they agree on.
-        length: examples of an epoch over all ranks; None is all of them once.
+        dataset: whose examples have one class each. The Runner gives it.
+        batch_size: that of the data loader, on one GPU.
+        m: examples of each class in a batch.
+        seed: the same on all ranks; None lets them agree on one.
+        length: examples of an epoch over all ranks; None takes the size of the data set.
     """
 
     def __init__(
@@ -38,14 +37,14 @@ class MPerClassSampler(samplers.MPerClassSampler):
 
 @DATA_SAMPLERS.register_module()
 class ClassBalancedSampler(samplers.ClassBalancedSampler):
-    """Examples of uniformly drawn classes, or of uniformly drawn domains.
+    """Examples of uniformly drawn classes, so that rare classes come as often as frequent ones.
 
     Args:
-        dataset: whose examples have one class each.
-        seed: equal on all ranks; None is one that they agree on.
-        length: examples of an epoch over all ranks; None is as many as there are.
-        key: of an example's data info, an integer that takes the place of the class, such as
-            'domain' of mixplug.OfficeHome.
+        dataset: whose examples have one class each. The Runner gives it.
+        seed: the same on all ranks; None lets them agree on one.
+        length: examples of an epoch over all ranks; None takes the size of the data set.
+        key: an integer of an example's record to balance instead of the class, such as 'domain' of
+            mixplug.OfficeHome.
 
     Raises:
         ValueError: an example without that key.
@@ -63,7 +62,7 @@ class ClassBalancedSampler(samplers.ClassBalancedSampler):
 
 
 def class_labels(dataset: BaseDataset) -> list[int]:
-    """The class of every example: ``get_cat_ids`` where there is one, else ``gt_label``.
+    """The class of every example, by its ``get_cat_ids`` or else its ``gt_label``.
 
     Raises:
         ValueError: an example with no class or several.
@@ -74,7 +73,7 @@ def class_labels(dataset: BaseDataset) -> list[int]:
 def _label(dataset: BaseDataset, index: int) -> int:
     try:
         found = dataset.get_cat_ids(index)
-    except (AttributeError, NotImplementedError):  # a wrapper's, and mmengine's own data sets'
+    except (AttributeError, NotImplementedError):  # wrappers, and mmengine's own data sets
         label = dataset.get_data_info(index).get("gt_label", [])
         found = list(label) if hasattr(label, "__len__") else [label]
     if len(found) != 1:
@@ -90,7 +89,7 @@ def _values(dataset: BaseDataset, key: str) -> list[int]:
     for info in infos:
         if key not in info:
             raise ValueError(
-                f"Examples of {type(dataset).__name__} have no {key!r}, there are {sorted(info)}."
+                f"Examples of {type(dataset).__name__} have no {key!r}, only {sorted(info)}."
             )
     return [int(info[key]) for info in infos]
 

@@ -8,16 +8,20 @@ from mixplug.registry import DATASETS
 
 @DATASETS.register_module()
 class TrackingPairs(tracking_pairs.TrackingPairs):
-    """Keys: :class:`mixplug.data.tracking_pairs.TrackingPairs`.
+    """Pairs of crops of GOT-10k, template and search region, for training a tracker (6.5.3).
 
-    Training goes by the Runner's seed in place of ``seed``, as that of all its data does.
+    It is :class:`mixplug.data.TrackingPairs`. In training the Runner's seed replaces ``seed``, as
+    for all data of a Runner.
     """
 
 
 @DATASETS.register_module()
 class GOT10k(got10k.GOT10k):
-    """Keys: :class:`mixplug.data.got10k.GOT10k`; an item has its sequence as ``sequence``."""
+    """Whole sequences of GOT-10k, for testing a tracker with mixplug.GOT10kMetric (6.5.3).
+
+    It is :class:`mixplug.data.GOT10k`; an item has its sequence under the key ``sequence``.
+    """
 
     def __getitem__(self, index: int) -> dict[str, got10k.TrackingSequence]:
-        """A sequence to track in."""
+        """A sequence to track an object in."""
         return {"sequence": super().__getitem__(index)}

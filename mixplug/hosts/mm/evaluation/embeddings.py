@@ -1,4 +1,4 @@
-"""mm evaluators of embeddings: what they collect, and whom it belongs to."""
+"""Base of evaluators of embeddings: it collects embeddings, classes and roles."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Rows = tuple[np.ndarray, int, str]
 
 
 class EmbeddingMetric(BaseMetric):
-    """Base of evaluators that see all embeddings (B, D), classes and roles at the end.
+    """Base of evaluators that get the embeddings, classes and roles of all examples at the end.
 
-    A data sample has ``pred_embedding`` and ``gt_label``, and may have the meta key ``role``, which
-    mixplug.RetrievalDataset sets by its split: 'query', which is what has none, 'gallery', 'train'.
+    A data sample has ``pred_embedding`` (D,) and ``gt_label``. Its meta key ``role`` is 'query',
+    'gallery' or 'train', as mixplug.RetrievalDataset sets it; a sample without it is a query.
     """
 
     default_prefix = ""
@@ -42,7 +42,7 @@ class EmbeddingMetric(BaseMetric):
         embeddings = torch.stack([sample["pred_embedding"] for sample in data_samples])
         rows = embeddings.detach().float().cpu().numpy()
         for row, sample in zip(rows, data_samples, strict=True):
-            # numpy, and a copy: a row of a tensor would be sent with all of its batch
+            # A numpy copy: a row of a tensor would be sent to other ranks with its whole batch.
             self.results.append((row.copy(), int(sample["gt_label"]), sample.get("role", "query")))
 
     def by_role(self, results: list[Rows]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""GOT-10k scores of a tracker, and the result files of its server."""
+"""Scores of a tracker on GOT-10k, and result files for the server of GOT-10k."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mixplug.registry import METRICS
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a tracker has found in a sequence.
+    """The boxes that a tracker found in a sequence.
 
     Attributes:
-        sequence: where.
+        sequence: with T frames.
         boxes: (T, 4) float64, left, top, width and height in pixels.
-        seconds: what each of the T frames took.
+        seconds: how long each of the T frames took.
     """
 
     sequence: got10k.TrackingSequence
@@ -40,28 +40,30 @@ class Tracked:
 
 @METRICS.register_module()
 class GOT10kMetric(BaseMetric):
-    """Scores of GOT-10k in percent (Table 6.4b), and result files as its server wants them.
+    """Overlap and success rates of a tracker on GOT-10k in percent (Table 6.4b).
 
-    - 'mAO': class-balanced, the mean over classes of the mean over their sequences of the average
-      overlap in each; 'mSR@0.5' and 'mSR@0.75' likewise of the success rate;
+    - 'mAO': class-balanced average overlap: the mean over classes of the mean over their sequences.
+      'mSR@0.5' and 'mSR@0.75' are the success rates, class-balanced in the same way;
     - 'AO', 'SR@0.5', 'SR@0.75': over the frames of all sequences, as the official toolkit and the
-      server have it.
+      server compute them.
 
-    The first frame of a sequence and those where the object is not there do not count. The test
-    split has no boxes and gets no scores: submit its result files.
+    The first frame of a sequence does not count, nor do frames without the object. The test split
+    has no boxes and therefore no scores: submit its result files to the server.
 
     Args:
-        out_dir: where result files go, ``NAME/NAME_001.txt`` of boxes and ``NAME/NAME_time.txt`` of
-            seconds; all of them also in ``OUT_DIR.zip``, which is what the server takes. None
-            writes nothing.
-        thresholds: of success rates.
-        collect_device: mmengine's.
-        prefix: mmengine's.
+        out_dir: folder for result files, ``NAME/NAME_001.txt`` with boxes and
+            ``NAME/NAME_time.txt`` with seconds. They are also packed into ``OUT_DIR.zip``, which
+            the server accepts. None writes nothing.
+        thresholds: overlaps above which a frame is a success, in [0, 1].
+        collect_device: mmengine's, where results of several GPUs are collected.
+        prefix: mmengine's, put before the names of the scores.
         collect_dir: mmengine's.
 
     Raises:
         ValueError: a threshold outside [0, 1].
     """
+
+    higher_is_better = ("mAO", "AO", "mSR@", "SR@")
 
     def __init__(
         self,
@@ -85,8 +87,8 @@ class GOT10kMetric(BaseMetric):
                 write_results(self.out_dir / sequence.name, tracked)
             overlaps = torch.zeros(0)
             if sequence.labeled:
-                there = sequence.cover > 0
-                overlaps = sequence_overlaps(tracked.boxes, sequence.boxes, there, sequence.size)
+                visible = sequence.cover > 0
+                overlaps = sequence_overlaps(tracked.boxes, sequence.boxes, visible, sequence.size)
             self.results.append((sequence.object_class, overlaps))
 
     def compute_metrics(self, results: list[tuple[str, Tensor]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""mm evaluator of self-supervised features: ``val_evaluator=dict(type='mixplug.KNNAccuracy')``."""
+"""k-NN evaluator of frozen features: ``val_evaluator=dict(type='mixplug.KNNAccuracy')``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mixplug.retrieval import search
 class KNNAccuracy(EmbeddingMetric):
     """Accuracy of k-nearest-neighbor classification by frozen features, in percent (6.5.3).
 
-    Neighbors of the data samples with the role 'query' are searched for among those with the role
-    'train', by cosine. ``train_cfg=dict(val_interval=n)`` evaluates every n epochs::
+    Neighbors of data samples with the role 'query' are searched by cosine among those with the role
+    'train'. ``train_cfg=dict(val_interval=n)`` evaluates every n epochs::
 
         val_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[
             dict(type='mixplug.RetrievalDataset', name='folder', data_root='labeled/train', ...),
@@ -21,17 +21,19 @@ class KNNAccuracy(EmbeddingMetric):
                  split='test', ...)]))
 
     Args:
-        k: neighbors.
-        temperature: of their weights, see :func:`mixplug.functional.knn_votes`; None weighs all
-            alike.
+        k: number of neighbors that vote.
+        temperature: of their weights, see :func:`mixplug.functional.knn_votes`; None gives all the
+            same weight.
         backend: of the search, 'auto', 'faiss' or 'torch'.
-        collect_device: mmengine's.
-        prefix: mmengine's.
+        collect_device: mmengine's, where embeddings of several GPUs are collected.
+        prefix: mmengine's, put before the name of the score.
         collect_dir: mmengine's.
 
     Raises:
         ValueError: k < 1, or a temperature that is not > 0.
     """
+
+    higher_is_better = ("knn@",)
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class KNNAccuracy(EmbeddingMetric):
         (queries, labels), (known, classes) = given["query"], given["train"]
         if len(known) < self.k:
             raise ValueError(
-                f"KNNAccuracy needs at least k={self.k} examples with the role 'train' beside the "
+                f"KNNAccuracy needs at least k={self.k} examples with the role 'train' besides the "
                 f"queries, got {len(known)}: test with a ConcatDataset of both."
             )
         s, ids = search(queries, known, self.k, metric="cosine", backend=self.backend)

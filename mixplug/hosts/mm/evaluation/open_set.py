@@ -1,4 +1,4 @@
-"""Open-domain generalization in OpenMMLab: ``mixplug.OfficeHome``, ``mixplug.OpenSetAccuracy``."""
+"""Evaluator of classifiers that meet unknown classes: ``mixplug.OpenSetAccuracy``."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ Row = tuple[float, bool, bool]  # confidence, whether its class is right, whethe
 
 @METRICS.register_module()
 class OpenSetAccuracy(BaseMetric):
-    """Accuracy where some classes were not trained on: labels from the number of scores on.
+    """Accuracy in percent where some test classes are unknown, not trained on (Table 5.8).
 
-    In percent, over all examples of a kind:
+    An example is unknown if its label is not below the number of scores. An example is rejected,
+    that is called unknown, if its largest probability is below a threshold.
 
-    - 'known_accuracy': of known classes, top-1, with nothing rejected;
-    - 'h_score': the best harmonic mean of the accuracies of known examples, a rejected one being an
-      error, and of unknown ones, over thresholds on the largest probability;
-    - 'open_accuracy': the best accuracy of all, 'unknown' being a class, over the same thresholds.
+    - 'known_accuracy': top-1 accuracy on known examples, with nothing rejected;
+    - 'h_score': harmonic mean of the accuracy on known examples, where a rejected one is an error,
+      and of the accuracy on unknown examples, at the best threshold;
+    - 'open_accuracy': accuracy on all examples, where 'unknown' is one more class, at the best
+      threshold.
 
-    The latter two are there if unknown examples are, and are upper bounds: the threshold is chosen
-    on the test set, as by the authors of the setting.
+    The last two need unknown examples. They are upper bounds, because the threshold is chosen on
+    the test set, as the authors of the setting do.
 
     Args:
-        thresholds: how many, see :func:`mixplug.functional.open_set.spread_thresholds`.
-        collect_device: mmengine's.
-        prefix: mmengine's.
+        thresholds: how many are tried, see :func:`mixplug.functional.spread_thresholds`.
+        collect_device: mmengine's, where results of several GPUs are collected.
+        prefix: mmengine's, put before the names of the scores.
         collect_dir: mmengine's.
 
     Raises:
@@ -39,6 +41,7 @@ class OpenSetAccuracy(BaseMetric):
     """
 
     default_prefix = ""
+    higher_is_better = ("known_accuracy", "h_score", "open_accuracy")
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class OpenSetAccuracy(BaseMetric):
         self.thresholds = thresholds
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep what counts of every example of a batch.
+        """Keep confidence, correctness and kind of every example of a batch.
 
         Raises:
             ValueError: data samples without scores or labels.

@@ -1,55 +1,57 @@
-"""mm evaluators: ``val_evaluator=dict(type='mixplug.RecallAtK', ks=(1, 2, 4, 8))``."""
+"""mm evaluator of retrieval: ``val_evaluator=dict(type='mixplug.RecallAtK', ks=(1, 2, 4, 8))``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mixplug.hosts.mm.evaluation.embeddings import EmbeddingMetric, Rows
+from mixplug.metrics import retrieval
 from mixplug.metrics.augmented import mixed_embeddings
-from mixplug.metrics.retrieval import RetrievalMetrics
-from mixplug.metrics.scores import NAMES
+from mixplug.metrics.scores import NOT_SHARES
 from mixplug.registry import METRICS
-
-LOWER_IS_BETTER = ("alignment", "uniformity", "utilization")
 
 
 @METRICS.register_module()
 class RecallAtK(EmbeddingMetric):
-    """Recall@K of the embeddings in data samples, in percent, and whatever else is asked for.
+    """Recall@K and other retrieval scores of the embeddings in data samples, in percent.
 
-    A data sample has ``pred_embedding`` and ``gt_label``, and may have the meta key ``role``, which
-    mixplug.RetrievalDataset sets by its split; what a data set contains decides what is measured:
+    It is :class:`mixplug.metrics.RecallAtK` with the embeddings of a whole test. The roles of data
+    samples decide what is measured:
 
-    - 'query', and what has no role: searched for among the queries, each without itself;
-    - 'gallery': if there is any, queries are searched for there instead, as In-Shop has it;
-    - 'train': if there is any, 'utilization' u(Q, X) of the training set by the queries (4.25),
-      and 'utilization_mixed' of the training set and its mixtures, which are mixtures of
+    - 'query', and samples without a role: queries, searched for among each other, each without
+      itself;
+    - 'gallery': if there is any, queries are searched for among these instead, as in In-Shop;
+    - 'train': if there is any, also 'utilization' u(Q, X) of the training set by the queries
+      (4.25), and 'utilization_mixed' of the training set and its mixtures. These are mixtures of
       embeddings of different classes, λ ~ Beta(2, 2), ℓ2-normalized.
 
-    So a ConcatDataset of the test and the training set gives all in one pass (see mm_configs). On
-    several GPUs the first rank has all embeddings in the end, and searches them on its GPU; the
-    result is that of one GPU.
+    A ConcatDataset of the test and the training set thus gives everything in one pass (see
+    mm_configs). On several GPUs the first rank gets all embeddings in the end, and searches them
+    on its GPU; the result is that of one GPU.
 
     Args:
         ks: the values of K.
         scores: 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
             'uniformity', or several of them, or 'all'. Alignment, uniformity and utilization are
-            not in percent, and lower is better. (To mmengine, an evaluator with a key ``metrics``
-            is another one.)
+            not in percent, and lower is better. (This key is not named ``metrics`` because mmengine
+            takes an evaluator with such a key for another one.)
         mixed_epochs: how often every training embedding is mixed.
-        metric: 'cosine', 'l2' or 'ip', by which neighbors are found.
+        metric: by which neighbors are found, 'cosine', 'l2' or 'ip'.
         backend: of the search, 'auto', 'faiss' or 'torch'.
-        index: 'flat', which is exact, 'hnsw' or 'ivf'.
+        index: of the search, 'flat', which is exact, 'hnsw' or 'ivf'.
         seed: of mixtures and of the clusters of 'nmi'.
         device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU of the
             process that scores if torch sees one, else the CPU.
-        collect_device: mmengine's, where embeddings of several GPUs meet, 'cpu' or 'gpu'.
-        prefix: mmengine's, put before the names; none as it is, so 'recall@1' is one.
+        collect_device: mmengine's, where embeddings of several GPUs are collected, 'cpu' or 'gpu'.
+        prefix: mmengine's, put before the names. None puts nothing, so that a name is 'recall@1'.
         collect_dir: mmengine's.
 
     Raises:
         ValueError: a setting that is not allowed.
     """
+
+    higher_is_better = ("recall@", "precision@1", "r_precision", "map@r", "nmi")
+    lower_is_better = NOT_SHARES
 
     def __init__(
         self,
@@ -68,14 +70,12 @@ class RecallAtK(EmbeddingMetric):
         super().__init__(collect_device, prefix, collect_dir)
         if mixed_epochs < 1:
             raise ValueError(f"RecallAtK needs mixed_epochs >= 1, got {mixed_epochs}.")
-        names = {"all": NAMES}.get(scores, (scores,)) if isinstance(scores, str) else scores
         self.mixed_epochs, self.seed = mixed_epochs, seed
-        self.retrieval = RetrievalMetrics(
-            tuple(ks), tuple(names), backend, index, seed, metric, device
-        )
+        names = scores if isinstance(scores, str) else tuple(scores)
+        self.retrieval = retrieval.RecallAtK(tuple(ks), names, backend, index, seed, metric, device)
 
     def compute_metrics(self, results: list[Rows]) -> dict[str, float]:
-        """Scores of all examples, fractions in percent.
+        """Scores of all examples.
 
         Raises:
             ValueError: no example is a query.
@@ -90,7 +90,4 @@ class RecallAtK(EmbeddingMetric):
         self.retrieval.update(*given["query"])
         found = self.retrieval.compute(gallery, train, mixed)
         self.retrieval.reset()
-        return {
-            name: value if name.startswith(LOWER_IS_BETTER) else 100 * value
-            for name, value in found.items()
-        }
+        return found

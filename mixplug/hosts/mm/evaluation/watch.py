@@ -1,7 +1,7 @@
-"""What mm evaluators need of a classifier and do not find in data samples: logits, embeddings.
+"""Base of evaluators that need logits or embeddings of a classifier, which data samples lack.
 
-mmengine hands predictions to evaluators, and of mmpretrain's these are probabilities: what a logit
-was is lost in them. So hooks keep what the forward pass of an evaluation step had on its way.
+mmengine gives predictions to evaluators, and those of mmpretrain are probabilities, from which
+logits cannot be recovered. Therefore forward hooks keep both during an evaluation step.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from mixplug.hosts.mm.hooks.mixup import unwrapped
 from mixplug.hosts.mm.mixing.classifier import classifier_name
 
-OUTSIDE = "ood"  # role of data samples that are of no class
+OUTSIDE = "ood"  # role of out-of-distribution data samples
 
 
 class Watch:
-    """Logits and embeddings of the latest batch that a classifier evaluated, in training of none.
+    """Logits and embeddings of the latest batch that a classifier evaluated; not of training.
 
     Attributes:
-        logits: what the head returned, (B, K).
-        embeddings: what its last layer was given, (B, D).
+        logits: (B, K), as the head returned them.
+        embeddings: (B, D), the input of its last layer.
     """
 
     def __init__(self, model: ImageClassifier) -> None:
@@ -39,7 +39,7 @@ class Watch:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """The model may be run on other images: the batch stays the latest."""
+        """Within this context the model runs on other images, which are not kept."""
         self._away = True
         try:
             yield
@@ -59,7 +59,7 @@ _watches: weakref.WeakKeyDictionary[nn.Module, Watch] = weakref.WeakKeyDictionar
 
 
 class WatchingMetric(BaseMetric):
-    """Base of evaluators that look into the model, which mixplug.mm has mmengine's Runner tell."""
+    """Base of evaluators that look into the model; the Runner gives it to them, by mixplug.mm."""
 
     default_prefix = ""
     model: ImageClassifier | None = None
@@ -68,7 +68,7 @@ class WatchingMetric(BaseMetric):
         """Watch the model of a Runner.
 
         Raises:
-            ValueError: it is no ImageClassifier with a layer for its classes.
+            ValueError: the model is no ImageClassifier with a layer for its classes.
         """
         model = unwrapped(runner.model)
         if not isinstance(model, ImageClassifier) or not model.with_head:
@@ -82,14 +82,14 @@ class WatchingMetric(BaseMetric):
 
     @property
     def watched(self) -> tuple[ImageClassifier, Watch]:
-        """The model, and what it did last.
+        """The model, and its logits and embeddings of the latest batch.
 
         Raises:
-            ValueError: the evaluator was built without a Runner that knows of mixplug.
+            ValueError: no Runner gave the evaluator its model.
         """
         if self.model is None:
             raise ValueError(
-                f"{type(self).__name__} looks into the model and was not told which: give it as a "
+                f"{type(self).__name__} looks into the model, which no Runner gave it. Use it as a "
                 f"config, val_evaluator = dict(type='mixplug.{type(self).__name__}', ...), with "
                 f"custom_imports = dict(imports=['mixplug.mm'])."
             )
@@ -99,7 +99,7 @@ class WatchingMetric(BaseMetric):
         """'logits' (B, K) or 'embeddings' (B, D) of a batch, in float32.
 
         Raises:
-            ValueError: the model gave others than one for each data sample.
+            ValueError: the model did not give one row for each data sample.
         """
         rows = getattr(self.watched[1], which)
         if not isinstance(rows, Tensor) or rows.dim() != 2 or len(rows) != len(data_samples):
@@ -112,10 +112,10 @@ class WatchingMetric(BaseMetric):
 
 
 def labels_of(who: str, data_samples: list[dict] | Any) -> list[int]:
-    """The class of every data sample, -1 where it is of none.
+    """The class of every data sample, -1 if it is out of distribution.
 
     Raises:
-        ValueError: a data sample without label, or with several.
+        ValueError: a data sample without a label, or with several.
     """
     labels = []
     for sample in data_samples:

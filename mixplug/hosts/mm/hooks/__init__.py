@@ -1,6 +1,5 @@
-"""Hooks for mmengine."""
+"""Hooks for mmengine. A file here is found without a list."""
 
-from mixplug.hosts.mm.hooks.mixup import MixupHook
-from mixplug.hosts.mm.hooks.self_distillation import DistillationHook
+from mixplug.scanning import lazy_package
 
-__all__ = ["DistillationHook", "MixupHook"]
+__getattr__, __dir__ = lazy_package(__name__)

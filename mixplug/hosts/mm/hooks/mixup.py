@@ -1,4 +1,4 @@
-"""mmengine: the hook that goes with the mixup key, so that a resumed run goes on bit for bit."""
+"""mmengine hook of the key ``mixup``: it keys all random draws, so that runs resume bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mixplug.registry import HOOKS
 
 
 class Seeded:
-    """A dataset whose item i draws its augmentations from (seed, epoch, i), in whatever worker."""
+    """A dataset whose item i draws its augmentations from (seed, epoch, i), in any worker."""
 
     seed: int
     epoch: torch.Tensor  # shared memory: persistent workers outlive an epoch
@@ -34,39 +34,38 @@ class Seeded:
 
 
 class Resumed:
-    """A batch sampler that leaves out, once, the batches which an epoch had before it stopped."""
+    """A batch sampler that skips, once, the batches of an epoch that were done before a stop."""
 
     skip: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        # at the first batch and not before: a loader with workers makes two iterators, uses one
+        # reset at the first batch: a loader with workers makes two iterators and uses one
         done, self.skip = self.skip, 0
         yield from itertools.islice(self.plain.__iter__(self), done, None)
 
 
 @HOOKS.register_module()
 class MixupHook(Hook):
-    """Tells the model's mixer seed, step and epoch, and keys all other draws likewise.
+    """Gives the mixer seed, step and epoch, and derives all other random draws from them.
 
-    mmengine restores the seed and the counters on resume. It does not restore the state of random
-    generators, so they are seeded by what it restores: dropout and stochastic depth depend on
-    seed, step and rank alone, the augmentation of an item on seed, epoch and index. Of an epoch
-    that was left in the middle, batches that were done are not drawn again. Loops by iteration have
-    no epochs to key, and keep mmengine's own order of data; a mixer's ``off_epoch`` would never
-    come in them, and is refused.
+    On resume mmengine restores the seed and the counters, but not the states of random generators.
+    So these are seeded from what it restores: dropout and stochastic depth depend only on seed,
+    step and rank, the augmentation of an item only on seed, epoch and index. In an epoch that was
+    interrupted, batches that were done are not drawn again. Loops by iterations have no epochs, so
+    they keep mmengine's order of data, and a mixer with ``off_epoch`` is refused in them.
     """
 
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Note the seed that the sampler was built with, before a checkpoint brings another."""
+        """Note the seed that the sampler was built with, before a checkpoint restores another."""
         self.built_with = runner.seed
 
     def before_train(self, runner: Runner) -> None:
-        """Key the training set's augmentations, and its order after a resume without a set seed.
+        """Key the augmentations of the training set, and its order if no seed was configured.
 
         Raises:
-            ValueError: a mixer that an epoch ends, in a loop by iterations.
+            ValueError: a mixer with ``off_epoch`` in a loop by iterations.
         """
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             _require_no_epoch(getattr(unwrapped(runner.model), "mixer", None))
@@ -81,7 +80,7 @@ class MixupHook(Hook):
         loader.dataset.epoch = torch.tensor(runner.epoch).share_memory_()
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Open an epoch of augmentations."""
+        """Start an epoch of augmentations, and skip batches that were done before a resume."""
         loader = runner.train_loop.dataloader
         if not retyped(loader.dataset, Seeded):
             return
@@ -94,7 +93,7 @@ class MixupHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
     ) -> None:
-        """Set the mixer's clock, and torch's generators."""
+        """Set the clock of the mixer, and seed torch's generators."""
         clock = unwrapped(runner.model).clock
         clock.seed, clock.step, clock.epoch = runner.seed, runner.iter, runner.epoch
         own = sampling.derive_seed(runner.seed, sampling.HOST)
@@ -102,22 +101,22 @@ class MixupHook(Hook):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """A Runner's model, without what distributes it."""
+    """The model of a Runner, without a wrapper for distributed training."""
     return model.module if is_model_wrapper(model) else model
 
 
 def _require_no_epoch(mixer: Mixer | None) -> None:
     if mixer is not None and mixer.off_epoch is not None:
         raise ValueError(
-            f"A training loop by iterations is always in epoch 0, so that {mixer.name} would never "
-            f"reach off_epoch={mixer.off_epoch}. Leave it out of the mixup key, or train by epochs "
+            f"A training loop by iterations is always in epoch 0, so {mixer.name} would never "
+            f"reach off_epoch={mixer.off_epoch}. Remove that key, or train by epochs "
             f"(train_cfg=dict(by_epoch=True, max_epochs=...))."
         )
 
 
 @contextmanager
 def _global_seed(key: int) -> Iterator[None]:
-    """Seed the generators that transforms draw from, and put their states back."""
+    """Seed the generators that transforms draw from, and restore their states afterwards."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(key)
     np.random.seed(key % (1 << 32))

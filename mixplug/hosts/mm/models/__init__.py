@@ -1,1 +1,8 @@
-"""Models, backbones and initializers for mmengine."""
+"""Models, backbones, initializers and optimizer settings for mmengine.
+
+A file here is found without a list.
+"""
+
+from mixplug.scanning import lazy_package
+
+__getattr__, __dir__ = lazy_package(__name__)

@@ -1,8 +1,8 @@
-"""mm backbones: the small-image networks of mixplug, and any model of timm.
+"""Backbones for mm configs: networks of mixplug for small images, and any model of timm.
 
-``backbone=dict(type='mixplug.PreActResNet')``. Weights of the former are named as in
-:mod:`mixplug.models`, so a checkpoint of the timm model loads here once ``fc.*`` is dropped, and
-the other way round once the prefix ``backbone.`` is.
+``backbone=dict(type='mixplug.PreActResNet')``. The small networks have the same names of weights as
+in :mod:`mixplug.models`. A checkpoint of such a timm model loads here after ``fc.*`` is removed; a
+checkpoint of mmpretrain loads there after the prefix ``backbone.`` is removed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mixplug.hosts.mm.models.pretrained import instead_of_stock
+from mixplug.hosts.mm.models.pretrained import with_own_pretrained
 from mixplug.models.small import vgg_gap
 from mixplug.models.small.preact import PreActTrunk, TrunkSpec
 from mixplug.models.small.preact_resnet import preact_resnet_spec
@@ -25,12 +25,14 @@ from mixplug.weights.timm_names import timm_with
 class _Backbone(PreActTrunk, BaseModule):
     """A trunk with mmengine's ``init_cfg``."""
 
+    listed_as = "backbone"
+
     def __init__(
         self, spec: TrunkSpec, in_channels: int, stem_stride: int, last_stride: int, init_cfg: Any
     ) -> None:
         super().__init__(spec, in_channels, stem_stride, last_stride)
-        # Set afterwards: the trunk does not know mmengine and hands no arguments on.
-        self.init_cfg = instead_of_stock(init_cfg, type(self).__name__)
+        # Set here, because the trunk does not know mmengine and passes no arguments on.
+        self.init_cfg = with_own_pretrained(init_cfg, type(self).__name__)
         self.num_features = spec.widths[-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
@@ -93,24 +95,26 @@ class WideResNet(_Backbone):
 class TimmBackbone(BaseModule):
     """A model of timm without its head: ``backbone=dict(type='mixplug.TimmBackbone', ...)``.
 
-    Its last map comes channels first whatever the model: maps of CNNs, channels-last maps as of
-    Swin, and patch tokens without class and register tokens, as of ViT.
+    It returns the last feature map with channels first, for every kind of model: maps of CNNs,
+    channels-last maps as in Swin, and patch tokens of ViTs without class and register tokens.
 
     Args:
-        model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. With 'hf-hub:NAME'
-            timm fetches the model's config.
-        pretrained: download weights; without it nothing is downloaded.
+        model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. For 'hf-hub:NAME' timm
+            downloads the config of the model.
+        pretrained: whether weights are downloaded; if False nothing is downloaded.
         init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own; None keeps
             timm's.
         **options: of the model, such as ``img_size``.
 
     Attributes:
-        num_features: C, channels of the map.
+        num_features: C, number of channels of the map.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm knows no such model; it names the nearest.
+        ValueError: timm has no such model; the message names the nearest.
     """
+
+    listed_as = "backbone"
 
     def __init__(
         self, model_name: str, pretrained: bool = False, init_cfg: Any = None, **options: Any
@@ -118,10 +122,10 @@ class TimmBackbone(BaseModule):
         timm = timm_with(model_name, "timm", "TimmBackbone")
         from mixplug.hosts.timm.stages import map_layout
 
-        super().__init__(instead_of_stock(init_cfg, "TimmBackbone"))
+        super().__init__(with_own_pretrained(init_cfg, "TimmBackbone"))
         self.model = timm.create_model(model_name, pretrained=pretrained, num_classes=0, **options)
         _drop_head(self.model)
-        self.model.is_init = True  # else mmengine calls init_weights of a ViT, over loaded weights
+        self.model.is_init = True  # or mmengine calls init_weights of a ViT over loaded weights
         self.num_features: int = self.model.num_features
         self.layout = map_layout(self.model)
 
@@ -131,7 +135,7 @@ class TimmBackbone(BaseModule):
 
 
 def _drop_head(model: nn.Module) -> None:
-    """Take out what follows the map: its parameters would wait for gradients under DDP."""
+    """Remove layers after the map: DDP would wait for gradients of their parameters."""
     if hasattr(model, "prune_intermediate_layers"):
         model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
     else:
@@ -148,17 +152,20 @@ class VGGGAP(vgg_gap.VGGGAP, BaseModule):
             type='mixplug.VGGGAP',
             init_cfg=dict(type='Pretrained', checkpoint='torchvision://vgg16'))
 
-    Weights of ImageNet are named as torchvision's; of its ``classifier`` nothing is loaded, and
-    ``conv6`` is new. AlignMixup aligns the map before ``conv6``: ``features='backbone.features'``.
+    Weights have the names of torchvision's VGG-16, so its ImageNet weights load, without
+    ``classifier``; ``conv6`` is initialized. AlignMixup aligns the map before ``conv6``:
+    ``features='backbone.features'``.
 
     Args:
         width: channels of the last map.
         init_cfg: mmengine's weight initialization; None keeps He's.
     """
 
+    listed_as = "backbone"
+
     def __init__(self, width: int = 1024, init_cfg: Any = None) -> None:
         super().__init__(width)
-        # Set afterwards: the network does not know mmengine and hands no arguments on.
+        # Set here, because the network does not know mmengine and passes no arguments on.
         self.init_cfg = copy.deepcopy(init_cfg)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:

@@ -1,4 +1,4 @@
-"""mm backbone of linear probes: ``backbone=dict(type='mixplug.ClassTokens', ...)``."""
+"""Backbone of linear probes: ``backbone=dict(type='mixplug.ClassTokens', ...)``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mixplug.hosts.mm.models.pretrained import instead_of_stock
+from mixplug.hosts.mm.models.pretrained import with_own_pretrained
 from mixplug.models.vit.class_tokens import class_tokens, require_blocks
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.registry import MODELS
@@ -16,7 +16,7 @@ from mixplug.registry import MODELS
 
 @MODELS.register_module()
 class ClassTokens(BaseModule):
-    """Frozen class tokens of a vision transformer of timm, for mmpretrain's LinearClsHead (6.5.3).
+    """Class tokens of a frozen ViT of timm, the input of mmpretrain's LinearClsHead (6.5.3).
 
     ::
 
@@ -27,22 +27,24 @@ class ClassTokens(BaseModule):
                 init_cfg=dict(type='mixplug.Pretrained', checkpoint='dora.pth', part='teacher')),
             head=dict(type='LinearClsHead', in_channels=4 * 384, num_classes=1000))
 
-    It is in evaluation mode at all times and gets no gradients.
+    The ViT stays in evaluation mode and gets no gradients.
 
     Args:
         model_name: as for ``timm.create_model``.
-        blocks: whose class tokens come side by side: the last 4 of ViT-S, the last of ViT-B, as in
-            DINO.
-        init_cfg: mmengine's; 'Pretrained' is mixplug's own.
+        blocks: number of last blocks whose class tokens are concatenated: as in DINO, 4 for ViT-S
+            and 1 for ViT-B.
+        init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own.
         **options: of timm's model, such as ``img_size``.
 
     Attributes:
-        num_features: blocks D, channels of the head.
+        num_features: blocks D, the number of input channels of the head.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: not so many blocks, or see :func:`mixplug.models.vit.build_timm_vit`.
+        ValueError: the model has fewer blocks; or see :func:`mixplug.models.vit.build_timm_vit`.
     """
+
+    listed_as = "backbone"
 
     def __init__(
         self,
@@ -51,9 +53,9 @@ class ClassTokens(BaseModule):
         init_cfg: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(instead_of_stock(init_cfg, "ClassTokens"))
+        super().__init__(with_own_pretrained(init_cfg, "ClassTokens"))
         self.model: Any = build_timm_vit(model_name, **options).eval().requires_grad_(False)
-        self.model.is_init = True  # else mmengine has timm's init_weights run over loaded weights
+        self.model.is_init = True  # or mmengine runs timm's init_weights over loaded weights
         require_blocks(as_encoder(self.model), blocks)
         self.blocks = blocks
         self.num_features: int = blocks * self.model.embed_dim
@@ -64,7 +66,7 @@ class ClassTokens(BaseModule):
         return (class_tokens(as_encoder(self.model), x, self.blocks),)
 
     def train(self, mode: bool = True) -> ClassTokens:
-        """As of any module, but what is frozen stays in evaluation mode."""
+        """Set the training mode of the module; the ViT stays in evaluation mode."""
         super().train(mode)
         self.model.eval()
         return self

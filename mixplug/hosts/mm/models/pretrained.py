@@ -1,7 +1,7 @@
-"""``init_cfg=dict(type='mixplug.Pretrained', checkpoint=...)``: weights that do load, or an error.
+"""``init_cfg=dict(type='mixplug.Pretrained', checkpoint=...)``: weights that load, or an error.
 
-mmengine's own 'Pretrained' loads what has the same name and shape and logs the rest: a backbone
-that was saved under another name, or with another grid of positions, stays random.
+mmengine's own 'Pretrained' loads tensors of the same name and shape and logs the others. A backbone
+that was saved under other names, or with another grid of position embeddings, stays random.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _STOCK = ("Pretrained", "mmengine.Pretrained", PretrainedInit)
 
 
 class _Type(str):
-    """'mixplug.Pretrained' for the registry, and 'Pretrained' for hosts that ask for it.
+    """'mixplug.Pretrained' for the registry, equal to 'Pretrained' for code that asks for it.
 
-    mmengine initializes by 'Pretrained' last, and networks of mmpretrain keep their own
-    initialization from what it has loaded, by nothing but the name.
+    mmengine runs the initializer of the name 'Pretrained' last, and networks of mmpretrain do not
+    initialize again what an initializer of this name has loaded.
     """
 
     __slots__ = ()
@@ -43,20 +43,21 @@ _OURS = _Type("mixplug.Pretrained")
 
 @WEIGHT_INITIALIZERS.register_module()
 class Pretrained:
-    """The backbone of a checkpoint of any host, read without running what is in it.
+    """Loads the backbone of a checkpoint of any framework, without running code in the file.
 
-    Names are translated and positions resized, see :func:`mixplug.weights.load_file`; one line of
-    the log says what was loaded, from which part, what was resized and what was left out. No
-    initialization of mmengine or of a host runs over it afterwards, also where ``init_cfg`` is a
-    list.
+    Names are translated and position embeddings resized, see :func:`mixplug.weights.load_file`. One
+    line of the log says what was loaded, from which part, what was resized and what was left out.
+    No initialization of mmengine or of another package runs over it afterwards, also if
+    ``init_cfg`` is a list.
 
     Args:
-        checkpoint: .pth or .safetensors.
-        part: which of its networks, such as 'teacher'; None takes the first there is.
-        min_loaded: share of the module's numbers below which it stops. From the default on, it
-            also stops where anything would stay at random or lose its place, see
+        checkpoint: a file .pth or .safetensors.
+        part: which of its networks, such as 'teacher'; None takes the first of
+            :data:`mixplug.weights.parts.PARTS` that it has.
+        min_loaded: the least share of the module's numbers that must be loaded. From the default
+            on, it is also an error if a tensor would stay random or lose its place, see
             :func:`mixplug.weights.refusal`.
-        grid: (rows, columns) of the patches it was trained on, if they are no square.
+        grid: (rows, columns) of the patches in training, if they form no square.
 
     Raises:
         ValueError: when called, see :func:`mixplug.weights.load_file`.
@@ -77,8 +78,8 @@ class Pretrained:
         report = load_file(module, self.checkpoint, self.part, self.min_loaded, self.grid)
         MMLogger.get_current_instance().info("%s: %s", type(module).__name__, report.line())
         for child in module.modules():
-            child.is_init = True  # mmengine goes on to initialize children which are not
-        module.is_init = False  # nor warns of a second time, when it comes back to this one
+            child.is_init = True  # or mmengine initializes the children
+        module.is_init = False  # or mmengine warns that this module is initialized twice
         keys = ("checkpoint", "part", "min_loaded", "grid")
         module.init_cfg = {"type": _OURS} | {key: getattr(self, key) for key in keys}
         module._mixplug_loaded = _sums(module)
@@ -86,18 +87,21 @@ class Pretrained:
             update_init_info(module, f"Loaded from {self.checkpoint} by mixplug.Pretrained")
 
 
-def instead_of_stock(init_cfg: Any, owner: str) -> Any:
-    """A copy of an ``init_cfg`` in which 'Pretrained' is ours, for backbones of mixplug.
+def with_own_pretrained(init_cfg: Any, owner: str) -> Any:
+    """A copy of an ``init_cfg`` with 'mixplug.Pretrained' in place of 'Pretrained'.
 
-    A checkpoint of timm has no name that the module around timm's model has, so mmengine's would
-    load nothing of it, and go on.
+    For backbones that wrap a model of timm: names in a checkpoint of timm lack the prefix of the
+    wrapper, so mmengine's 'Pretrained' would load nothing and go on.
+
+    Args:
+        init_cfg: mmengine's, a dictionary, a list of them, or None.
+        owner: name of the backbone, for the message.
 
     Raises:
-        ValueError: what ours does not take: no file, or the prefix of something else than a
-            backbone.
+        ValueError: the checkpoint is not a file, or ``prefix`` is not that of a backbone.
     """
     if isinstance(init_cfg, list | tuple):
-        return [instead_of_stock(one, owner) for one in init_cfg]
+        return [with_own_pretrained(one, owner) for one in init_cfg]
     found = copy.deepcopy(init_cfg)
     if not isinstance(found, dict) or _is_ours(found) or found.get("type") not in _STOCK:
         return found
@@ -105,9 +109,9 @@ def instead_of_stock(init_cfg: Any, owner: str) -> Any:
     if "://" in checkpoint or (prefix or "backbone").rstrip(".") != "backbone":
         said = f"prefix={prefix!r}" if "://" not in checkpoint else f"checkpoint={checkpoint!r}"
         raise ValueError(
-            f"mmengine's Pretrained loads only what has the names of {owner}, and goes on without "
-            f"the rest; {said} needs to be init_cfg=dict(type='mixplug.Pretrained', "
-            f"checkpoint=FILE, part=...), with a file that is there and a part of it."
+            f"mmengine's Pretrained loads only tensors with the names of {owner} and ignores the "
+            f"others, got {said}: use init_cfg=dict(type='mixplug.Pretrained', checkpoint=FILE, "
+            f"part=...) with a local file."
         )
     return {"type": "mixplug.Pretrained", "checkpoint": checkpoint}
 
@@ -126,7 +130,7 @@ def _ours_of(module: Any) -> list[Any]:
 
 
 def _marked(init_cfg: Any) -> Any:
-    """An ``init_cfg`` with ours under a type that mmengine keeps for the end."""
+    """An ``init_cfg`` whose 'mixplug.Pretrained' has a type that mmengine runs last."""
     if isinstance(init_cfg, list | tuple):
         return [_marked(one) for one in init_cfg]
     return {**init_cfg, "type": _OURS} if _is_ours(init_cfg) else init_cfg
@@ -134,13 +138,13 @@ def _marked(init_cfg: Any) -> Any:
 
 @torch.no_grad()
 def _sums(module: nn.Module) -> torch.Tensor:
-    """Two numbers per tensor, which change when it is drawn anew; on the CPU."""
+    """Two numbers per tensor, on the CPU, which change if the tensor is initialized again."""
     values = [value.detach().double() for value in module.state_dict().values()]
     return torch.stack([torch.stack([v.sum(), v.square().sum()]).cpu() for v in values])
 
 
-def _keep(root: nn.Module) -> None:
-    """Load again what a host has initialized over what was loaded, or has never asked us for.
+def _load_again(root: nn.Module) -> None:
+    """Load modules that were initialized again after loading, or whose loader was never called.
 
     Raises:
         ValueError: see :func:`mixplug.weights.load_file`.
@@ -152,26 +156,26 @@ def _keep(root: nn.Module) -> None:
         sums = getattr(module, "_mixplug_loaded", _NEVER)
         if sums is _NEVER or (sums is not None and not torch.equal(_sums(module), sums)):
             Pretrained(**{key: value for key, value in ours[-1].items() if key != "type"})(module)
-        module._mixplug_loaded = None  # training may change it from here on
+        module._mixplug_loaded = None  # from here on training changes the weights
 
 
 def load_last() -> None:
-    """Have mmengine's ``init_weights`` load by ours after all else; again it changes nothing."""
+    """Make mmengine's ``init_weights`` load by 'mixplug.Pretrained' last; safe to call twice."""
     if hasattr(BaseModule, "_mixplug"):
         return
     init_weights = BaseModule.init_weights
 
     @functools.wraps(init_weights)
-    def init_weights_and_keep(self: Any) -> None:
+    def init_weights_and_load(self: Any) -> None:
         whole = not hasattr(self, "_params_init_info") and not self.is_init
         if self.init_cfg:
             self.init_cfg = _marked(self.init_cfg)
         init_weights(self)
         if whole:
-            _keep(self)
+            _load_again(self)
 
     BaseModule._mixplug = True
-    BaseModule.init_weights = init_weights_and_keep
+    BaseModule.init_weights = init_weights_and_load
 
 
 load_last()

@@ -1,9 +1,15 @@
-"""Self-distillation in OpenMMLab: ``model=dict(type='mixplug.DoRA', ...)``, or 'mixplug.DINO'."""
+"""Self-distillation in OpenMMLab: ``model=dict(type='mixplug.NAME', ...)``, such as 'mixplug.DoRA'.
+
+Every method of the catalog has a model. Importing this module makes them, and a later
+``mixplug.register(NAME, kind='selfsup')`` makes the model of that method.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -12,31 +18,46 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 import mixplug
+from mixplug import catalog
 from mixplug.hosts.mm.hooks.self_distillation import DistillationHook
 from mixplug.hosts.mm.mixing.classifier import Clock
 from mixplug.hosts.mm.models.backbones import TimmBackbone
 from mixplug.hosts.mm.models.metric_learner import FIELD
-from mixplug.models.self_distillation.distillation import SelfDistillation, Views
+from mixplug.models.self_distillation import SelfDistillation, Views
 from mixplug.registry import MODELS
+from mixplug.renamed import current_keys
+from mixplug.signatures import passing_on
 
 
-class _SelfSupervised(BaseModel):
-    """A method of :mod:`mixplug.models`, whose checkpoint holds student, teacher and center.
+class SelfDistillationModel(BaseModel):
+    """Base of the models of all methods; a checkpoint holds student, teacher and centers.
+
+    ::
+
+        model = dict(
+            type='mixplug.DoRA', objects=3,
+            backbone=dict(
+                type='mixplug.TimmBackbone', model_name='vit_small_patch16_224',
+                dynamic_img_size=True))
 
     Args:
-        backbone: config of a ViT, 'mixplug.TimmBackbone' or 'mmpretrain.VisionTransformer'.
-        schedule: keys of :class:`mixplug.hosts.mm.hooks.DistillationHook`, which the Runner
-            has for such a model.
-        data_preprocessor: 'mixplug.ViewsPreprocessor' without ``type``.
+        backbone: config of a vision transformer: 'mixplug.TimmBackbone', 'mixplug.TimmViT' or
+            'mmpretrain.VisionTransformer'.
+        schedule: keys of :class:`mixplug.hosts.mm.hooks.DistillationHook`, which the Runner uses
+            for this model.
+        data_preprocessor: keys of 'mixplug.ViewsPreprocessor'.
         init_cfg: mmengine's.
-        **settings: keys of the method.
+        **settings: keys of the method; the signature of a model has them one by one.
+
+    Attributes:
+        method: the method itself, an object of :attr:`method_class`.
 
     Raises:
-        KeyError: a key that the method has not.
+        KeyError: an unknown key; the message suggests the nearest.
         ValueError: see the method.
     """
 
-    method_name: ClassVar[str]
+    method_class: type[SelfDistillation]
 
     def __init__(
         self,
@@ -46,21 +67,23 @@ class _SelfSupervised(BaseModel):
         init_cfg: Any = None,
         **settings: Any,
     ) -> None:
+        settings = current_keys(self.method_class, settings)
+        catalog.require_known(type(self), settings)
         if data_preprocessor is None or isinstance(data_preprocessor, Mapping):
             plain = {"type": "mixplug.ViewsPreprocessor"}
             data_preprocessor = {**plain, **(data_preprocessor or {})}
         super().__init__(data_preprocessor, init_cfg)
         built = MODELS.build(backbone)
-        built.init_weights()  # now: the teacher becomes a copy, which the Runner would not reach
+        built.init_weights()  # now: the teacher becomes a copy, which the Runner does not reach
         vit = built.model if isinstance(built, TimmBackbone) else built
-        spec = {"type": self.method_name, "backbone": vit, **settings}
+        spec = {"type": self.method_class, "backbone": vit, **settings}
         self.method: SelfDistillation = mixplug.build(spec, kind="selfsup")
         self.clock = Clock()
         self.hook = DistillationHook(**(schedule or {}))
 
     @property
     def own_hooks(self) -> list[Hook]:
-        """What the Runner gets for this model."""
+        """Hooks that the Runner registers for this model."""
         return [self.hook]
 
     def forward(
@@ -70,16 +93,16 @@ class _SelfSupervised(BaseModel):
         views: Views | None = None,
         mode: str = "tensor",
     ) -> Any:
-        """The losses of views; or the teacher's class tokens (B, D) of images.
+        """The losses of views, or the teacher's class tokens (B, D) of images.
 
         Args:
             inputs: images (B, 3, H, W), for 'tensor' and 'predict'.
-            data_samples: theirs, which 'predict' gives back with the embedding.
+            data_samples: of the images; 'predict' returns them with the embedding.
             views: of clips, for 'loss'.
             mode: 'tensor', 'loss' or 'predict'.
 
         Raises:
-            ValueError: another mode, or a mode without what it needs.
+            ValueError: another mode, or the input of the mode is missing.
         """
         if mode == "loss" and views is not None:
             self.method.seed = self.clock.seed
@@ -102,24 +125,62 @@ def _with(tokens: Tensor, data_samples: list[DataSample] | None) -> list[DataSam
     return samples
 
 
-@MODELS.register_module()
-class DoRA(_SelfSupervised):
-    """Keys: :class:`mixplug.models.self_distillation.DoRA`; others: :class:`_SelfSupervised`.
-
-    ::
-
-        model = dict(
-            type='mixplug.DoRA', objects=3,
-            backbone=dict(
-                type='mixplug.TimmBackbone', model_name='vit_small_patch16_224',
-                dynamic_img_size=True))
-    """
-
-    method_name = "DoRA"
+def model_of(entry: catalog.Entry) -> type[SelfDistillationModel]:
+    """The model class of a method in the catalog: its name, and its keys beside mm's own."""
+    signature = passing_on(SelfDistillationModel.__init__, entry.target)
+    members = {
+        "method_class": entry.target,
+        "__doc__": _doc(entry.target, signature),
+        "__module__": __name__,
+        "__signature__": signature,
+    }
+    return type(entry.name, (SelfDistillationModel,), members)
 
 
-@MODELS.register_module()
-class DINO(_SelfSupervised):
-    """Keys: :class:`mixplug.models.self_distillation.DINO`; the baseline, from the same parts."""
+def _doc(method: Callable[..., Any], keys: inspect.Signature) -> str:
+    """The text of a method, with the meaning of every key of its model."""
+    text = (inspect.getdoc(method) or "").partition("\nArgs:\n")[0].rstrip()
+    meanings = {**_meanings(method), **_meanings(SelfDistillationModel)}
+    known = [meanings[name] for name in keys.parameters if name in meanings]
+    return f"{text}\n\nArgs:\n{''.join(known)}"
 
-    method_name = "DINO"
+
+def _meanings(documented: Callable[..., Any]) -> dict[str, str]:
+    """The items of ``Args:`` by name, as they are written in a class or else in its bases."""
+    found: dict[str, str] = {}
+    for owner in getattr(documented, "__mro__", (documented,)):
+        items = inspect.cleandoc(owner.__doc__ or "").partition("\nArgs:\n")[2]
+        items = items.partition("\n\n")[0] + "\n"
+        for item, name in re.findall(r"^( {4}(\w+):.*\n(?: {8}.*\n)*)", items, flags=re.MULTILINE):
+            found.setdefault(name, item)
+    return found
+
+
+def _enter(entry: catalog.Entry) -> None:
+    """Register the model of a method; a method that is registered again replaces its model."""
+    model = model_of(entry)
+    MODELS.register_module(
+        entry.name, force=_is_made(MODELS.module_dict.get(entry.name)), module=model
+    )
+    known = MODELS.parent.module_dict.get(entry.name)
+    if known is None or _is_made(known):  # for configs without the prefix
+        MODELS.parent.register_module(entry.name, force=True, module=model)
+
+
+def _is_made(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, SelfDistillationModel)
+
+
+def __getattr__(name: str) -> type[SelfDistillationModel]:
+    """The model classes, which are made and not written: pickles and imports find them here."""
+    found = MODELS.module_dict.get(name)
+    if _is_made(found):
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *(n for n, one in MODELS.module_dict.items() if _is_made(one))])
+
+
+catalog.follow(_enter, kind="selfsup")

@@ -1,4 +1,4 @@
-"""The data preprocessor of self-distillation: views on the device, normalized there."""
+"""The data preprocessor of self-distillation: it normalizes views on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from mmpretrain.models import ClsDataPreprocessor
 from torch import Tensor
 
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 from mixplug.registry import MODELS
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of R, G and B
@@ -17,13 +17,15 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, 
 
 @MODELS.register_module()
 class ViewsPreprocessor(ClsDataPreprocessor):
-    """Views on the model's device, normalized there; and images as mmpretrain's classifiers do.
+    """Moves views to the device of the model and normalizes them there.
+
+    Images, for evaluation, are treated as by mmpretrain's ClsDataPreprocessor.
 
     Args:
-        mean: of R, G and B in [0, 255].
-        std: of R, G and B.
-        to_rgb: whether images are BGR; views are RGB always.
-        **options: of mmpretrain's ClsDataPreprocessor, for images.
+        mean: of the channels R, G and B in [0, 255].
+        std: of the channels R, G and B.
+        to_rgb: whether images are BGR; views are always RGB.
+        **options: of ClsDataPreprocessor, for images.
     """
 
     def __init__(
@@ -36,11 +38,15 @@ class ViewsPreprocessor(ClsDataPreprocessor):
         super().__init__(mean=mean, std=std, to_rgb=to_rgb, **options)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """``views``: :class:`mixplug.models.self_distillation.Views` of ``large``, or images.
+        """A dictionary with ``views`` if the data has ``large`` ones, or what mmpretrain returns.
 
         Args:
-            data: a batch of B items of views, stacked or in lists, or of images.
+            data: a batch of B items, stacked or in lists: views ``large`` and optionally ``small``,
+                or images.
             training: mmengine's.
+
+        Returns:
+            ``views`` is a :class:`mixplug.models.self_distillation.Views`.
         """
         if "large" not in data:
             return super().forward(data, training)
@@ -54,7 +60,7 @@ class ViewsPreprocessor(ClsDataPreprocessor):
 
     def _normalized(self, items: Tensor | Sequence[Tensor]) -> Tensor:
         """B times (V, T, 3, H, W) uint8 to (V, B, T, 3, H, W) float32."""
-        # a byte per value travels, and what is large is made on the device
+        # bytes are moved to the device, and become floats there
         items = self.cast_data(items)
         views = items.transpose(0, 1) if isinstance(items, Tensor) else torch.stack(items, 1)
         return (views.float() - self.mean).div_(self.std)

@@ -1,4 +1,4 @@
-"""ViTs of timm in mmdet, mmseg and mmpretrain, and how their parts learn.
+"""ViTs of timm as backbones in mmdet, mmseg and mmpretrain, and learning rates of their layers.
 
 ::
 
@@ -18,34 +18,43 @@ from mmengine.model import BaseModule
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
-from mixplug.hosts.mm.models.pretrained import instead_of_stock
+from mixplug.hosts.mm.models.pretrained import with_own_pretrained
 from mixplug.models.vit import pyramid, timm_vit
 from mixplug.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 
 @MODELS.register_module()
 class TimmViT(timm_vit.TimmViT, BaseModule):
-    """Keys: :class:`mixplug.models.vit.TimmViT`, and mmengine's ``init_cfg``.
+    """A ViT of timm as the backbone of a detector or segmentor: maps of several of its blocks.
 
-    There 'Pretrained' is mixplug's own, see
-    :func:`mixplug.hosts.mm.models.pretrained.instead_of_stock`.
+    It is :class:`mixplug.models.vit.TimmViT`, with all keys of that class.
+
+    Args:
+        init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own, see
+            :func:`mixplug.hosts.mm.models.pretrained.with_own_pretrained`; None keeps timm's.
+        pretrained: whether timm downloads its own weights.
     """
 
     def __init__(
         self, *args: Any, init_cfg: Any = None, pretrained: bool = False, **keys: Any
     ) -> None:
-        if isinstance(pretrained, str):  # mmseg's old key would have timm's own weights downloaded
+        if isinstance(
+            pretrained, str
+        ):  # an old key of mmseg; a true value would download timm's weights
             raise ValueError(
-                f"TimmViT's pretrained is a bool, of timm's own weights, got {pretrained!r}: name "
-                f"a checkpoint by init_cfg=dict(type='mixplug.Pretrained', checkpoint=...)."
+                f"The key pretrained of TimmViT is a bool, whether timm downloads its weights, got "
+                f"{pretrained!r}. Load a checkpoint by init_cfg=dict(type='mixplug.Pretrained', "
+                f"checkpoint=...)."
             )
         super().__init__(*args, pretrained=bool(pretrained), **keys)
-        self.init_cfg = instead_of_stock(init_cfg, "TimmViT")
+        self.init_cfg = with_own_pretrained(init_cfg, "TimmViT")
 
 
 @MODELS.register_module()
 class ViTPyramid(pyramid.ViTPyramid, BaseModule):
-    """:class:`mixplug.models.vit.pyramid.ViTPyramid` with mmcv's norms.
+    """Maps of four strides from the single stride of a ViT, with the norms of mmcv.
+
+    It is :class:`mixplug.models.vit.ViTPyramid`.
 
     Args:
         embed_dim: D.
@@ -63,7 +72,7 @@ class ViTPyramid(pyramid.ViTPyramid, BaseModule):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecay(DefaultOptimWrapperConstructor):
-    """Lower rates for earlier layers of the backbone (6.5.3).
+    """Lower learning rates for earlier layers of the backbone (6.5.3).
 
         lr_l = lr rate^(L - l),   l = 0 for embeddings, i + 1 for block i, L for what follows
 
@@ -72,11 +81,11 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         optim_wrapper = dict(constructor='mixplug.LayerDecay',
                              paramwise_cfg=dict(layer_decay_rate=0.75))
 
-    The backbone says the depth of a parameter by ``get_layer_depth``, as mixplug.TimmViT and
-    mmpretrain's transformers do. What else stands in ``paramwise_cfg`` is mmengine's.
+    The depth l of a parameter comes from ``get_layer_depth`` of the backbone, which mixplug.TimmViT
+    and the transformers of mmpretrain have. Other keys of ``paramwise_cfg`` are mmengine's.
 
     Raises:
-        ValueError: a rate outside (0, 1], or a backbone that does not say depths.
+        ValueError: a rate outside (0, 1], or a backbone without ``get_layer_depth``.
     """
 
     def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
@@ -87,14 +96,14 @@ class LayerDecay(DefaultOptimWrapperConstructor):
                 f"mixplug.LayerDecay needs paramwise_cfg=dict(layer_decay_rate=...) in (0, 1], got "
                 f"{self.rate}."
             )
-        # an empty one would have mmengine take all parameters in one group
+        # with an empty one mmengine would put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {"bias_lr_mult": 1.0})
 
     def add_params(
         self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **keys: Any
     ) -> None:
-        """Append one group for every rate and weight decay."""
-        if prefix:  # mmengine's descent into children
+        """Append one parameter group for every combination of learning rate and weight decay."""
+        if prefix:  # mmengine visits child modules
             super().add_params(params, module, prefix=prefix, **keys)
             return
         one_each: list[dict[str, Any]] = []

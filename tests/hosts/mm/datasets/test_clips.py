@@ -95,13 +95,13 @@ def test_a_run_gets_the_clips_of_its_seed_and_epochs(video: Path, workers: int) 
 
 
 def test_names_are_in_the_root_registries(video: Path) -> None:
-    for registry, name in (
-        (DATASETS, "VideoClips"),
-        (DATA_SAMPLERS, "ClipSampler"),
-        (MODELS, "ViewsPreprocessor"),
-        (TRANSFORMS, "ViewsTransform"),
+    for registry, name, home in (
+        (DATASETS, "VideoClips", "datasets.clips"),
+        (DATA_SAMPLERS, "ClipSampler", "datasets.clips"),
+        (MODELS, "ViewsPreprocessor", "models.views_preprocessor"),
+        (TRANSFORMS, "ViewsTransform", "datasets.clips"),
     ):
-        module = "mixplug.hosts.mm.datasets.clips"
+        module = f"mixplug.hosts.mm.{home}"
         assert registry.get(name).__module__ == registry.get(f"mixplug.{name}").__module__ == module
 
 

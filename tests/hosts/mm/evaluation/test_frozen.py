@@ -17,7 +17,7 @@ import mixplug.mm  # noqa: F401  registers
 from mixplug.data.image_folders import image_folders
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.knn import knn
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 6}
 HEAD = {"out_dim": 16, "hidden": 8, "bottleneck": 4}

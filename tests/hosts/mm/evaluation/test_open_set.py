@@ -54,7 +54,7 @@ def test_domains_are_drawn_alike(root: str, tmp_path: Path) -> None:
     drawn = Counter(train.get_data_info(i)["domain"] for i in sampler)
     assert len(sampler) == 3000 and sorted(drawn) == [0, 1, 3]
     assert all(abs(count - 1000) < 100 for count in drawn.values())
-    with pytest.raises(ValueError, match=r"Examples of OfficeHome have no 'place', there are \['d"):
+    with pytest.raises(ValueError, match=r"Examples of OfficeHome have no 'place', only \['d"):
         DATA_SAMPLERS.build({**spec, "key": "place"}, default_args={"dataset": train})
 
 

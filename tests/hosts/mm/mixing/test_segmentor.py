@@ -411,9 +411,7 @@ def test_the_log_says_what_is_mixed(
 
 
 def test_an_epoch_that_a_loop_by_iterations_never_reaches_is_refused(tmp_path: Path) -> None:
-    text = (
-        r"by iterations is always in epoch 0, so that DenseMultiMix would never reach off_epoch=3"
-    )
+    text = r"by iterations is always in epoch 0, so DenseMultiMix would never reach off_epoch=3"
     with pytest.raises(ValueError, match=text):
         run(tmp_path, {**DENSE, "off_epoch": 3})
 

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 import mixplug.mm  # noqa: F401  registers
 from mixplug.data.shipped import shipped_clip
 from mixplug.hosts.mm.hooks.self_distillation import DistillationHook
-from mixplug.models.self_distillation.distillation import Views
+from mixplug.models.self_distillation import Views
 from mixplug.models.self_distillation.schedules import cosine
 from mixplug.registry import MODELS
 from mixplug.video.scan import scan
@@ -343,7 +343,7 @@ def test_the_backbone_of_detectors_is_one_of_pretraining_too(kind: str) -> None:
     x = torch.rand(2, 3, 48, 32)
     assert torch.equal(model(x), other(x))
     with pytest.raises(
-        ValueError, match=r"A whole VisionTransformer is needed, got a TimmViT with"
+        ValueError, match=r"A complete VisionTransformer is needed, got a TimmViT with"
     ):
         MODELS.build({**plain, "backbone": {**whole, "window": 2}})
 

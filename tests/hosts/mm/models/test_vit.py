@@ -18,7 +18,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug.models.self_distillation.dora import DoRA
+from mixplug.models.self_distillation import DoRA
 from mixplug.models.vit import timm_model
 
 ROOT = Path(__file__).parents[4] / "mm_configs"
@@ -122,7 +122,7 @@ def test_one_line_says_what_was_loaded(dora: tuple[DoRA, Path]) -> None:
 @pytest.mark.parametrize(
     ("backbone", "text"),
     [
-        ({"embed_dim": 48}, r"only this would be: .*\(96,\)\s+\(48,\)"),
+        ({"embed_dim": 48}, r"only this fits: .*\(96,\)\s+\(48,\)"),
         ({"depth": 4, "out_indices": (0, 1, 2, 3)}, r"missing +blocks\.\*\.norm1\.weight +-"),
         ({"patch_size": 16}, r"mismatched +patch_embed\.proj\.weight +\(96, 3, 8, 8\)"),
     ],
@@ -132,7 +132,7 @@ def test_another_architecture_stops_with_the_shapes(
 ) -> None:
     model, _ = built(DETECTOR, pretrained(dora[1], part="teacher"), **backbone)
     before = copy.deepcopy(model.backbone.state_dict())
-    with pytest.raises(ValueError, match=r"99 % of VisionTransformer need to be loaded") as error:
+    with pytest.raises(ValueError, match=r"99 % of VisionTransformer must be loaded") as error:
         model.init_weights()
     import re
 
