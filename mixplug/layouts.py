@@ -23,11 +23,13 @@ class Layout:
         channels_last: whether 4-D outputs are (B, H, W, C).
         prefix: P.
         grid: (H, W) of the tokens; where it does not fit their number, a square is taken.
+        patch: (height, width) in pixels of the patch that a token stands for, if it is known.
     """
 
     channels_last: bool = False
     prefix: int = 0
     grid: tuple[int, int] | None = None
+    patch: tuple[int, int] | None = None
 
     def map(self, output: object) -> Tensor:
         """The map A, (B, C, H, W); tokens that fill neither grid nor square become one row."""
@@ -40,9 +42,27 @@ class Layout:
                 f"tokens, got shape {tuple(x.shape)}. Name a module before pooling."
             )
         tokens = x[:, self.prefix :].mT  # (B, C, N)
-        return tokens.unflatten(-1, self._sides(tokens.shape[-1]))
+        return tokens.unflatten(-1, self.grid_of(tokens.shape[-1]))
 
-    def _sides(self, count: int) -> tuple[int, int]:
+    def grid_of(self, count: int, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Rows and columns of ``count`` tokens.
+
+        Args:
+            count: N, without prefix tokens.
+            size: (height, width) of the image, which with the patch gives the grid of a model that
+                takes images of any size.
+
+        Returns:
+            The grid of the image, if size and patch are known; else ``grid``, if it has as many
+            tokens; else a square, or one row.
+
+        Raises:
+            ValueError: one token more than a square and no prefix, so one may be a class token.
+        """
+        if self.patch is not None and size is not None:
+            rows, columns = size[0] // self.patch[0], size[1] // self.patch[1]
+            if rows * columns == count:
+                return rows, columns
         if self.grid is not None and self.grid[0] * self.grid[1] == count:
             return self.grid
         side = math.isqrt(count)

@@ -311,6 +311,29 @@ def test_a_name_that_is_taken_names_both_owners(
     assert table == before
 
 
+def test_who_follows_gets_every_row_of_a_kind(
+    table: dict[str, catalog.Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those there are and those to come, each once."""
+    monkeypatch.setattr(catalog, "_followers", [])
+    methods: list[str] = []
+    everything: list[str] = []
+    catalog.follow(lambda entry: methods.append(entry.name), kind="selfsup")
+    catalog.follow(lambda entry: everything.append(entry.name))
+    assert methods == ["DINO", "DoRA"]
+    assert everything == [entry.name for entry in catalog.entries()]
+
+    for name, kind in (("Later", "selfsup"), ("Other", "open")):
+        mixplug.register(name, kind=kind)(type(name, (), {}))
+    assert methods == ["DINO", "DoRA", "Later"] and everything[-2:] == ["Later", "Other"]
+
+
+def test_hosts_follow_from_the_kind(table: dict[str, catalog.Entry]) -> None:
+    for kind, hosts in (("selfsup", ("mm", "torch")), ("mixer", ("timm", "mmpretrain", "torch"))):
+        mixplug.register(f"Some {kind}", kind=kind)(type(kind, (), {}))
+        assert catalog.find(f"Some {kind}").hosts == hosts
+
+
 def test_the_same_object_may_register_again(table: dict[str, catalog.Entry]) -> None:
     """As when its module is reloaded."""
     mixplug.register("MultiMix", alias="multimix", reference="thesis 5.3.2")(MultiMix)

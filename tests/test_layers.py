@@ -16,7 +16,7 @@ LAYERS = (
     ("functional",),
     ("criterion", "layouts", "blocks"),
     ("mixed",),
-    ("stages", "probe", "attention", "taps"),
+    ("stages",),
     ("losses", "retrieval", "video", "data", "weights"),
     ("models", "metrics"),
     ("mixers", "viz"),

@@ -124,23 +124,31 @@ def prepare(argv: Sequence[str]) -> tuple[str, list[str], list[type]]:
 def bind_tasks(
     impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
 ) -> list[type]:
-    """Build the mixer and put tasks with it in place of timm's, before train.py imports them."""
+    """Build the mixer and put tasks with it in place of timm's, before train.py imports them.
+
+    The training loader and the resuming of checkpoints are watched, so the tasks know the epoch and
+    how images are normalized.
+    """
     from mixplug.mixers.building import build_mixer
     from mixplug.optional import optional
 
     timm_task = optional("timm.task", "timm", "timm_hooks")
-    from mixplug.hosts.timm.task import bind
+    timm_data = optional("timm.data", "timm", "timm_hooks")
+    from mixplug.hosts.timm.loader import TrainingLoader
+    from mixplug.hosts.timm.task import bind, resuming
     from mixplug.models.small import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
 
     if off_epoch:  # timm's 0 means never
         settings = {"off_epoch": off_epoch, **settings}
     mixer = build_mixer(impl, **settings)
-    tasks = []
+    loader, tasks = TrainingLoader(), []
     for name in ("ClassificationTask", "MultiLabelClassificationTask"):
         base = getattr(timm_task, name, None)  # the second came after timm 1.0.27
         if base is not None:
-            tasks.append(bind(base, mixer, start_epoch))
+            tasks.append(bind(base, mixer, start_epoch, loader))
             setattr(timm_task, name, tasks[-1])
+    timm_data.create_loader = loader.watched(timm_data.create_loader)
+    timm_task.resume_task_checkpoint = resuming(timm_task.resume_task_checkpoint)
     return tasks
 
 

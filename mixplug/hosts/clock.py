@@ -1,4 +1,4 @@
-"""Where a run stands, and what a mixer within a host's model draws then."""
+"""Seed, step and epoch of a training run, and the plan that a mixer draws from them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from mixplug.mixers.base import CLEAN, Mixer, Plan
 
 @dataclass
 class Clock:
-    """Where the run stands; a hook sets it before every iteration."""
+    """Seed, step and epoch of a training run.
+
+    mmengine's Runner has a hook that sets it before every iteration. A loop of your own sets it
+    itself: ``model.clock.step`` for every batch, ``model.clock.epoch`` if the mixer has an
+    ``off_epoch``.
+
+    Attributes:
+        seed: of the run.
+        step: number of batches before this one, over all epochs.
+        epoch: counted from 0; None until it is set.
+    """
 
     seed: int = 0
     step: int = 0
-    epoch: int = 0
+    epoch: int | None = None
 
 
 def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:
-    """What the mixer draws in this step for the model's head number ``place``.
+    """Draw the plan of this step for head number ``place`` of the model.
 
-    All heads take the same branch, and draw a Λ of their own.
+    All heads take the same branch; each draws its own Λ.
     """
     if mixer.is_off(clock.epoch):
         return Plan(CLEAN)

@@ -31,43 +31,46 @@ _DECODERS = {"ae": Autoencoder, "vae": VariationalAutoencoder}
 @register("AlignMixup", alias="alignmix", reference="thesis 3.3, Algorithm 1")
 @dataclass(frozen=True, kw_only=True)
 class AlignMixup(PairMixer):
-    r"""AlignMixup [0]: mix inputs, embeddings, or feature maps that were aligned first.
+    r"""AlignMixup [0]: mix inputs, embeddings, or feature maps after aligning them.
 
         mode A:   λ A + (1 - λ) A~,    target λ y + (1 - λ) y'                          (3.12)
         mode A':  λ A' + (1 - λ) A~',  target λ y' + (1 - λ) y                          (3.13)
 
-    A~ is A re-made from the features of A' (:func:`mixplug.functional.align`): pose of the first
-    operand, texture of the other. λ ~ Beta(α, α) per example weighs the first operand, which in
-    mode A' is the pair, as Algorithm 1 swaps inputs and targets (line 17). One mode per batch,
-    uniformly. No gradient passes through the plan.
+    A~ is A rebuilt from the features of A' (:func:`mixplug.functional.align`): it has the pose of
+    the first operand and the texture of the other. λ ~ Beta(α, α), drawn per example, weighs the
+    first operand. In mode A' the first operand is the pair, since inputs and targets are swapped
+    (Algorithm 1, line 17). Each batch uses one mode; all modes are equally likely. No gradient
+    passes through the transport plan.
 
-    With a decoder there is one more mode, on the clean batch: the loss is ``|x - D(e)|^2``, summed
-    over pixels, averaged over the batch. The decoder D is saved with a checkpoint and has no part
-    in testing. For 'vae', e is the mean μ and a linear map of e the log σ²; the clean batch adds
-    the KL divergence from N(0, I), and mode e mixes μ and σ of both and classifies a draw.
+    A decoder D adds one mode, on the clean batch. Its loss is ``|x - D(e)|^2``, summed over pixels
+    and averaged over the batch. Checkpoints contain the decoder; testing does not use it. For
+    'vae', e is the mean μ, and a linear map of e gives log σ². The loss of the clean batch then
+    includes the KL divergence from N(0, I), and mode e mixes μ and σ of both examples and
+    classifies a sample.
 
     Attributes:
-        modes: a subset of 'x', 'A', "A'", 'e'; others are names of further modules whose maps are
-            mixed like A (the tensor E of Table 3.8), or like A' if a prime follows the name. With
-            a decoder there may be none: the model is then an autoencoder, trained on clean images
-            only, for pictures of what mixing does (3.3.3).
+        modes: a subset of 'x', 'A', "A'" and 'e', or names of modules. The map of a named module is
+            mixed like A (the tensor E of Table 3.8), or like A' if a prime follows the name. With a
+            decoder the tuple may be empty: the model is then an autoencoder, trained on clean
+            images only, to visualize mixed features (3.3.3).
         alpha: α of Beta(α, α).
-        per_example: one λ per example; False is one per batch.
-        align: align maps; False mixes them as they are (Table 3.8, "unaligned").
+        per_example: draw one λ per example; False draws one per batch.
+        align: align maps before mixing; False mixes them unaligned (Table 3.8).
         eps: entropy weight, in the units of squared distances.
-        iters: Sinkhorn iterations; 0 normalizes once (Table 3.9).
-        tol: stop Sinkhorn early; not in the thesis.
+        iters: number of Sinkhorn iterations; 0 normalizes once (Table 3.9).
+        tol: stop Sinkhorn below this change of the marginals; not in the thesis. None runs all
+            iterations.
         normalize_cost: divide costs by their maximum; not in the thesis.
-        features: name of the module whose map is A; None is where the host's stages have it, in
-            timm and mm before the last block. Directly before average pooling alignment would
-            be in vain: R is doubly stochastic, so it keeps the mean over positions.
-        resolution: r of the r x r to which A is average-pooled before alignment (Table 3.8).
+        features: name of the module whose output is A. None takes the default of the model's
+            stages: in timm and mm, the output before the last block. Alignment keeps the mean over
+            positions, so it has no effect directly before average pooling.
+        resolution: average-pool A to r x r before alignment (Table 3.8); None keeps its size.
         decoder: None, 'ae' or 'vae'.
-        image_shape: (channels, height, width) of the input, which a decoder must know beforehand.
+        image_shape: (channels, height, width) of the input; required with a decoder.
         decoder_width: channels of the decoder's inner maps.
-        reconstruction_weight: factor of the decoder's losses. The thesis has none (1), but a sum
-            over pixels is three orders above a cross-entropy: at its learning rate of 0.1 clip the
-            gradient, or weigh less.
+        reconstruction_weight: factor of the decoder's losses, 1 in the thesis. A sum over pixels is
+            about 1000 times a cross-entropy. At a learning rate of 0.1, clip the gradient or use a
+            smaller weight.
 
     - [0]: AlignMixup, 2022, https://arxiv.org/abs/2103.15375
     """
@@ -85,10 +88,10 @@ class AlignMixup(PairMixer):
     image_shape: tuple[int, int, int] | None = None
     decoder_width: int = WIDTH
     reconstruction_weight: float = 1.0
-    unfit: ClassVar = {
-        **PairMixer.unfit,
-        "mix_positions": "Its plan has N x N entries for maps of N positions: 49 x 49 in a "
-        "classifier, 16384 x 16384 in a segmentor whose features have stride 4 on 512 x 512.",
+    unsupported: ClassVar = {
+        **PairMixer.unsupported,
+        "mix_positions": "Its transport plan has N x N entries for maps of N positions: 49 x 49 in "
+        "a classifier, 16384 x 16384 in a segmentor with features of stride 4 on 512 x 512 images.",
     }
 
     def __post_init__(self) -> None:
@@ -107,7 +110,7 @@ class AlignMixup(PairMixer):
             self.require(
                 shape is not None and len(shape) == 3 and min(shape) > 0,
                 "image_shape",
-                "(channels, height, width) where there is a decoder",
+                "(channels, height, width) if there is a decoder",
             )
 
     @property
@@ -116,25 +119,25 @@ class AlignMixup(PairMixer):
         return self.decoder is not None
 
     def build_module(self, embed_dim: int) -> nn.Module:
-        """The decoder D, and what a variational one needs beside it."""
+        """Build the decoder D, with a variance head for 'vae'."""
         assert self.decoder is not None and self.image_shape is not None  # checked at the start
         return _DECODERS[self.decoder](embed_dim, self.image_shape, self.decoder_width)
 
     def edited_modules(self) -> Sequence[str]:
-        """The named modules."""
+        """Names of the modules that the settings name."""
         named = [mode.removesuffix("'") for mode in self.modes if mode not in _LEVELS]
         return [*named, *([self.features] if self.features else [])]
 
     def branches(self) -> dict[str, float]:
-        """Every mode alike, clean reconstruction being a fifth with a decoder."""
+        """All modes, equally likely; a decoder adds clean reconstruction."""
         return dict.fromkeys([*self.modes, *([_RECONSTRUCT] if self.decoder else [])], 1.0)
 
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
-        """For a primed mode, swap the roles (Algorithm 1, line 17): λ then weighs the pair."""
+        """In a primed mode, let λ weigh the pair: operands are swapped (Algorithm 1, line 17)."""
         return replace(plan, lam=1 - plan.lam) if plan.branch.endswith("'") else plan
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
-        """Mix in the plan's mode, or reconstruct; what this leaves out gets zero gradients."""
+        """Mix in the mode of the plan, or reconstruct. Unused parameters get zero gradients."""
         if plan.branch != _RECONSTRUCT:
             return self._touch(super().apply(stages, x, y, plan), stages)
         forward = stages(x)
@@ -149,12 +152,12 @@ class AlignMixup(PairMixer):
         return self._touch(super().unmixed(stages, x, y), stages)
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
-        """Run the model with A mixed; inputs and embeddings as in the base."""
+        """Run the model with mixed maps; other levels as in the base class."""
         level = plan.branch
         if level == "e" and self.learns:
             between = partial(self._between, stages=stages, plan=plan)
             return stages(x, embedding=between, dense=self.dense_edit())
-        if level in ("x", "e", CLEAN):
+        if level in ("e", CLEAN):
             return super().forward(stages, x, plan)
         at = self.features if level in ("A", "A'") else level.removesuffix("'")
         point, means = at or stages.features, list[Tensor]()
@@ -200,14 +203,14 @@ class AlignMixup(PairMixer):
 
 
 def _warn_if_only_pooled(stages: Stages, at: str, mean: Tensor, e: Tensor) -> None:
-    """Say once where alignment is in vain: it keeps the mean, and e is nothing else."""
+    """Warn once if alignment has no effect: it keeps the mean, and e is that mean."""
     stages.judged.add(at)
     if mean.shape == e.shape and torch.allclose(mean.float(), e.float(), rtol=1e-3, atol=1e-5):
         name = before_last_block(stages.model)
         hint = f", such as {name!r}" if name else ""
         warnings.warn(
-            f"The embedding is the mean of the map at {at!r}, which alignment leaves "
-            f"as it is, so mode 'A' mixes embeddings. Name an earlier module as features{hint}.",
+            f"The embedding is the mean of the map at {at!r}. Alignment does not change that mean, "
+            f"so mode 'A' mixes embeddings only. Name an earlier module as features{hint}.",
             stacklevel=2,
         )
 

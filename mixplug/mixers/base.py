@@ -1,9 +1,9 @@
-"""What every mixer is: a frozen record of its settings, one draw, and one way to apply it."""
+"""Base of all mixers: frozen settings, one random draw, and one way to apply it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ from mixplug.stages import Stages
 CLEAN = "clean"
 
 
-# What a host can ask of a mixer that mixes within the host's own model, and what it is called.
+# Methods by which a host that runs its own model lets a mixer mix, and what each one mixes.
 WAYS = {
     "mix_rows": "classified rows with a label each, such as a detector's RoIs",
     "mix_positions": "classified positions with a label each, such as a segmentor's pixels",
@@ -32,14 +32,14 @@ _PLAIN = {"int", "float", "bool", "str"}
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is random in one step, and nothing else.
+    """All random draws of one step.
 
     Attributes:
-        branch: which way of mixing; equal on all ranks.
+        branch: the way of mixing; equal on all ranks.
         permutation: π, (B,): example i is paired with example π(i).
         lam: λ, (B,), the weight of example i against its pair.
-        key: of a generator for draws whose shape only the features tell.
-        synced: the same for draws that are equal on all ranks.
+        key: of the generator for draws whose shape depends on the features.
+        synced: key of the generator for such draws that are equal on all ranks.
         box: top, bottom, left, right of a pasted rectangle, in pixels.
     """
 
@@ -59,22 +59,23 @@ class Plan:
 class Mixer:
     """Base of all mixers; fields of a subclass are its config keys.
 
-    A subclass gives :meth:`sample` and :meth:`apply`, and, if it learns or mixes at named layers,
-    :meth:`build_module` and :meth:`edited_modules`.
+    A subclass defines :meth:`sample` and :meth:`apply`. If it has parameters it also defines
+    :attr:`learns` and :meth:`build_module`; if it mixes at named layers, :meth:`edited_modules`.
 
-    A host whose model classifies many things in an image runs that model itself. It asks the mixer
-    for a plan by :meth:`sample_within` and then, for what it has classified, by :meth:`mix_rows`
-    or :meth:`mix_positions`. A mixer that has one of these works in such hosts, too.
+    Detectors and segmentors classify many things in one image and run their own model. They call
+    :meth:`sample_within` for a plan, and then :meth:`mix_rows` or :meth:`mix_positions` on what
+    they have classified. A mixer works there if it defines one of these.
 
     Attributes:
-        off_epoch: the epoch (from 0) from which on batches are left clean; None is never.
+        off_epoch: mixing is off from this epoch on, counted from 0; None keeps it on.
     """
 
     off_epoch: int | None = None
-    unfit: ClassVar[Mapping[str, str]] = {}  # why it has none of some way, for the message
+    # Why it lacks a method of WAYS, for messages.
+    unsupported: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
-        """Turn lists into tuples, as config files have no tuples, and check what is common."""
+        """Turn lists into tuples (YAML and JSON have no tuples), and check types and off_epoch."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):
@@ -90,7 +91,7 @@ class Mixer:
         return type(self).__name__
 
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Draw a plan for the batch ``x`` (B, ...), of which only the shape is used."""
+        """Draw a plan for the batch ``x`` (B, ...); only its shape is used."""
         raise NotImplementedError
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
@@ -98,64 +99,93 @@ class Mixer:
         raise NotImplementedError
 
     def sample_within(self, generators: sampling.Generators) -> Plan:
-        """Draw a plan for :meth:`mix_rows` or :meth:`mix_positions`; ``CLEAN`` is not to mix."""
+        """Draw a plan for :meth:`mix_rows` or :meth:`mix_positions`; ``CLEAN`` means no mixing."""
         raise NotImplementedError
 
     def mix_rows(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        """Mix rows that a linear classifier has classified, which is to mix its inputs.
+        """Mix the logits of a linear classifier, which is the same as mixing its inputs.
 
         Args:
             logits: (B, K) of the rows.
             y: (B,) class indices.
             plan: of :meth:`sample_within`.
-            weight: (B,) >= 0, what each row weighs in the host's loss.
+            weight: (B,) >= 0, weight of each row in the host's loss.
         """
         raise NotImplementedError
 
     def mix_positions(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        """Mix a batch, position by position, that a 1x1 convolution has classified.
+        """Mix the logits of a 1x1 convolution over the batch, position by position.
 
         Args:
             logits: (B, K, N) of the positions.
             y: (B, N) class indices.
             plan: of :meth:`sample_within`.
-            weight: (B, N) >= 0, what each position weighs in the host's loss; 0 is to ignore it.
+            weight: (B, N) >= 0, weight of each position in the host's loss; 0 ignores it.
         """
         raise NotImplementedError
 
-    def is_off(self, epoch: int) -> bool:
-        """Whether batches are left clean in this epoch."""
-        return self.off_epoch is not None and epoch >= self.off_epoch
+    def is_off(self, epoch: int | None) -> bool:
+        """Whether mixing is off in this epoch.
+
+        Raises:
+            ValueError: there is an ``off_epoch``, and the epoch is not known.
+        """
+        if self.off_epoch is None:
+            return False
+        if epoch is None:
+            raise ValueError(
+                f"{self.name} has off_epoch={self.off_epoch} and needs the epoch of every batch: "
+                f"pass mixer(stages, x, y, generators, epoch=epoch), counted from 0, or leave "
+                f"off_epoch out."
+            )
+        return epoch >= self.off_epoch
 
     @classmethod
     def has(cls, way: str) -> bool:
-        """Whether it mixes in this way, one of :data:`WAYS`."""
+        """Whether it defines this method, one of :data:`WAYS`."""
         return getattr(cls, way) is not getattr(Mixer, way)
 
     def require_way(self, way: str, host: str) -> None:
-        """Raise ValueError if it does not mix as ``host`` needs, naming those mixers that do."""
+        """Raise ValueError if it lacks what ``host`` needs, naming the mixers that have it."""
         if self.has(way):
             return
         able = [
             e.name for e in entries("mixer") if isinstance(e.target, type) and _has(e.target, way)
         ]
-        why = self.unfit.get(way, "")
+        why = self._reasons().get(way, "")
         raise ValueError(
             f"{self.name} does not work in {host}: it has no {way}, which mixes {WAYS[way]}."
             f"{why and ' ' + why} Mixers that have it: {', '.join(able)}."
         )
 
+    def _reasons(self) -> Mapping[str, str]:
+        if hasattr(self, "unfit"):
+            warn(f"{self.name}.unfit", "Mixer.unsupported")
+            reasons: Mapping[str, str] = self.unfit
+            return reasons
+        return self.unsupported
+
     @property
     def learns(self) -> bool:
-        """Whether it has parameters of its own, which :meth:`build_module` then makes."""
+        """Whether it has parameters of its own, which :meth:`build_module` builds."""
         return False
 
     def build_module(self, embed_dim: int) -> nn.Module:
-        """What the mixer learns itself, for embeddings of width ``embed_dim``."""
+        """The mixer's own trained module, for embeddings of width ``embed_dim``."""
         raise NotImplementedError
 
+    def frozen(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Frozen helper networks: name to a function without arguments that builds the network.
+
+        Each is built once, by :meth:`attach`, and is ``stages.frozen[name]`` from then on: in
+        evaluation mode, without gradients of its parameters, on the model's device, and no part of
+        the model, its state dict, its optimizer or its copies. A network with trained weights comes
+        from :class:`mixplug.mixers.frozen.FromFile`.
+        """
+        return {}
+
     def edited_modules(self) -> Sequence[str]:
-        """Names of the model's modules at which it mixes, beside features and embedding."""
+        """Names of modules of the model whose output it mixes, beside features and embedding."""
         if hasattr(self, "points"):
             warn(f"{self.name}.points", "Mixer.edited_modules")
             names: Sequence[str] = self.points()
@@ -163,10 +193,13 @@ class Mixer:
         return ()
 
     def attach(self, stages: Stages) -> None:
-        """Check the model against the settings, and register what the mixer learns on it.
+        """Check the model against the settings, and give it what the mixer needs.
 
-        To be called before the optimizer is built and before DDP or compile wrap the model.
+        That is: taps at the edited modules, the mixer's own parameters, and frozen networks. It is
+        to be called before the optimizer is built and before DDP or compile wrap the model. A mixer
+        that looks at class attention calls ``stages.keep_attention()`` here.
         """
+        stages.frozen.build(self.frozen(), self.name)
         for name in self.edited_modules():
             stages.require(name)
         if self.learns:
@@ -179,7 +212,7 @@ class Mixer:
         x: Tensor,
         y: Tensor,
         generators: sampling.Generators,
-        epoch: int = 0,
+        epoch: int | None = None,
         step: int | None = None,
     ) -> Mixed | HullMixed:
         """One training batch: draw, run the model, return the terms of the loss.
@@ -189,7 +222,7 @@ class Mixer:
             x: (B, ...) input.
             y: (B,) class indices, or (B, K) soft or multi-label rows.
             generators: of this step, see :func:`mixplug.sampling.generators`.
-            epoch: from 0, for ``off_epoch``.
+            epoch: counted from 0; required if the mixer has an ``off_epoch``.
             step: only for messages.
 
         Raises:

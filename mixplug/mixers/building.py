@@ -32,7 +32,7 @@ def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> 
 
 
 def _require_known(target: Any) -> None:
-    """Raise KeyError for a name of neither, with the nearest of both."""
+    """Raise KeyError for a name that is neither a mixer nor a loss, with the nearest names."""
     bare = target.removeprefix("mixplug.") if isinstance(target, str) else "."
     rows = [*entries("mixer"), *entries("loss")]
     if "." not in bare and bare not in {key for e in rows for key in (e.name, e.alias)}:
@@ -42,6 +42,6 @@ def _require_known(target: Any) -> None:
 def _is_loss(target: Any) -> bool:
     try:
         found = resolve(target, "loss")
-    except KeyError:  # a mixer's name, or nobody's, which is for the mixers to say
+    except KeyError:  # a mixer, or an unknown name, which build reports
         return False
     return isinstance(found, type) and issubclass(found, MetricLoss)

@@ -30,17 +30,16 @@ class CutMix(PairMixer):
         self.require(not self.per_example, "per_example", "False, as the rectangle is per batch")
 
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Draw the rectangle, and set λ to the share outside of it."""
+        """Draw the rectangle, whose area before it is clipped is 1 - λ."""
         height, width = x.shape[-2:]
         box = sampling.box(height, width, 1 - float(plan.lam[0]), generators.local)
-        top, bottom, left, right = box
-        share = 1 - (bottom - top) * (right - left) / (height * width)
-        return replace(plan, box=box, lam=torch.full_like(plan.lam, share))
+        return replace(plan, box=box)
 
-    def mix_input(self, x: Tensor, plan: Plan) -> Tensor:
-        """Paste the rectangle of the pair into a copy."""
+    def mix_input(self, x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Paste the rectangle of the pair into a copy, and measure the share outside of it."""
         top, bottom, left, right = plan.box
         pasted = x.clone()
         other = x[plan.permutation.to(x.device, non_blocking=True)]
         pasted[..., top:bottom, left:right] = other[..., top:bottom, left:right]
-        return pasted
+        share = 1 - (bottom - top) * (right - left) / (x.shape[-2] * x.shape[-1])
+        return pasted, torch.full_like(plan.lam, share)

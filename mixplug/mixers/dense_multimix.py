@@ -40,19 +40,22 @@ class DenseMultiMix(MultiMix):
 
         M^j = diag(a^j) Λ^j,  M̂^j = M^j / column sums s^j,  Z^j M̂^j,  Y M̂^j          (5.10)-(5.13)
 
-    The loss is the cross-entropy weighted by s at each position (5.14), then the mean over
-    positions. Each has the target of its example, and attention a (5.9) says how far to trust it;
-    the attention carries no gradient. Λ is drawn per position.
+    The loss is the cross-entropy at each position, weighted by s (5.14), then the mean over
+    positions. All positions of an example share its target, and attention a (5.9) says how much to
+    trust that target at each position. No gradient passes through the attention. Λ is drawn per
+    position.
 
-    The classifier works at each position as a 1x1 convolution. If it is linear, the dense clean
-    logits are mixed instead of the dense embeddings, as in MultiMix.
+    The classifier acts as a 1x1 convolution. If it is linear, dense clean logits are mixed instead
+    of dense embeddings, as in MultiMix.
 
-    In a segmentor the positions are pixels with labels of their own; see :meth:`mix_positions`.
+    In a segmentor each pixel has its own label; see :meth:`mix_positions`.
 
     Attributes:
-        attention: query u of (5.9): 'gap', 'cam' (needs a linear classifier) or 'none' (uniform).
-        normalize: non-linearity h of (5.9): 'l1' (ReLU, then by the sum) or 'softmax'.
-        resolution: average-pool the last map to r x r; None leaves it. 1 is global pooling.
+        attention: query u of the attention (5.9): 'gap', 'cam' (needs a linear classifier), or
+            'none' for uniform attention.
+        normalize: non-linearity h of the attention (5.9): 'l1' (ReLU, then division by the sum) or
+            'softmax'.
+        resolution: average-pool the last map to r x r; None keeps its size, 1 is global pooling.
         reduction: 'position_mean' as above, or 'global': one weighted mean over all terms.
 
     - [0]: Embedding Space Interpolation Beyond Mini-Batch, Beyond Pairs and Beyond Examples, 2023,
@@ -63,7 +66,7 @@ class DenseMultiMix(MultiMix):
     normalize: str = "l1"
     resolution: int | None = None
     reduction: str = "position_mean"
-    unfit: ClassVar = {"mix_rows": "An RoI has one label and no positions left at its classifier."}
+    unsupported: ClassVar = {"mix_rows": "An RoI has one label and no positions at its classifier."}
     mix_rows = Mixer.mix_rows
 
     def __post_init__(self) -> None:
@@ -100,7 +103,7 @@ class DenseMultiMix(MultiMix):
         )
 
     def require_way(self, way: str, host: str) -> None:
-        """As the base; and what only labels without positions need must be left out."""
+        """As the base class; also refuse settings that need labels without positions."""
         super().require_way(way, host)
         labels = f"in {host}, whose positions have labels of their own"
         self.require(self.attention != "cam", "attention", f"'gap' or 'none' {labels}")
@@ -109,12 +112,12 @@ class DenseMultiMix(MultiMix):
     def mix_positions(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
         """Points of the hull at every position, of examples with dense labels (5.10)-(5.14).
 
-        Attention (5.9) makes up for labels that positions inherit from their example: it says how
-        far to trust them. Where they have labels of their own there is nothing to make up for, so
-        attention is the given weight, and ``attention`` and ``normalize`` have no part.
+        In a classifier, positions inherit the label of their example, and attention (5.9) says how
+        much to trust it. Here each position has its own label. The given weight therefore takes the
+        place of attention, and ``attention`` and ``normalize`` are not used.
 
-        There are min(n, B) mixed examples at each position. A few hundred thousand pixels give
-        more terms than n = 1000 at the 49 positions of a classifier.
+        Each position gets min(n, B) mixed examples. A few hundred thousand pixels give more terms
+        than n = 1000 at the 49 positions of a classifier.
         """
         source = plan.generator(logits.device)
         size, _, positions = logits.shape
@@ -150,7 +153,7 @@ class DenseMultiMix(MultiMix):
         return attention_map(z, self.attention, self.normalize, weight, target)
 
     def _coefficient(self, s: Tensor) -> Tensor:
-        """What each term weighs in the sum, (M, N), by (5.14); nothing where s is zero."""
+        """Weight of each term in the sum (5.14), (M, N); 0 where s is 0."""
         tiny = torch.finfo(s.dtype).tiny
         if self.reduction == "global":
             return s / s.sum().clamp(min=tiny)

@@ -16,7 +16,7 @@ _LEVELS = ("x", "A", "e")
 class ManifoldMixup(PairMixer):
     """Manifold mixup [0]: ``λ h + (1 - λ) h'`` at a layer, uniformly one of ``layers`` per batch.
 
-    λ weighs the example itself. Nothing is aligned: see AlignMixup.
+    λ weighs the example itself. Features are not aligned; AlignMixup does that.
 
     Attributes:
         layers: 'x' (input), 'A' (feature map), 'e' (embedding), or names of any modules of the
@@ -38,9 +38,9 @@ class ManifoldMixup(PairMixer):
         )
 
     def branches(self) -> dict[str, float]:
-        """Every layer alike."""
+        """All layers, equally likely."""
         return dict.fromkeys(self.layers, 1.0)
 
     def edited_modules(self) -> Sequence[str]:
-        """The named layers."""
+        """Names of the layers that are modules."""
         return [name for name in self.layers if name not in _LEVELS]

@@ -1,4 +1,4 @@
-"""A metric loss in the place of a mixer, for hosts whose pipeline is classification."""
+"""A metric loss in the place of a mixer, for training pipelines of classification."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _ROUNDING = 0.01  # of the largest value, which bfloat16 keeps
 class MetricMixing(Mixer):
     """Train embeddings with a metric loss, and the classifier beside them as a linear probe.
 
-    The embedding is the classifier's input. The classifier learns by the host's own criterion from
-    detached embeddings, so that its gradient does not reach the network, and what the host calls
-    accuracy is that of a linear probe on the training classes.
+    The embedding is the input of the classifier. The classifier learns from detached embeddings by
+    the criterion of the host, so its gradient does not reach the network. The accuracy that the
+    host reports is therefore that of a linear probe on the training classes.
 
     Attributes:
-        loss: config of a loss; num_classes and dim come from the model where it leaves them out.
-        off_epoch: the epoch (from 0) from which on the loss is that without mixing.
+        loss: config of a loss; num_classes and dim are taken from the model if it has none.
+        off_epoch: mixing is off from this epoch on, counted from 0; None keeps it on.
     """
 
     loss: Mapping[str, Any]
 
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Keys for what the loss draws when it has seen the embeddings."""
+        """Draw the keys of the generators that the loss uses once it has the embeddings."""
         return Plan(
             "metric", key=sampling.key(generators.local), synced=sampling.key(generators.synced)
         )
@@ -58,7 +58,7 @@ class MetricMixing(Mixer):
             out.embedding,
             _classes(y),
             features=_features(stages, out.embedding),
-            inputs=(x, stages.again),
+            inputs=(x, lambda images: stages.again(images).embedding),
             generators=draws,
         )
         _taken(stages)  # of the pass over mixed inputs
@@ -84,15 +84,15 @@ class MetricMixing(Mixer):
 
 
 def _taken(stages: Stages) -> Source | None:
-    """The map that the last pass kept, which else lives on with its graph until the next."""
+    """Take the map of the last pass, so that its graph is freed after this step."""
     return None if stages.tail is None else stages.tail.take()
 
 
 def _features(stages: Stages, embedding: Tensor) -> Source | None:
-    """The map and what makes an embedding of it: average pooling, if that is all the host does.
+    """The map, and the function from maps to embeddings: average pooling if the host does no more.
 
-    Mixtures of averages are averages of mixtures, so that no map needs to be mixed then. Whether a
-    host's pooling, norms and dropout come down to that is seen by comparing what they gave.
+    Average pooling commutes with mixing, so no map needs to be mixed then. Whether the host's
+    pooling, norms and dropout amount to average pooling is found by comparing the results.
     """
     taken = _taken(stages)
     if taken is None:
@@ -110,6 +110,6 @@ def _classes(y: Tensor) -> Tensor:
     if y.dim() != 1 or y.is_floating_point():
         raise ValueError(
             f"A metric loss needs one class index per example, got {y.dtype} of shape "
-            f"{tuple(y.shape)}: positives and negatives are told by equal and unequal classes."
+            f"{tuple(y.shape)}: equal classes make positives, unequal ones negatives."
         )
     return y

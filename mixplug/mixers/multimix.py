@@ -28,24 +28,25 @@ _HULL, _INPUT = "hull", "x"
 class MultiMix(Mixer):
     r"""MultiMix [0]: ``Z Λ`` and ``Y Λ`` for the batch, n columns of Λ ~ Dir(α) (5.6)-(5.8).
 
-    Only mixed examples are trained on. With probability ``prob`` a batch is mixed so, otherwise
-    its inputs are mixed in pairs (5.5), where λ weighs the example itself.
+    The model trains on mixed examples only. With probability ``prob`` a batch is mixed in the
+    convex hull; otherwise pairs of inputs are mixed (5.5), and λ weighs the example itself.
 
-    With a linear classifier the B clean logits are mixed instead of the B embeddings, which is the
-    same and costs M x B x K, not M x D x K. Otherwise the embeddings are.
+    Mixing commutes with a linear classifier. The B clean logits are then mixed instead of the B
+    embeddings, which costs M x B x K instead of M x D x K. Other classifiers get mixed embeddings.
 
-    In a two-stage detector the examples are the sampled RoIs of a rank's images, and their
-    embeddings what enters ``fc_cls``; see :meth:`mix_rows`. Input mixup has no meaning there, since
-    boxes cannot be mixed: the other batches are clean. With m = B every mixed embedding is an
-    average of hundreds of RoIs, most of them background, so that few mixed examples say anything of
-    objects; a small ``m`` keeps them apart.
+    In a two-stage detector the examples are the RoIs sampled on one rank, and the embeddings are
+    the inputs of ``fc_cls``; see :meth:`mix_rows`. Boxes cannot be mixed, so the other batches stay
+    clean instead of using input mixup. With m = B each mixed embedding averages hundreds of RoIs,
+    most of them background. A small ``m``, such as 8, keeps objects visible in the mixture.
 
     Attributes:
-        n: mixed examples per batch and per rank, M.
-        m: how many examples each is mixed from, at most B; None is all B.
-        alpha: concentration of the Dirichlet, a number, or (low, high): uniform per mixed example.
-        layer: name of a module whose output is mixed instead of the embedding (Figure 5.4a).
-        prob: probability of mixing in the hull rather than pairs of inputs (5.4.1).
+        n: number of mixed examples per batch and rank, M.
+        m: number of examples that each mixed one combines, at most B; None combines all B.
+        alpha: concentration of the Dirichlet distribution; (low, high) draws one per mixed
+            example, uniformly.
+        layer: name of a module whose output is mixed instead of the embedding (Figure 5.4a);
+            None mixes the embedding.
+        prob: probability of mixing in the hull; otherwise pairs of inputs are mixed (5.4.1).
         input_alpha: α of Beta(α, α) for pairs of inputs.
 
     - [0]: Embedding Space Interpolation Beyond Mini-Batch, Beyond Pairs and Beyond Examples, 2023,
@@ -58,8 +59,8 @@ class MultiMix(Mixer):
     layer: str | None = None
     prob: float = 0.5
     input_alpha: float = 1.0
-    unfit: ClassVar = {
-        "mix_positions": "With a label at every position, examples are mixed position by position."
+    unsupported: ClassVar = {
+        "mix_positions": "Where every position has a label, mix position by position."
     }
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class MultiMix(Mixer):
         return Plan(_INPUT, sampling.permutation(len(x), generators.local), lam)
 
     def require_way(self, way: str, host: str) -> None:
-        """As the base; and there is no layer but the classifier at which a host would mix."""
+        """As the base class; also refuse ``layer``, since such a host mixes at the classifier."""
         super().require_way(way, host)
         self.require(self.layer is None, "layer", f"None in {host}: it mixes before the classifier")
 
@@ -100,13 +101,13 @@ class MultiMix(Mixer):
         return Plan(branch, key=sampling.key(generators.local))
 
     def mix_rows(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        r"""Points of the hull of B rows (5.6)-(5.7); the loss is that of the host in its scale.
+        r"""Mix B rows in their hull (5.6)-(5.7); the loss has the scale of the host's loss.
 
             M = diag(a) Λ,  s = column sums of M,  M̂ = M diag(s)^-1,  loss: mean of s_k H_k
 
-        A row's weight a is to the mix what attention is in (5.10)-(5.14): of no weight, of no part.
-        With all weights 1 that is MultiMix as it is, and with Λ = 1 the weighted mean over rows.
-        Each is mixed from ``m`` rows, or from all where there are fewer.
+        The weight a of a row acts as attention does in (5.10)-(5.14): a row of weight 0 takes no
+        part. With all weights 1 this is plain MultiMix; with Λ = 1 it is the weighted mean over
+        rows. Each mixed row combines ``m`` rows, or all of them if there are fewer.
         """
         m = None if self.m is None else min(self.m, len(logits))
         source = plan.generator(logits.device)

@@ -1,8 +1,8 @@
-"""What mixers of pairs share: λ ~ Beta(α, α), a permutation, and a dense loss if wanted."""
+"""Base of mixers of pairs: λ ~ Beta(α, α), a permutation, and an optional dense loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -22,11 +22,11 @@ class PairMixer(Mixer):
 
     Attributes:
         alpha: α of Beta(α, α), > 0.
-        prob: probability that a batch is mixed at all.
-        per_example: one λ per example instead of one per batch.
+        prob: probability that a batch is mixed; otherwise it stays clean.
+        per_example: draw one λ per example instead of one per batch.
         dense: apply the loss at every position of the last map, with the example's target
             (Table 5.9).
-        resolution: average-pool that map, or the map that is mixed, to r x r; None leaves it.
+        resolution: average-pool the last map, or the map that is mixed, to r x r; None keeps it.
     """
 
     alpha: float = 1.0
@@ -34,9 +34,9 @@ class PairMixer(Mixer):
     per_example: bool = False
     dense: bool = False
     resolution: int | None = None
-    unfit: ClassVar = {
-        "mix_rows": "It mixes pairs of images, whose boxes do not come in pairs.",
-        "mix_positions": "It mixes pairs of images that have one label each.",
+    unsupported: ClassVar = {
+        "mix_rows": "It mixes pairs of images, and their boxes do not form pairs.",
+        "mix_positions": "It mixes pairs of images with one label each.",
     }
 
     def __post_init__(self) -> None:
@@ -78,7 +78,15 @@ class PairMixer(Mixer):
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
         """Run the model, mixed at the level that the branch names."""
-        forward = self.forward(stages, x, plan)
+        measured = None
+        if plan.branch == "x":
+            mixed = self.mix_images(stages, x, y, plan)
+            images, measured = mixed if isinstance(mixed, tuple) else (mixed, None)
+            forward = stages(images, dense=self.dense_edit())
+        else:
+            forward = self.forward(stages, x, plan)
+        if plan.branch != CLEAN:
+            plan = self._weighed(plan, self.share(stages, x, plan, forward, measured))
         logits = forward.logits
         target = soft_targets(y, logits.shape[-1])
         target = target if plan.branch == CLEAN else pair(target, plan)
@@ -88,13 +96,11 @@ class PairMixer(Mixer):
         return Mixed(logits, target)
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
-        """Mix at a level, which is the branch: 'x', 'A' (map), 'e', or a module's name."""
+        """Mix features: the branch is 'A' (map), 'e', or a module's name; or leave all clean."""
         dense = self.dense_edit()
         mixed = partial(pair, plan=plan)
         if plan.branch == CLEAN:
             return stages(x, dense=dense)
-        if plan.branch == "x":
-            return stages(self.mix_input(x, plan), dense=dense)
         if plan.branch == "A":
             return stages(x, features=lambda a: mixed(self.pool(a)), prefix=mixed, dense=dense)
         if plan.branch == "e":
@@ -110,6 +116,51 @@ class PairMixer(Mixer):
         """The map A at the resolution that is wanted."""
         return pool(a, self.resolution)
 
-    def mix_input(self, x: Tensor, plan: Plan) -> Tensor:
-        """Level 'x'."""
+    def mix_input(self, x: Tensor, plan: Plan) -> Tensor | tuple[Tensor, Tensor]:
+        """Mix the batch at level 'x', where nothing but the images is needed.
+
+        Returns:
+            The mixed batch; or the mixed batch and what was measured while mixing, for
+            :meth:`share`.
+        """
         return pair(x, plan)
+
+    def mix_images(
+        self, stages: Stages, x: Tensor, y: Tensor, plan: Plan
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As :meth:`mix_input`, for mixers that look at more than the images.
+
+        They may ask for ``stages.probe(x, y, ...)``, ``stages.frozen[name]`` and ``stages.pixels``.
+        """
+        return self.mix_input(x, plan)
+
+    def share(
+        self, stages: Stages, x: Tensor, plan: Plan, forward: Forward, measured: Tensor | None
+    ) -> Tensor | None:
+        """What the first operand weighs in the target in place of λ, (B,) in [0, 1].
+
+        It is asked for after every mixed pass. λ of the plan stays what was drawn.
+
+        Args:
+            stages: the model; ``stages.attention()`` is that of the mixed batch, if :meth:`attach`
+                called ``stages.keep_attention()``.
+            x: the batch before mixing.
+            plan: of this step.
+            forward: what the mixed batch gave.
+            measured: what :meth:`mix_input` returned beside the batch, None if nothing.
+
+        Returns:
+            None to weigh by λ; by default, what was measured.
+        """
+        return measured
+
+    def _weighed(self, plan: Plan, share: Tensor | None) -> Plan:
+        """The plan with targets weighed by the share."""
+        if share is None:
+            return plan
+        if share.shape != plan.permutation.shape:
+            raise ValueError(
+                f"{self.name} needs to measure one share per example, "
+                f"({len(plan.permutation)},), got shape {tuple(share.shape)}."
+            )
+        return replace(plan, lam=share.detach())

@@ -46,6 +46,7 @@ def test_every_method_is_on_a_page() -> None:
 
 @pytest.mark.parametrize("entry", OWN, ids=lambda e: e.name)
 def test_keys_and_defaults_agree_with_the_code(entry: catalog.Entry) -> None:
+    assert entry.name in tables(), f"docs/methods has no table 'Keys of `{entry.name}`'."
     page, keys = tables()[entry.name]
     defaults = catalog.find(entry.name).defaults
     assert {*keys} == {*defaults}, f"{page}, {entry.name}: { ({*keys} ^ {*defaults}) } differ"

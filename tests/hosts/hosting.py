@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm.data
 import timm.task
 import torch
 
@@ -74,9 +75,11 @@ def own_process() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(sys.argv))
         patch.setattr(sys, "path", list(sys.path))
-        for name in ("ClassificationTask", "MultiLabelClassificationTask"):
-            if hasattr(timm.task, name):
-                patch.setattr(timm.task, name, getattr(timm.task, name))
+        tasks = ("ClassificationTask", "MultiLabelClassificationTask", "resume_task_checkpoint")
+        for module, names in ((timm.task, tasks), (timm.data, ("create_loader",))):
+            for name in names:
+                if hasattr(module, name):
+                    patch.setattr(module, name, getattr(module, name))
         yield patch
 
 

@@ -1,12 +1,14 @@
 """A small training script on timm's own parts, with the flags of timm's train.py that mixing meets.
 
 timm's train.py is not in its package, so the tests train with this one. Names of flags, and the
-order in which the task is made, resumed, compiled and distributed, are those of timm's.
+order in which the task is made, resumed, compiled and distributed, are those of timm's. Only
+--val-every is not: it validates within an epoch, as many scripts that derive from timm's do.
 """
 
 import argparse
 import contextlib
 import os
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -33,6 +35,10 @@ def arguments() -> argparse.Namespace:
     add("-j", "--workers", type=int, default=0)
     add("--no-prefetcher", action="store_true")
     add("--no-aug", action="store_true")
+    add("--mean", type=float, nargs="+", default=None)
+    add("--std", type=float, nargs="+", default=None)
+    add("--use-multi-epochs-loader", action="store_true")
+    add("--val-every", type=int, default=0)
     add("--epochs", type=int, default=1)
     add("--start-epoch", type=int, default=None)
     add("--warmup-epochs", type=int, default=0)
@@ -102,7 +108,8 @@ def main() -> None:
     for epoch in range(first, epochs):
         if args.distributed:
             train_set.sampler.set_epoch(epoch)
-        trained = {"loss": train_one_epoch(task, train_set, optimizer, args, device)}
+        test = partial(validate, eval_model, eval_set, args, device)
+        trained = {"loss": train_one_epoch(task, train_set, optimizer, args, device, test)}
         if args.distributed:
             utils.distribute_bn(model, args.world_size, True)
         tested = validate(eval_model, eval_set, args, device)
@@ -134,6 +141,7 @@ def loader(
         distributed=args.distributed,
         use_prefetcher=not args.no_prefetcher,
         device=device,
+        use_multi_epochs_loader=args.use_multi_epochs_loader,
     )
 
 
@@ -157,6 +165,7 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     args: argparse.Namespace,
     device: torch.device,
+    test: Callable[[], object],
 ) -> float:
     """The mean loss."""
     task.get_trainable_module().train()
@@ -177,6 +186,9 @@ def train_one_epoch(
             optimizer.step()
             optimizer.zero_grad()
             task.update_ema()
+        if args.val_every and (index + 1) % args.val_every == 0:
+            test()
+            task.get_trainable_module().train()
     return meter.avg
 
 

@@ -217,11 +217,24 @@ def test_a_new_mixer_needs_two_methods() -> None:
     assert stages.learned is None
     x, y = batch(torch.float32, 3)
     plan = mixer.sample(x, sampling.generators(0, 0))
-    mixed = mixer(stages, x, y, sampling.generators(0, 0))
+    mixed = mixer(stages, x, y, sampling.generators(0, 0), epoch=0)
     assert_close(mixed.logits, model((x + x[plan.permutation]) / 2))
     assert_close(mixer(stages, x, y, sampling.generators(0, 0), epoch=1).logits, model(x))
     with pytest.raises(ValueError, match=r"Half needs off_epoch >= 0 or None, got -1\."):
         Half(off_epoch=-1)
+
+
+def test_an_off_epoch_needs_the_epoch() -> None:
+    """It would never come in a loop that leaves the epoch out."""
+    _, stages = toy(torch.float32)
+    x, y = batch(torch.float32, 3)
+    message = (
+        r"InputMixup has off_epoch=2 and needs the epoch of every batch: pass mixer\(stages, x, y, "
+        r"generators, epoch=epoch\), counted from 0, or leave off_epoch out\."
+    )
+    with pytest.raises(ValueError, match=message):
+        mixplug.build("mixup", off_epoch=2)(stages, x, y, sampling.generators(0, 0))
+    mixplug.build("mixup")(stages, x, y, sampling.generators(0, 0))  # needs none
 
 
 def test_a_mixer_that_learns_is_asked_for_its_module() -> None:

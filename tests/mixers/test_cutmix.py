@@ -15,6 +15,8 @@ from toys import columns
 
 from mixplug import Plan, sampling
 from mixplug.mixers.cutmix import CutMix
+from mixplug.mixers.input_mixup import InputMixup
+from mixplug.mixers.pairwise import PairMixer
 
 
 def pasted(x: Tensor, plan: Plan) -> tuple[Tensor, float]:
@@ -38,7 +40,7 @@ def test_equals_the_loop(size: int, dtype: torch.dtype) -> None:
     for step in range(8):
         plan = mixer.sample(x, sampling.generators(1, step))
         images, share = pasted(x, plan)
-        assert plan.lam.tolist() == pytest.approx([share] * size, abs=1e-7)
+        assert mixer.mix_input(x, plan)[1].tolist() == pytest.approx([share] * size, abs=1e-7)
         net = by_stages(model)
         logits = torch.stack([net.logits(net.encode(image)) for image in images])
         target = share * rows(y) + (1 - share) * rows(y[plan.permutation])
@@ -69,8 +71,7 @@ def test_an_empty_and_a_full_rectangle(dtype: torch.dtype) -> None:
     model, stages = toy(dtype)
     x, y = batch(dtype, 3)
     plan = plan_of(CutMix(), x)
-    none = replace(plan, box=(4, 4, 2, 2), lam=torch.ones(3))
-    everything = replace(plan, box=(0, 6, 0, 8), lam=torch.zeros(3))
+    none, everything = (replace(plan, box=box) for box in ((4, 4, 2, 2), (0, 6, 0, 8)))
     assert_near(CutMix().apply(stages, x, y, none).logits, model(x))
     assert_near(CutMix().apply(stages, x, y, everything).logits, model(x[plan.permutation]))
 
@@ -98,9 +99,18 @@ def test_the_area_is_that_of_a_beta_draw_clipped() -> None:
         for a in grid
     ]
     expected = 1 - sum(areas) / len(grid) / (height * width)
-    x = torch.zeros(2, 1, height, width)
-    shares = [float(CutMix().sample(x, sampling.generators(0, step)).lam[0]) for step in range(n)]
+    x, mixer = torch.zeros(2, 1, height, width), CutMix()
+    plans = [mixer.sample(x, sampling.generators(0, step)) for step in range(n)]
+    shares = [float(mixer.mix_input(x, plan)[1][0]) for plan in plans]
     assert abs(sum(shares) / n - expected) < 5 * 0.5 / math.sqrt(n)
+
+
+def test_lam_of_the_plan_is_what_was_drawn() -> None:
+    """As that of the base, which draws it at the same place; the box alone is clipped."""
+    x = torch.zeros(3, 1, 9, 16)
+    for step in range(20):
+        drawn = PairMixer.sample(InputMixup(), x, sampling.generators(3, step))
+        assert torch.equal(CutMix().sample(x, sampling.generators(3, step)).lam, drawn.lam)
 
 
 def test_a_batch_that_is_not_mixed_has_no_rectangle() -> None:

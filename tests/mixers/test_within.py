@@ -182,9 +182,9 @@ def test_a_mixer_without_the_way_names_those_that_have_it() -> None:
     ("mixer", "way", "text"),
     [
         ("multimix", "mix_positions", "position by position. Mixers that have it: DenseMultiMix"),
-        ("dense_multimix", "mix_rows", "no positions left at its classifier. Mixers"),
+        ("dense_multimix", "mix_rows", "no positions at its classifier. Mixers"),
         ("alignmix", "mix_positions", "49 x 49 in a classifier, 16384 x 16384 in a segmentor"),
-        ("cutmix", "mix_rows", "whose boxes do not come in pairs"),
+        ("cutmix", "mix_rows", "their boxes do not form pairs"),
         ({"type": "Metrix", "loss": "NCA"}, "mix_rows", "MetricMixing does not work in a host"),
     ],
 )

@@ -96,7 +96,9 @@ def test_the_stock_key_refuses_what_does_not_fit(name: str, tmp_path: Path) -> N
         ({"checkpoint": "a.pth", "prefix": "teacher."}, r"prefix='teacher\.'"),
     ],
 )
-def test_the_error_for_the_stock_key_suggests_ours(name: str, more: dict[str, str], said: str) -> None:
+def test_the_error_for_the_stock_key_suggests_ours(
+    name: str, more: dict[str, str], said: str
+) -> None:
     message = rf"names of {name} .*, got {said}: use init_cfg=dict\(type='mixplug.Pretrained', c"
     with pytest.raises(ValueError, match=message):
         built(f"mixplug.{name}", {"type": "Pretrained", **more}, **WRAPPERS[name])

@@ -12,9 +12,14 @@ from mixplug.blocks import before_last_block
 from mixplug.hosts.retype import retype
 from mixplug.layouts import Layout
 from mixplug.stages import Stages
+from mixplug.stages.pixels import Pixels
 
 
-def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None) -> Stages:
+def timm_stages(
+    model: nn.Module,
+    call: Callable[[Tensor], object] | None = None,
+    pixels: Pixels | Callable[[], Pixels | None] | None = None,
+) -> Stages:
     """A timm classifier in stages.
 
     A dense loss works on the last map that ``feature_info`` names. The map A to be aligned is that
@@ -25,6 +30,8 @@ def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None
     Args:
         model: from ``timm.create_model``, with a classifier.
         call: as in :class:`mixplug.Stages`.
+        pixels: (mean, std) of the images' normalization, such as those that
+            ``timm.data.resolve_model_data_config(model)`` holds, if the loader normalizes by them.
 
     Raises:
         ValueError: no single classifier module, or no ``feature_info``.
@@ -45,15 +52,17 @@ def timm_stages(model: nn.Module, call: Callable[[Tensor], object] | None = None
     last = info[-1]["module"]
     layout = map_layout(model)
     features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
-    return Stages(model, features, classifier, last, layout, call, TimmTail(model))
+    return Stages(model, features, classifier, last, layout, call, TimmTail(model), pixels)
 
 
 def map_layout(model: nn.Module) -> Layout:
     """How a timm model's last map lies in what ``forward_features`` gives."""
+    patches = getattr(model, "patch_embed", None)
     return Layout(
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         prefix=getattr(model, "num_prefix_tokens", 0),
-        grid=getattr(getattr(model, "patch_embed", None), "grid_size", None),
+        grid=getattr(patches, "grid_size", None),
+        patch=getattr(patches, "patch_size", None),
     )
 
 

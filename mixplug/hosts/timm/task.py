@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +21,10 @@ from torch import Tensor, nn
 from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.criterion import Criterion, as_criterion, cross_entropy, register
+from mixplug.hosts.timm.loader import EpochCount, TrainingLoader
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.mixers.base import Mixer
+from mixplug.stages.pixels import Pixels
 
 LEARNED = "mixup."  # prefix of the mixer's own parameters on the model
 
@@ -57,34 +61,22 @@ def _(loss: JsdCrossEntropy) -> Criterion:
     raise ValueError("--jsd-loss compares augmented splits of a batch and cannot be mixed.")
 
 
-class _EpochCounter(nn.Module):
-    """Counts epochs, of which train.py tells its task nothing.
-
-    It lives in the model, without parameters or state, and sees ``model.train()``, which opens
-    every epoch of train.py and of most other loops; the first after a step is a new epoch.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.epoch = 0
-        self.stepped = False
-
-    def train(self, mode: bool = True) -> _EpochCounter:
-        if mode and self.stepped:
-            self.epoch, self.stepped = self.epoch + 1, False
-        return super().train(mode)
-
-
 class MixupTask(ClassificationTask):
     """timm's classification task with a mixer; :func:`bind` makes the class that train.py calls.
 
     ``forward`` mixes while the model is in training mode. The state dict that a checkpoint gets is
     the model's own; what else a resumed run needs, the mixer's parameters among it, goes into
     timm's ``task_state``.
+
+    Attributes:
+        epoch: of the latest batch. A loop of your own sets it at the start of every epoch, counted
+            from 0, if the mixer has an ``off_epoch``; under ``timm_hooks.train`` it is counted by
+            the passes over the training loader.
     """
 
     mixer: Mixer
     start_epoch: int | None = None
+    loader: TrainingLoader | None = None
     built = False
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -92,12 +84,24 @@ class MixupTask(ClassificationTask):
         super().__init__(model, *args, **kwargs)
         type(self).built = True
         as_criterion(self.criterion)  # says at once if it cannot be mixed
-        self.stages = timm_stages(model, call=self.run)
+        self.stages = timm_stages(model, call=self.run, pixels=self._pixels)
         self.mixer.attach(self.stages)
         self.seed, self.rank, self.step = ranks.shared_seed(), ranks.rank(), 0
-        self.counter = _EpochCounter()
-        self.counter.epoch = self.start_epoch or 0
-        model.add_module("mixup_epochs", self.counter)
+        fixed = self.start_epoch is not None
+        self._epochs = EpochCount(self.loader, self.start_epoch or 0, fixed)
+
+    @property
+    def epoch(self) -> int | None:
+        """See the class."""
+        return self._epochs.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epochs.tell(epoch)
+
+    def resume_at(self, epoch: int | None) -> None:
+        """A resumed run begins with this epoch, unless ``--start-epoch`` gives another."""
+        self._epochs.resume(epoch)
 
     def run(self, x: Tensor) -> Tensor:
         """The model, as train.py wrapped it by now."""
@@ -115,10 +119,26 @@ class MixupTask(ClassificationTask):
         if target.is_floating_point():  # multi-label rows are as soft as they are meant to be
             criterion = replace(criterion, smoothing=0.0)
         draws = sampling.generators(self.seed, self.step, self.rank)
-        mixed = self.mixer(self.stages, input, target, draws, self.counter.epoch, self.step)
-        self.step, self.counter.stepped = self.step + 1, True
+        epoch = self._epochs.step()
+        self._require_epoch(epoch)
+        mixed = self.mixer(self.stages, input, target, draws, epoch, self.step)
+        self.step += 1
         output = mixed.logits if mixed.output is None else mixed.output
         return {"loss": mixed.loss(criterion), "output": output}
+
+    def _require_epoch(self, epoch: int | None) -> None:
+        if epoch is None and self.mixer.off_epoch is not None:
+            raise ValueError(
+                f"{self.mixer.name} has off_epoch={self.mixer.off_epoch}, but the task does not "
+                f"know the epoch of this batch. In a loop of your own set task.epoch at the start "
+                f"of every epoch. Under timm_hooks.train the script needs to make its training "
+                f"loader by timm.data.create_loader and, if it resumes a checkpoint without the "
+                f"mixer's state, to resume by timm.task.resume_task_checkpoint or be given "
+                f"--start-epoch."
+            )
+
+    def _pixels(self) -> Pixels | None:
+        return None if self.loader is None else self.loader.pixels
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
         """What to clip; the head, timm's last two parameters, does not include the mixer's."""
@@ -130,7 +150,7 @@ class MixupTask(ClassificationTask):
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """Seed, step and epoch of the mixer's draws, and its parameters."""
         learned = _learned(module or self.get_trainable_module(ema=ema))
-        mine = {"seed": self.seed, "step": self.step, "epoch": self.counter.epoch}
+        mine = {"seed": self.seed, "step": self.step, "epoch": self.epoch}
         return {**super().get_task_state(module, ema=ema), "mixplug": {**mine, "learned": learned}}
 
     def load_task_state(
@@ -142,11 +162,12 @@ class MixupTask(ClassificationTask):
     ) -> None:
         """Go on with the draws where they stopped."""
         super().load_task_state(state, strict=strict, module=module, ema=ema)
-        mine = (state or {}).get("mixplug")
-        if mine and not ema:
-            self.seed, self.step = mine["seed"], mine["step"]
-            if self.start_epoch is None:
-                self.counter.epoch, self.counter.stepped = mine["epoch"], True
+        if ema:
+            return
+        mine = (state or {}).get("mixplug", {})
+        self.seed, self.step = mine.get("seed", self.seed), mine.get("step", self.step)
+        done = mine.get("epoch")
+        self.resume_at(None if done is None else done + 1)
 
     def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> dict[str, Any]:
         """Timm's entries, the state dict without the mixer's parameters."""
@@ -176,13 +197,36 @@ def _learned(model: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if k.startswith(LEARNED)}
 
 
-def bind(base: type[ClassificationTask], mixer: Mixer, start_epoch: int | None = None) -> type:
+def bind(
+    base: type[ClassificationTask],
+    mixer: Mixer,
+    start_epoch: int | None = None,
+    loader: TrainingLoader | None = None,
+) -> type[MixupTask]:
     """A task class that is ``base`` with a mixer, to stand in its place.
 
     Args:
         base: timm's ClassificationTask, or a subclass of it.
         mixer: what to train with.
         start_epoch: train.py's ``--start-epoch``.
+        loader: what is known of the training loader; None in a loop that sets ``task.epoch``.
     """
     bases = (MixupTask,) if base is ClassificationTask else (MixupTask, base)
-    return type(f"Mixup{base.__name__}", bases, {"mixer": mixer, "start_epoch": start_epoch})
+    own = {"mixer": mixer, "start_epoch": start_epoch, "loader": loader}
+    return type(f"Mixup{base.__name__}", bases, own)
+
+
+def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Timm's ``resume_task_checkpoint``, which then tells the task at which epoch the run goes on.
+
+    Not every checkpoint holds the mixer's own state.
+    """
+
+    @functools.wraps(resume)
+    def resume_and_tell(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
+        epoch = resume(task, *args, **kwargs)
+        if isinstance(task, MixupTask):
+            task.resume_at(epoch or 0)  # as train.py takes it
+        return epoch
+
+    return resume_and_tell

@@ -64,9 +64,6 @@ class TimmEncoder(Encoder):
             ]
         return [(b.mlp.act, b.mlp.fc2) for b in blocks if isinstance(b.mlp, _timm().Mlp)]
 
-    def _as_attended(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return self._attention.q_norm(q), self._attention.k_norm(k)
-
     def _require_size(self, size: tuple[int, int]) -> None:
         own = self.backbone.patch_embed.img_size
         if own is not None and not self.backbone.dynamic_img_size and tuple(size) != tuple(own):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplug.models.vit.recompute import Link, recomputed
+from mixplug.stages.attention import queries_and_keys
 
 RECOMPUTABLE = ("norm", "activation")
 
@@ -152,9 +153,7 @@ class Encoder(ABC):
         with outputs_of(attention.qkv) as projected:
             cls, patches = self._split(self._masked_tokens(x, mask), grid[0] * grid[1])
         (qkv,) = projected
-        # The same views that the block takes of its projection: (B, P + N, 3, h, D / h).
-        q, k, _ = qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(2)
-        q, k = self._as_attended(q.transpose(1, 2), k.transpose(1, 2))
+        q, k = queries_and_keys(attention, qkv)
         return Tokens(cls, patches, q, k, self.prefix, grid)
 
     @property
@@ -177,10 +176,6 @@ class Encoder(ABC):
     @abstractmethod
     def set_heads(self, heads: int) -> None:
         """See :func:`mixplug.models.vit.encoder.set_heads`."""
-
-    def _as_attended(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys after what the block does to them before it compares them."""
-        return q, k
 
     @abstractmethod
     def _require_size(self, size: tuple[int, int]) -> None:

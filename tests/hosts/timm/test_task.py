@@ -246,9 +246,9 @@ def test_an_epoch_without_mixing_has_timms_own_loss(criterion: nn.Module, name: 
     plain = ClassificationTask(copy.deepcopy(model), criterion, verbose=False)
     task = make_task(mixplug.build(name, off_epoch=1), model, criterion)
     task.get_trainable_module().train()
+    task.epoch = 0
     mixed = task(x, y)["loss"]
-    task.get_trainable_module().eval()
-    task.get_trainable_module().train()
+    task.epoch = 1
     unmixed = task(x, y)
     plain.trainable_module.train()
     expected = plain(x, y)

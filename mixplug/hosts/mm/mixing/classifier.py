@@ -1,4 +1,4 @@
-"""mmpretrain: image classifiers in stages, their losses term by term, and training with a mixer."""
+"""mmpretrain: train an image classifier with a mixer, and see it in stages."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from mixplug.hosts.retype import retype
 from mixplug.layouts import Layout
 from mixplug.mixers.base import Mixer
 from mixplug.stages import Stages
+from mixplug.stages.pixels import Pixels
 
 
 class MixedLoss:
-    """An ImageClassifier's loss, with a mixer between its parts."""
+    """Methods that an ImageClassifier gets: its loss on the mixed batch."""
 
     mixer: Mixer
     stages: Stages
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Losses of the mixed batch, under the names that the plain classifier gives them."""
+        """Loss of the mixed batch, under the same name as the plain classifier's."""
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
@@ -39,7 +40,7 @@ class MixedLoss:
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
-        """Class indices (B,), or rows (B, K) where scores or several labels are given."""
+        """Class indices (B,), or rows (B, K) if samples have scores or several labels."""
         if "gt_score" in data_samples[0]:
             return torch.stack([sample.gt_score for sample in data_samples])
         if isinstance(self.head, MultiLabelClsHead):
@@ -51,12 +52,13 @@ class MixedLoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Let an ImageClassifier train with a mixer. Its parameters and its testing stay as they are.
+    """Train an ImageClassifier with a mixer. Its parameters and its behavior at test time stay.
 
-    It says in words what is mixed.
+    Returns:
+        What is mixed, in words, for the log.
 
     Raises:
-        ValueError: another kind of model or head, or one whose batches are mixed already.
+        ValueError: another kind of model or head, or a model with batch augments of its own.
     """
     if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
         raise ValueError(
@@ -75,11 +77,11 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
-    return f"what {classifier} classifies"
+    return f"the input of {classifier}"
 
 
 def _plain_loss(head: nn.Module | None) -> bool:
-    """Whether the loss is the loss module on the logits, and these are a layer's output."""
+    """Whether the loss is the loss module applied to logits that a layer returns."""
     return any(
         isinstance(head, plain)
         and type(head).loss is plain.loss
@@ -92,17 +94,22 @@ def _plain_loss(head: nn.Module | None) -> bool:
 def mm_stages(model: ImageClassifier) -> Stages:
     """An mmpretrain classifier in stages.
 
-    A dense loss works on the last level of the backbone's output; for a backbone that pools, on
-    what it pools; for a transformer that gives no map, on the tokens after its last block. The map
-    A to be aligned is that before the last block: the block can carry mixed patches to a class
-    token, and in any network alignment directly before average pooling would be in vain.
+    A dense loss uses the last level of the backbone's output. If the backbone pools, it uses the
+    map before pooling; if a transformer returns no map, the tokens after its last block. The map A
+    that is aligned comes before the last block: that block can carry mixed patches to the class
+    token, and alignment directly before average pooling has no effect.
 
     Raises:
         ValueError: the head has no linear layer for its classes.
     """
     classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
-    layout = Layout(prefix=getattr(backbone, "num_extra_tokens", 0), grid=grid and tuple(grid))
+    projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
+    layout = Layout(
+        prefix=getattr(backbone, "num_extra_tokens", 0),
+        grid=grid and tuple(grid),
+        patch=getattr(projection, "stride", None),
+    )
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
         last = f"backbone.stages.{len(backbone.stages) - 1}"
     elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
@@ -110,7 +117,20 @@ def mm_stages(model: ImageClassifier) -> Stages:
         last = f"backbone.{blocks}.{len(getattr(backbone, blocks)) - 1}"
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
-    return Stages(model, features, classifier, last, layout, partial(_logits, model))
+    call, pixels = partial(_logits, model), partial(_pixels, model)
+    return Stages(model, features, classifier, last, layout, call, pixels=pixels)
+
+
+def _pixels(model: ImageClassifier) -> Pixels:
+    """Mean and standard deviation of the data preprocessor, for images in [0, 1]."""
+    preprocessor = model.data_preprocessor
+    if getattr(preprocessor, "mean", None) is None:
+        raise ValueError(
+            f"It is not known how the images were normalized: {type(preprocessor).__name__} does "
+            f"not do it. Give it to the model, and not to the pipeline: "
+            f"data_preprocessor=dict(mean=[...], std=[...]), for pixels from 0 to 255."
+        )
+    return preprocessor.mean / 255, preprocessor.std / 255
 
 
 def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
@@ -119,7 +139,7 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
 
 
 def classifier_name(head: nn.Module) -> str:
-    """Name of the last layer of a head that is as wide as the classes."""
+    """Name of the last layer of the head with one output per class."""
     classes = getattr(head, "num_classes", None)
     names = [
         f"head.{name}"
@@ -135,9 +155,9 @@ def classifier_name(head: nn.Module) -> str:
 
 
 def criterion_of(loss: nn.Module) -> Criterion:
-    """A head's loss term by term.
+    """The loss of a head, one value per term.
 
-    mm losses average over examples and sum over classes; they give terms by ``reduction_override``.
+    OpenMMLab losses return one value per term if they take ``reduction_override``.
     """
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
@@ -145,7 +165,7 @@ def criterion_of(loss: nn.Module) -> Criterion:
 
 
 def _fused(loss: nn.Module) -> Criterion | None:
-    """The cross-entropies that the fused form can stand in for."""
+    """The criterion of a cross-entropy that the fused loss can replace, else None."""
     ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
     if (
         type(ce).forward is not CrossEntropyLoss.forward

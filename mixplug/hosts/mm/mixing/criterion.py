@@ -1,4 +1,4 @@
-"""The cross-entropies of mm's heads, term by term."""
+"""Cross-entropies of OpenMMLab heads, one value per term."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.criterion import Criterion, cross_entropy
 
 @dataclass(frozen=True)
 class Terms:
-    """An mm loss, one value per term: its classes summed, with its weight."""
+    """An OpenMMLab loss as one value per term: summed over classes, times its loss weight."""
 
     loss: nn.Module
 
@@ -23,25 +23,25 @@ class Terms:
 
 
 def softmax_criterion(loss: nn.Module) -> Criterion:
-    """A CrossEntropyLoss of mmdet or mmseg with softmax; fused if its classes weigh alike."""
+    """Criterion of a softmax CrossEntropyLoss of mmdet or mmseg; fused without class weights."""
     if loss.class_weight is None:
         return cross_entropy(scale=loss.loss_weight)
     return Criterion(Terms(loss))
 
 
 def total_weight(loss: nn.Module, labels: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
-    r"""What the pixels of mmseg's CrossEntropyLoss weigh in all, as it averages.
+    r"""Total weight of the pixels in mmseg's CrossEntropyLoss after its averaging.
 
-        L = loss_weight \sum_i w_i c_{y_i} H_i / F,   of which this is   \sum_i w_i / F
+        L = loss_weight \sum_i w_i c_{y_i} H_i / F,   this function:   \sum_i w_i / F
 
-    F is what it divides by: the sum of class weights c of the pixels with a label; without class
-    weights their number, with ``avg_non_ignore=False`` that of all pixels. So 1 is a plain mean.
+    F is the divisor: the sum of the class weights c of labeled pixels; without class weights the
+    number of labeled pixels, or of all pixels with ``avg_non_ignore=False``. A plain mean gives 1.
 
     Args:
         loss: with reduction='mean'.
         labels: (B, H, W) class indices.
         weight: w, (B, H, W), 0 where a pixel is ignored.
-        ignore_index: label of those.
+        ignore_index: label of ignored pixels.
 
     Returns:
         A scalar.
@@ -54,8 +54,8 @@ def total_weight(loss: nn.Module, labels: Tensor, weight: Tensor, ignore_index: 
     return weight.sum() / (factor + torch.finfo(torch.float32).eps)  # its own guard against 0
 
 
-def unfit_loss(loss: object, cross_entropy_loss: type) -> str | None:
-    """What keeps a host's loss from being mixed, None if nothing does."""
+def reason_to_refuse(loss: object, cross_entropy_loss: type) -> str | None:
+    """Why the loss of a head cannot be mixed, in words; None if it can."""
     if getattr(type(loss), "forward", None) is not cross_entropy_loss.forward:
         return type(loss).__name__
     settings = {"use_sigmoid": False, "use_mask": False, "reduction": "mean", "ignore_index": None}

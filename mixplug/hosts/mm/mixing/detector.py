@@ -1,4 +1,4 @@
-"""mmdet: a two-stage detector's RoI classifier, trained on mixed RoI embeddings."""
+"""mmdet: train the RoI classifier of a two-stage detector on mixed RoI embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from mixplug.hosts.clock import Clock, plan_within
-from mixplug.hosts.mm.mixing.criterion import softmax_criterion, unfit_loss
+from mixplug.hosts.mm.mixing.criterion import reason_to_refuse, softmax_criterion
 from mixplug.hosts.retype import retype
 from mixplug.mixers.base import CLEAN, Mixer
 
@@ -20,11 +20,11 @@ _LINEAR = (nn.Linear.forward, Linear.forward)  # mmcv's knows what to do without
 
 
 class MixedRoILoss:
-    """A BBoxHead whose classification loss is that of mixed RoIs.
+    """Methods that a BBoxHead gets: its classification loss is computed on mixed RoIs.
 
-    A RoI's embedding is what enters ``fc_cls``. As that is linear, logits are mixed in its place.
-    Background is a class. RoIs without label weight have no part. Box and mask losses, targets and
-    ``acc`` are those of the clean RoIs.
+    The embedding of an RoI is the input of ``fc_cls``. That layer is linear, so logits are mixed
+    instead. Background is a class. RoIs with label weight 0 are left out. Box and mask losses,
+    targets and ``acc`` use the clean RoIs.
     """
 
     mixer: Mixer
@@ -42,7 +42,7 @@ class MixedRoILoss:
         bbox_weights: Tensor,
         reduction_override: str | None = None,
     ) -> dict[str, Tensor]:
-        """The plain head's losses, with ``loss_cls`` of the mixed RoIs."""
+        """The losses of the plain head, but ``loss_cls`` is that of the mixed RoIs."""
         losses = self.plain.loss(
             self,
             cls_score,
@@ -54,7 +54,9 @@ class MixedRoILoss:
             bbox_weights,
             reduction_override,
         )
-        if reduction_override is not None:  # a sampler that looks for hard RoIs asks for clean ones
+        if (
+            reduction_override is not None
+        ):  # a sampler of hard examples needs the losses of clean RoIs
             return losses
         plan = plan_within(self.mixer, self.clock, self.place)
         rows = label_weights.nonzero().flatten()
@@ -65,9 +67,10 @@ class MixedRoILoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Let a two-stage detector train with a mixer, in a cascade in every stage.
+    """Train a two-stage detector with a mixer, in a cascade at every stage.
 
-    It says in words what is mixed.
+    Returns:
+        What is mixed, in words, for the log.
 
     Raises:
         ValueError: another kind of detector, head, classifier or loss; or a mixer without
@@ -102,7 +105,7 @@ def _require(head: nn.Module) -> None:
     classifier = getattr(head, "fc_cls", None)
     if not isinstance(classifier, nn.Linear) or type(classifier).forward not in _LINEAR:
         raise _unsupported(f"{name} whose fc_cls is {type(classifier).__name__}")
-    why = unfit_loss(head.loss_cls, CrossEntropyLoss)
+    why = reason_to_refuse(head.loss_cls, CrossEntropyLoss)
     if why is not None:
         raise _unsupported(f"{name} whose loss_cls is {why}")
 

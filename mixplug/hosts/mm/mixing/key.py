@@ -1,4 +1,4 @@
-"""The key ``mixup``: which adapter trains a model with a mixer."""
+"""The key ``mixup``: choose the adapter that trains a model with a mixer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from mixplug.mixers.base import Mixer
 
-# Class of a host's models, and the adapter for them. What the host has not loaded is not loaded
-# here: no model is of a class whose module was never imported.
+# Base class of a framework's models, and the module that trains them. The framework is not imported
+# here: if nobody has imported it, the model is not one of its own.
 _HOSTS = {
     ("mmpretrain.models", "ImageClassifier"): "mixplug.hosts.mm.mixing.classifier",
     ("mmdet.models.detectors", "BaseDetector"): "mixplug.hosts.mm.mixing.detector",
@@ -21,19 +21,19 @@ _HOSTS = {
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> None:
-    """Let a host's model train with a mixer. Its parameters and its testing stay as they are.
+    """Train a model with a mixer. Its parameters and its behavior at test time stay.
 
-    The log says that it does, and where.
+    The log says which mixer is used, where it mixes, and with which settings.
 
     Raises:
-        ValueError: a model of no known host; or what its adapter refuses.
+        ValueError: an unsupported model; the message says what is supported.
     """
     for (module, name), adapter in _HOSTS.items():
         base = getattr(sys.modules.get(module), name, None)
         if base is not None and isinstance(model, base):
             mixed = import_module(adapter).train_with(model, mixer)
-            told = MMLogger.get_current_instance()
-            told.info("%s mixes %s (%s)", mixer.name, mixed, _settings(mixer))
+            logger = MMLogger.get_current_instance()
+            logger.info("%s mixes %s (%s)", mixer.name, mixed, _settings(mixer))
             return
     raise ValueError(
         "The mixup key looks for the classifier of mmpretrain's ImageClassifier (its head), of "
@@ -44,7 +44,7 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
 
 
 def _settings(mixer: Mixer) -> str:
-    """How often it mixes, and what of it is not by default."""
+    """Its probability and the settings that differ from the defaults."""
     shown = [
         f"{field.name}={getattr(mixer, field.name)!r}"
         for field in fields(mixer)

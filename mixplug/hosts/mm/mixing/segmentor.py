@@ -1,4 +1,4 @@
-"""mmseg: an EncoderDecoder's pixel classifier, trained on mixed pixel embeddings."""
+"""mmseg: train the pixel classifier of an EncoderDecoder on mixed pixel embeddings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mixplug.hosts.clock import Clock, plan_within
-from mixplug.hosts.mm.mixing.criterion import softmax_criterion, total_weight, unfit_loss
+from mixplug.hosts.mm.mixing.criterion import reason_to_refuse, softmax_criterion, total_weight
 from mixplug.hosts.retype import retype
 from mixplug.mixers.base import CLEAN, Mixer
 
@@ -24,17 +24,17 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class MixedPixelLoss:
-    """A decode head whose losses are those of pixels mixed over the batch.
+    """Methods that a decode head gets: its losses are computed on pixels mixed over the batch.
 
-    A pixel's embedding is what enters ``conv_seg``, after dropout, resized to the label map as the
-    plain loss resizes logits. Both are the same: ``conv_seg`` is a 1x1 convolution and bilinear
-    weights sum to 1. Hence logits are resized, then mixed. Labels stay as they are: to sample them
-    down to the features' grid would be cheaper, and would take thin objects out of the loss.
+    The embedding of a pixel is the input of ``conv_seg`` after dropout, resized to the label map.
+    ``conv_seg`` is a 1x1 convolution and bilinear weights sum to 1, so resizing logits gives the
+    same result. Logits are therefore resized first and then mixed. Labels keep their resolution:
+    downsampling them would be cheaper, but thin objects would disappear from the loss.
 
-    The mixer says how terms are averaged: DenseMultiMix with reduction='global' over all that are
-    not ignored, by default at each pixel, then over the pixels that any image has a label of
-    (5.14). What they weigh in all is what those of the plain loss do, so that mixed and clean
-    batches are of one scale, and with one-hot Λ and reduction='global' of one value; see
+    The mixer averages the terms (5.14). DenseMultiMix averages at each pixel and then over the
+    pixels that are labeled in some image, or, with reduction='global', over all terms. The total
+    weight is that of the plain loss, so mixed and clean batches have the same scale. With one-hot Λ
+    and reduction='global' both losses are equal; see
     :func:`mixplug.hosts.mm.mixing.criterion.total_weight`.
     """
 
@@ -44,10 +44,9 @@ class MixedPixelLoss:
     def loss_by_feat(
         self, seg_logits: Tensor, batch_data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
-        """Losses of the mixed pixels and accuracy of the clean ones, under the plain names.
+        """Losses of mixed pixels and accuracy of clean pixels, under the names of the plain head.
 
-        A pixel that is ignored has weight 0; a sampler's weight counts as it does in the plain
-        loss.
+        Ignored pixels have weight 0. The weights of a pixel sampler apply as in the plain loss.
         """
         plan = plan_within(self.mixer, self.clock)
         if plan.branch == CLEAN:
@@ -77,9 +76,12 @@ class MixedPixelLoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Let a segmentor train with a mixer: its decode head, the last one of a cascade.
+    """Train the decode head of a segmentor with a mixer; in a cascade, the last one.
 
-    Auxiliary heads, and earlier stages of a cascade, stay clean. It says in words what is mixed.
+    Auxiliary heads and earlier stages of a cascade stay clean.
+
+    Returns:
+        What is mixed, in words, for the log.
 
     Raises:
         ValueError: another kind of segmentor, head, classifier or loss; or a mixer without
@@ -114,7 +116,7 @@ def _require(model: nn.Module, head: nn.Module | None) -> None:
     if head.out_channels < 2:
         raise _unsupported(f"{name} with out_channels={head.out_channels}")
     for loss in _losses(head):
-        why = unfit_loss(loss, CrossEntropyLoss)
+        why = reason_to_refuse(loss, CrossEntropyLoss)
         if why is not None:
             raise _unsupported(f"{name} whose loss_decode is {why}")
 

@@ -7,7 +7,7 @@ Every method of the catalog has a model. Importing this module makes them, and a
 from __future__ import annotations
 
 import inspect
-import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import mixplug
 from mixplug import catalog
+from mixplug.docstrings import meanings
 from mixplug.hosts.mm.hooks.self_distillation import DistillationHook
 from mixplug.hosts.mm.mixing.classifier import Clock
 from mixplug.hosts.mm.models.backbones import TimmBackbone
@@ -140,30 +141,28 @@ def model_of(entry: catalog.Entry) -> type[SelfDistillationModel]:
 def _doc(method: Callable[..., Any], keys: inspect.Signature) -> str:
     """The text of a method, with the meaning of every key of its model."""
     text = (inspect.getdoc(method) or "").partition("\nArgs:\n")[0].rstrip()
-    meanings = {**_meanings(method), **_meanings(SelfDistillationModel)}
-    known = [meanings[name] for name in keys.parameters if name in meanings]
-    return f"{text}\n\nArgs:\n{''.join(known)}"
-
-
-def _meanings(documented: Callable[..., Any]) -> dict[str, str]:
-    """The items of ``Args:`` by name, as they are written in a class or else in its bases."""
-    found: dict[str, str] = {}
-    for owner in getattr(documented, "__mro__", (documented,)):
-        items = inspect.cleandoc(owner.__doc__ or "").partition("\nArgs:\n")[2]
-        items = items.partition("\n\n")[0] + "\n"
-        for item, name in re.findall(r"^( {4}(\w+):.*\n(?: {8}.*\n)*)", items, flags=re.MULTILINE):
-            found.setdefault(name, item)
-    return found
+    texts = {**meanings(method), **meanings(SelfDistillationModel)}
+    known = [f"    {name}: {texts[name]}" for name in keys.parameters if name in texts]
+    return "\n".join([text, "", "Args:", *known])
 
 
 def _enter(entry: catalog.Entry) -> None:
-    """Register the model of a method; a method that is registered again replaces its model."""
+    """Register the model of a method; a method that is registered again replaces its model.
+
+    A name that another model has is a warning and no error, since one package would otherwise make
+    all models unavailable.
+    """
+    known = MODELS.module_dict.get(entry.name)
+    if known is not None and not _is_made(known):
+        warnings.warn(
+            f"The method {entry.name!r} has no model in OpenMMLab, because mixplug.{entry.name} is "
+            f"{known.__module__}.{known.__qualname__}. Register the method under another name.",
+            stacklevel=3,
+        )
+        return
     model = model_of(entry)
-    MODELS.register_module(
-        entry.name, force=_is_made(MODELS.module_dict.get(entry.name)), module=model
-    )
-    known = MODELS.parent.module_dict.get(entry.name)
-    if known is None or _is_made(known):  # for configs without the prefix
+    MODELS.register_module(entry.name, force=True, module=model)
+    if MODELS.parent.module_dict.get(entry.name) in (None, known):  # without the prefix
         MODELS.parent.register_module(entry.name, force=True, module=model)
 
 

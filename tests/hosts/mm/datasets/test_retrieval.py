@@ -191,7 +191,7 @@ def test_labels_of_other_data_sets(folder: Path) -> None:
 def test_names_are_in_the_root_registries() -> None:
     assert {"RetrievalDataset", "Digits"} <= set(DATASETS.module_dict)
     assert {"MPerClassSampler", "ClassBalancedSampler"} <= set(DATA_SAMPLERS.module_dict)
-    assert mixplug.mm.DATA_SAMPLERS.parent is DATA_SAMPLERS
+    assert mixplug.registry.DATA_SAMPLERS.parent is DATA_SAMPLERS
 
 
 def test_two_ranks(tmp_path: Path) -> None:

@@ -124,10 +124,15 @@ def test_a_method_that_is_only_registered(registered: list[str]) -> None:
 
 
 def test_a_name_that_a_model_has_already(registered: list[str]) -> None:
-    known = MODELS.get("MetricLearner")
-    with pytest.raises(KeyError, match="MetricLearner is already registered in model"):
-        mixplug.register("MetricLearner", kind="selfsup")(type("Other", (DINO,), {}))
-    assert MODELS.get("MetricLearner") is known
+    """It stays that of the model, and the method is known to the catalog alone."""
+    known, kind = MODELS.get("MetricLearner"), type("Other", (DINO,), {})
+    message = (
+        r"'MetricLearner' has no model in OpenMMLab, because mixplug.MetricLearner is mixplug\."
+    )
+    with pytest.warns(UserWarning, match=message):
+        mixplug.register("MetricLearner", kind="selfsup")(kind)
+    assert MODELS.get("MetricLearner") is known is ROOT.get("MetricLearner")
+    assert catalog.find("MetricLearner").target is kind
 
 
 def config_of(work: Path, **changes: Any) -> Config:

@@ -352,7 +352,7 @@ def test_the_width_of_the_embedding() -> None:
     model = ConvNet()
     model.fc = nn.Sequential(nn.Linear(6, 4))
     message = (
-        r"What a mixer learns itself needs the width of the embedding, which the classifier "
+        r"A mixer with parameters needs the width of the embedding, which the classifier "
         r"Sequential does not declare \(in_features or in_channels\)\."
     )
     with pytest.raises(ValueError, match=message):

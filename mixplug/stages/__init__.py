@@ -1,0 +1,18 @@
+"""A host model in stages: input x -> feature map A -> embedding e -> logits.
+
+The model's own forward runs once, and functions are applied on the way: taps at named modules hand
+what flows there to a mixer and take back what the mixer makes of it. Whatever lies between features
+and classifier (norm, pooling, dropout, further blocks) is run by the model itself. The model's
+class, parameters and state dict stay as they are.
+"""
+
+from mixplug.stages.forward import Edit, Forward, Tail
+from mixplug.stages.frozen import FrozenNetworks
+from mixplug.stages.probe import Probe
+from mixplug.stages.stages import Stages
+from mixplug.stages.taps import InputTap, OutputTap
+
+__all__ = ["Edit", "Forward", "FrozenNetworks", "Probe", "Stages", "Tail"]
+
+# Models pickled by mixplug 0.1 name their hooks so.
+_InputTap, _OutputTap = InputTap, OutputTap

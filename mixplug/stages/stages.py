@@ -1,0 +1,277 @@
+"""A host's model in stages: input x -> feature map A -> embedding e -> logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mixplug.layouts import Layout
+from mixplug.stages.attention import KeptAttention, class_attention
+from mixplug.stages.forward import Edit, Forward, NanWatch, Tail
+from mixplug.stages.frozen import FrozenNetworks
+from mixplug.stages.head import declared, linear_head
+from mixplug.stages.passes import Passes
+from mixplug.stages.pixels import Normalization, Pixels
+from mixplug.stages.probe import Probe, look
+from mixplug.stages.taps import Step
+
+
+class Stages:
+    """Any ``nn.Module`` in stages, by the names of its feature and classifier modules.
+
+    ::
+
+        stages = Stages(torchvision.models.resnet18(), features="layer4.0", classifier="fc")
+        stages(x).logits                                          # the model as it is
+        stages(x, features=lambda a: mix(a, a.flip(0), 0.3))      # mixed in between
+
+    Args:
+        model: the module that owns the named ones.
+        features: name of the module whose output is the map A to be mixed. AlignMixup needs a
+            block between it and pooling, see :func:`mixplug.blocks.before_last_block`.
+        classifier: name of the last module. Its input is e and its output the logits.
+        last: name of the last module before pooling, where a dense loss splits the map into
+            positions; ``features`` if not given.
+        layout: how these outputs hold the map.
+        call: runs the model on x, if not ``model(x)``: the model wrapped in DDP, or compiled.
+        tail: how to run what lies between the last map and the embedding, for losses that mix
+            maps; None where the host has no such function.
+        pixels: (mean, std) by which x was normalized, see :attr:`pixels`; or a function that gives
+            them once they are known.
+
+    Attributes:
+        learned: the mixer's own module on the model, None if it has none.
+        frozen: the mixer's frozen helper networks by name.
+
+    Raises:
+        ValueError: the model has no module of that name; the error lists the nearest names.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        features: str,
+        classifier: str,
+        last: str | None = None,
+        layout: Layout | None = None,
+        call: Callable[[Tensor], object] | None = None,
+        tail: Tail | None = None,
+        pixels: Pixels | Callable[[], Pixels | None] | None = None,
+    ) -> None:
+        self.model = model
+        self.features = features
+        self.last = last or features
+        self.layout = layout or Layout()
+        self.call = model if call is None else call
+        self.tail = tail
+        self.learned: nn.Module | None = None
+        self.frozen = FrozenNetworks(model)
+        self.judged: set[str] = set()  # maps of which it is known whether only pooling follows
+        self._watch = NanWatch()
+        self._pixels = Normalization(pixels)
+        self._attention = KeptAttention()
+        self._passes = Passes(model, classifier, self.last, self.layout)
+        self.classifier = self._passes.taps.module(classifier)
+        for name in (classifier, self.features, self.last):
+            self.require(name)
+
+    @property
+    def linear(self) -> nn.Linear | nn.Conv2d | None:
+        """The classifier if it is linear (also as a 1x1 convolution), so that mixing commutes."""
+        return linear_head(self.classifier)
+
+    @property
+    def embed_dim(self) -> int:
+        """D, as the classifier declares it."""
+        width = "the width of the embedding"
+        return declared(self.classifier, width, "in_features", "in_channels")
+
+    @property
+    def num_classes(self) -> int:
+        """K, as the classifier declares it."""
+        classes = "the number of classes"
+        return declared(self.classifier, classes, "out_features", "out_channels")
+
+    @property
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation by which the host normalized x, (C, 1, 1) each.
+
+        ``x * std + mean`` are the images in [0, 1], in every host. The tensors are on the model's
+        device.
+
+        Raises:
+            ValueError: they are not known; the error says what to pass.
+        """
+        return self._pixels.on(next(self.model.parameters()).device)
+
+    def require(self, name: str) -> None:
+        """Prepare an edit at a further named module; ValueError if the model has no such module."""
+        self._passes.taps.prepare(name)
+
+    def learn(self, module: nn.Module) -> None:
+        """Register a mixer's own module on the model as ``mixup``; do it before the optimizer."""
+        if hasattr(self.model, "mixup") and self.learned is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has an attribute 'mixup' of its own, under which the "
+                f"mixer's parameters would be saved. Rename it."
+            )
+        self.model.add_module("mixup", module)
+        self.learned = module
+
+    def __call__(
+        self,
+        x: Tensor,
+        features: Edit | None = None,
+        prefix: Edit | None = None,
+        embedding: Edit | None = None,
+        layers: Mapping[str, Edit] | None = None,
+        dense: Edit | None = None,
+        at: str | None = None,
+    ) -> Forward:
+        """Run the model once, with functions applied on the way.
+
+        Args:
+            x: (B, ...) input.
+            features: on the map A (B, C, H, W); may change H, W.
+            prefix: on the tokens (B, P, C) beside the map, if there are any.
+            embedding: on e, (B, D), or (B, N, D) if dense, to (M, D).
+            layers: on a named module's output as it is.
+            dense: on the last map, of which every position then becomes an example of its own.
+            at: another module's name in place of ``features``.
+
+        Raises:
+            ValueError: a module that was never called, or an output without a map.
+        """
+        edits = {"features": features, "prefix": prefix, "embedding": embedding, "dense": dense}
+        forward = self._forward(self.call, x, layers=layers, at=at, **edits)
+        self._watch.see(forward.embedding)
+        return forward
+
+    def again(self, x: Tensor, **edits: Any) -> Forward:
+        """A further pass within a step, by the model itself and not by ``call``.
+
+        DDP prepares a step, and sends its buffers to all ranks, in the pass through its wrapper. A
+        method that also trains on the clean batch runs ``stages(x)`` first, then
+        ``stages.again(mixed)``, then one backward pass over the sum of both losses. Every parameter
+        then gets the gradient of the sum, and DDP averages it over the ranks once.
+
+        Args:
+            x: (B', ...) input.
+            **edits: as in a call.
+        """
+        forward = self._forward(self.model, x, **edits)
+        self._watch.see(forward.embedding, further=True)
+        return forward
+
+    def with_map(self, x: Tensor, at: str | None = None) -> tuple[Forward, Tensor]:
+        """One pass through the model as it is, and the map (B, C, H, W) that it made on its way.
+
+        Args:
+            x: (B, ...) input.
+            at: name of the module whose map it is; None is ``features``.
+
+        Raises:
+            ValueError: as in a call.
+        """
+        seen: list[Tensor] = []
+
+        def see(a: Tensor) -> Tensor:
+            seen.append(a)
+            return a
+
+        return self(x, features=see, at=at), seen[0]
+
+    def probe(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        want: Collection[str] = ("input_grad",),
+        criterion: object = None,
+        at: str | None = None,
+        block: int | None = None,
+    ) -> Probe:
+        """One pass beside the step, for mixers that look before they mix.
+
+        The model runs in evaluation mode and without the host's wrappers (DDP, compile). Nothing of
+        it changes: no mode of a module, no buffer, no gradient of a parameter, no random generator.
+        The cost is about a third of a training step, or two thirds with an input gradient.
+
+        Args:
+            x: (B, ...) input.
+            y: targets as class indices (B,) or rows (B, K), for 'input_grad'.
+            want: names of what to look at: 'input_grad', the gradient with respect to x of the loss
+                summed over examples; 'logits', (B, K); 'map', (B, C, H, W); 'attention',
+                class-to-patch attention (B, N), for which nothing needs to be prepared.
+            criterion: the loss, as in :func:`mixplug.criterion.as_criterion`; None is the
+                cross-entropy.
+            at: name of the module whose map is wanted; None is the last map before pooling.
+            block: index of the block whose attention is wanted; None is the last.
+
+        Raises:
+            ValueError: unknown names, no targets for a gradient, no such map or attention.
+        """
+        return look(self._passes, x, y, want, criterion, at or self.last, block)
+
+    def keep_attention(self, block: int | None = None) -> None:
+        """Make every pass keep the attention of a block, for :meth:`attention`.
+
+        A mixer calls it in its ``attach``, before the model is compiled or wrapped. So a model
+        without such attention is refused before training.
+
+        Args:
+            block: index among the blocks that have class attention, negative from the end; None is
+                the last.
+
+        Raises:
+            ValueError: see :func:`mixplug.stages.attention.class_attention`.
+        """
+        attention = class_attention(self.model, self.layout, block)
+        self.require(attention.projection)
+        self._attention.keep(block, attention)
+
+    def attention(self, block: int | None = None) -> Tensor:
+        """Class-to-patch attention of the last pass, (B, N): mean over heads, detached, float32.
+
+        It is computed again from the block's qkv projection, so the block keeps its fused
+        attention. The softmax is over all tokens, so rows sum to at most 1. Dropout of attention is
+        not applied. Patches come row by row in the grid ``layout.grid_of(N, x.shape[-2:])``.
+
+        Args:
+            block: one that :meth:`keep_attention` was called with.
+
+        Raises:
+            ValueError: it was not called with this block, or the model has not run since.
+        """
+        return self._attention.of(block)
+
+    def check(self, what: str) -> None:
+        """Raise ValueError if the embeddings of this step's passes hold a NaN.
+
+        On the CPU at once. On an accelerator at the next check, because to read the answer is to
+        wait for it.
+
+        Args:
+            what: the step, for the message.
+        """
+        self._watch.check(what)
+
+    def _forward(
+        self,
+        call: Callable[[Tensor], object],
+        x: Tensor,
+        features: Edit | None = None,
+        prefix: Edit | None = None,
+        embedding: Edit | None = None,
+        layers: Mapping[str, Edit] | None = None,
+        dense: Edit | None = None,
+        at: str | None = None,
+    ) -> Forward:
+        edits: dict[str, list[Step]] = {name: [edit] for name, edit in (layers or {}).items()}
+        for name, step in self._attention.steps():
+            edits.setdefault(name, []).append(step)
+        if features is not None:
+            on_output = self._passes.on_map(features, prefix)
+            edits.setdefault(at or self.features, []).append(on_output)
+        return self._passes.edited(call, x, edits, embedding, dense)
