@@ -72,10 +72,11 @@ def title(text: str, sign: str) -> list[str]:
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """Rows as a list-table."""
-    lines = [".. list-table::", "   :header-rows: 1", ""]
+    lines = [".. list-table::", "   :header-rows: 1", "   :class: keys", ""]
     for row in [head, *rows]:
         for i, cell in enumerate(row):
-            lines.append(f"   {'*' if i == 0 else ' '} - {cell}".rstrip())
+            text = re.sub(r"^(\(?\w+[.)]( |$)|[-+•] )", r"\\\1", cell)  # no list begins here
+            lines.append(f"   {'*' if i == 0 else ' '} - {text}".rstrip())
     return [*lines, ""]
 
 
