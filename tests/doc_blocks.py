@@ -66,6 +66,13 @@ def blocks(path: str) -> tuple[Block, ...]:
     return tuple(found)
 
 
+def one(path: str, language: str, having: str) -> Block:
+    """The only block of a page with these words."""
+    found = [block for block in of(path, language) if having in block.code]
+    assert len(found) == 1, f"{path} has {len(found)} {language} blocks with {having!r}"
+    return found[0]
+
+
 def of(path: str, language: str) -> list[Block]:
     return [block for block in blocks(path) if block.language == language]
 
@@ -102,8 +109,8 @@ def try_command(words: list[str], files: set[str]) -> None:
     """Fail if a command would not be understood; ``files`` are those that the page makes."""
     if words[0] == "mixplug":
         _try_mixplug(words[1:], files)
-    elif words[:3] == ["python", "-m", "timm_hooks.train"] or words[:1] == ["torchrun"]:
-        assert "timm_hooks.train" in words
+    elif "timm_hooks.train" in words:
+        _try_timm(words[words.index("timm_hooks.train") + 1 :])
     elif words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), words
     elif words[0] in ("pip", "uv"):
@@ -113,6 +120,20 @@ def try_command(words: list[str], files: set[str]) -> None:
 
 
 OTHER_PROGRAMS = ("bash", "cd", "git", "ls", "pytest", "python", "source")
+
+
+def _try_timm(words: list[str]) -> None:
+    """What the launcher makes of a command, and the mixer that it names."""
+    import mixplug
+    from timm_hooks.train import split_arguments
+
+    script, *rest = words
+    assert script in ("TRAIN_PY",) or script.endswith("/train.py"), script
+    Path("train.py").touch()
+    _, impl, settings, passed_on = split_arguments(["train.py", *rest])
+    assert passed_on and not passed_on[0].startswith("-"), f"no data set in {words}"
+    if impl not in PLACEHOLDERS:
+        mixplug.build(impl, **settings)
 
 
 def _try_install(words: list[str]) -> None:
@@ -148,4 +169,4 @@ def _try_mixplug(words: list[str], files: set[str]) -> None:
             assert value.startswith("timm:") or find_config(value)
 
 
-PLACEHOLDERS = ("CONFIG",)
+PLACEHOLDERS = ("CONFIG", "IMPL")

@@ -6,6 +6,7 @@ the page at its real size runs in a moment.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,21 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 
 
 @contextmanager
+def own_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """A method that the page registers, and its mm model, are forgotten afterwards."""
+    import mixplug.mm  # noqa: F401  registers
+    from mixplug import catalog, registry
+
+    monkeypatch.setattr(catalog, "_table", dict(catalog._table))
+    for one in (registry.MODELS, registry.MODELS.parent):
+        monkeypatch.setattr(one, "_module_dict", dict(one.module_dict))
+    try:
+        yield {}
+    finally:
+        sys.modules.pop("ibot", None)
+
+
+@contextmanager
 def a_video(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     """``tour.mp4``, ten seconds of a street, with its index."""
     import shutil
@@ -60,6 +76,11 @@ def a_video(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 def trained(names: Names) -> None:
     assert int(names["method"].steps) == 2
     assert bool(names["method"].center.any())
+
+
+def moved(names: Names) -> None:
+    assert int(names["method"].steps) == 2
+    assert all(bool(center.any()) for center in names["method"].centers.values())
 
 
 def same_model(names: Names) -> None:
@@ -92,6 +113,7 @@ SETUPS = {
     "docs/extend/evaluator.md": Setup(context=own_registries),
     "docs/extend/loss.md": Setup(context=own_table),
     "docs/extend/mixer.md": Setup(context=own_table),
+    "docs/extend/self_distillation.md": Setup(context=own_methods, after=moved),
     "docs/start/own_loop.md": Setup({"epochs = 10": "epochs = 1"}, after=same_model),
     "docs/guides/metric_learning.md": Setup(after=has_gradient),
     "docs/guides/video.md": Setup(

@@ -169,6 +169,45 @@ def test_a_fault_in_one_file_is_raised_and_names_the_file(
     ) in done.stderr
 
 
+PLUGIN = """
+from mmengine.evaluator import BaseMetric
+from mixplug.registry import METRICS
+
+@METRICS.register_module()
+class TheirScore(BaseMetric):
+    '''A score of another package, in percent.'''
+
+    lower_is_better = ("their_score",)
+
+    def process(self, data_batch, data_samples): ...
+    def compute_metrics(self, results): ...
+"""
+USE_PLUGIN = """
+sys.path.insert(0, sys.argv[1])
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import METRICS
+print(type(METRICS.build(dict(type="mixplug.TheirScore"))).__name__)
+import mixplug.mm
+print(CheckpointHook(save_best="their_score").rules[0])
+from mixplug.overview import find
+print(find("TheirScore")[0].summary)
+"""
+
+
+def test_an_evaluator_of_a_plugin_is_found_listed_and_ranked(folder: Path) -> None:
+    """By the entry-point group alone: nothing imports the package by name."""
+    (folder / "their_package.py").write_text(PLUGIN)
+    info = folder / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mixplug.plugins]\ntheirs = their_package\n")
+    done = run(folder, USE_PLUGIN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-3:] == [
+        "TheirScore", "less", "A score of another package, in percent.",
+    ]  # fmt: skip
+
+
 def test_the_registry_itself_imports_mmengine_alone() -> None:
     code = (
         "import sys, mixplug.registry\n"

@@ -106,11 +106,15 @@ class Taps:
 def _keep_eager() -> None:
     """Make a compiled model break its graph at the taps, whose edits change from step to step.
 
+    And make Dynamo tell modules with a tap from modules without: by default it compiles the first
+    of equal blocks and runs that for all, also for the one block that has a tap.
+
     This is done once something has been compiled: to import Dynamo takes longer than to import
     torch.
     """
     for tap in (InputTap, OutputTap):
         tap.__call__ = torch.compiler.disable(tap.__call__)  # type: ignore[method-assign]
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
 
 
 def _chain(functions: Sequence[Step]) -> Step:

@@ -83,7 +83,10 @@ def run_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("path", with_language("console"))
-def test_commands_are_understood(path: str) -> None:
+def test_commands_are_understood(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     files = {file_name(block) for block in of(path, "python")}
     for block in of(path, "console"):
         assert commands(block), f"{block.place}: commands start with '$ '"

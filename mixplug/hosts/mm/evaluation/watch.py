@@ -89,7 +89,7 @@ class WatchingMetric(BaseMetric):
         """
         if self.model is None:
             raise ValueError(
-                f"{type(self).__name__} looks into the model, which no Runner gave it. Use it as a "
+                f"{type(self).__name__} looks into the model of a Runner and got none. Use it as a "
                 f"config, val_evaluator = dict(type='mixplug.{type(self).__name__}', ...), with "
                 f"custom_imports = dict(imports=['mixplug.mm'])."
             )

@@ -7,7 +7,6 @@ Every method of the catalog has a model. Importing this module makes them, and a
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 import mixplug
 from mixplug import catalog
+from mixplug.docstrings import meanings
 from mixplug.hosts.mm.hooks.self_distillation import DistillationHook
 from mixplug.hosts.mm.mixing.classifier import Clock
 from mixplug.hosts.mm.models.backbones import TimmBackbone
@@ -141,20 +141,9 @@ def model_of(entry: catalog.Entry) -> type[SelfDistillationModel]:
 def _doc(method: Callable[..., Any], keys: inspect.Signature) -> str:
     """The text of a method, with the meaning of every key of its model."""
     text = (inspect.getdoc(method) or "").partition("\nArgs:\n")[0].rstrip()
-    meanings = {**_meanings(method), **_meanings(SelfDistillationModel)}
-    known = [meanings[name] for name in keys.parameters if name in meanings]
-    return f"{text}\n\nArgs:\n{''.join(known)}"
-
-
-def _meanings(documented: Callable[..., Any]) -> dict[str, str]:
-    """The items of ``Args:`` by name, as they are written in a class or else in its bases."""
-    found: dict[str, str] = {}
-    for owner in getattr(documented, "__mro__", (documented,)):
-        items = inspect.cleandoc(owner.__doc__ or "").partition("\nArgs:\n")[2]
-        items = items.partition("\n\n")[0] + "\n"
-        for item, name in re.findall(r"^( {4}(\w+):.*\n(?: {8}.*\n)*)", items, flags=re.MULTILINE):
-            found.setdefault(name, item)
-    return found
+    texts = {**meanings(method), **meanings(SelfDistillationModel)}
+    known = [f"    {name}: {texts[name]}" for name in keys.parameters if name in texts]
+    return "\n".join([text, "", "Args:", *known])
 
 
 def _enter(entry: catalog.Entry) -> None:
