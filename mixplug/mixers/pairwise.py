@@ -90,11 +90,11 @@ class PairMixer(Mixer):
             forward = stages(images, dense=self.dense_edit())
         else:
             forward = self.forward(stages, x, plan)
-        if plan.branch != CLEAN:
-            plan = self._weighed(plan, self.share(stages, x, plan, forward, measured))
         logits = forward.logits
         target = soft_targets(y, logits.shape[-1])
-        target = target if plan.branch == CLEAN else pair(target, plan)
+        if plan.branch != CLEAN:
+            share = self.share(stages, x, plan, forward, measured)
+            target = pair(target, plan) if share is None else self._weighed(target, plan, share)
         if self.dense:  # one target for all positions of an example
             logits = logits.reshape(len(x), -1, logits.shape[-1])
             target = target[:, None].expand_as(logits)
@@ -142,9 +142,9 @@ class PairMixer(Mixer):
     def share(
         self, stages: Stages, x: Tensor, plan: Plan, forward: Forward, measured: Tensor | None
     ) -> Tensor | None:
-        """What the first operand weighs in the target in place of λ, (B,) in [0, 1].
+        """Weight of the first operand in the target, in place of λ; called after a mixed pass.
 
-        It is asked for after every mixed pass. λ of the plan stays what was drawn.
+        λ of the plan stays as it was drawn.
 
         Args:
             stages: the model; ``stages.attention()`` is that of the mixed batch, if :meth:`attach`
@@ -155,17 +155,22 @@ class PairMixer(Mixer):
             measured: what :meth:`mix_input` returned beside the batch, None if nothing.
 
         Returns:
-            None to weigh by λ; by default, what was measured.
+            (B,) in [0, 1], the weight of the first operand, where the second has the rest; or
+            (B, 2), the weights of the first and of the second operand, which need not sum to 1; or
+            None for λ. By default, what was measured.
         """
         return measured
 
-    def _weighed(self, plan: Plan, share: Tensor | None) -> Plan:
-        """The plan with targets weighed by the share."""
-        if share is None:
-            return plan
-        if share.shape != plan.permutation.shape:
+    def _weighed(self, target: Tensor, plan: Plan, share: Tensor) -> Tensor:
+        """Targets (B, K) of the pairs, weighed by a measured share."""
+        size = len(target)
+        if share.shape == (size,):
+            return pair(target, replace(plan, lam=share.detach()))
+        if share.shape != (size, 2):
             raise ValueError(
-                f"{self.name} needs to measure one share per example, "
-                f"({len(plan.permutation)},), got shape {tuple(share.shape)}."
+                f"{self.name} needs to measure a share of shape ({size},), or two of shape "
+                f"({size}, 2), got {tuple(share.shape)}."
             )
-        return replace(plan, lam=share.detach())
+        first, second = share.detach().to(target).unsqueeze(-1).unbind(1)  # (B, 1) each
+        other = target[plan.permutation.to(target.device, non_blocking=True)]
+        return first * target + second * other

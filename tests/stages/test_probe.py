@@ -283,9 +283,10 @@ def test_within_a_pass_it_sees_the_model_without_edits() -> None:
         seen.append(stages.probe(x, Y, EVERYTHING))
         return -a
 
-    forward = stages(x, features=edit, embedding=torch.neg)
+    others = {"embedding": torch.neg, "layers": {"hidden": torch.neg, "body.0": torch.neg}}
+    forward = stages(x, features=edit, **others)
     assert_near(seen[0].logits, by_hand(model, x))
-    expected = stages_of(copy.deepcopy(model))(x, features=torch.neg, embedding=torch.neg)
+    expected = stages_of(copy.deepcopy(model))(x, features=torch.neg, **others)
     assert_near(forward.logits, expected.logits)  # the edits after the probe still happened
 
 

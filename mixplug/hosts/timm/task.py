@@ -132,8 +132,8 @@ class MixupTask(ClassificationTask):
                 f"{self.mixer.name} has off_epoch={self.mixer.off_epoch}, but the task does not "
                 f"know the epoch of this batch. In your own loop set task.epoch at the start of "
                 f"every epoch. Under timm_hooks.train the script must make its training loader "
-                f"with timm.data.create_loader. If a checkpoint lacks the state of the mixer, "
-                f"it must use timm.task.resume_task_checkpoint, or pass --start-epoch."
+                f"with timm.data.create_loader. If it loads a checkpoint without the mixer's "
+                f"state, it must use timm.task.resume_task_checkpoint, or pass --start-epoch."
             )
 
     def _pixels(self) -> Pixels | None:
