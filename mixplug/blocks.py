@@ -1,4 +1,4 @@
-"""Where a network's last block begins."""
+"""Find the last block of a network."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from torch import nn
 
 
 def before_last_block(model: nn.Module) -> str | None:
-    """Name of the last block but one of a network made of alike blocks, or None.
+    """Name of the second to last block of a network that repeats one kind of block, or None.
 
-    The default place of the map A that AlignMixup aligns. The matrix R of (3.10) is doubly
-    stochastic, so alignment keeps the mean over positions: where only average pooling lies between
-    A and e, mixing aligned maps *is* mixing embeddings. The thesis has a fully-connected encoder f
-    in between (3.4.1); with the last block as f, A keeps the resolution of the last map, and what
-    is aligned matters.
+    Its output is the default map A of AlignMixup. Alignment keeps the mean over positions, because
+    the matrix R that aligns is doubly stochastic (eq. 3.10). If only average pooling lay between A
+    and the embedding e, mixing aligned maps would be the same as mixing embeddings. The thesis has
+    a fully-connected encoder f between the two (section 3.4.1). Here the last block takes the place
+    of f: A then has the resolution of the last map, and alignment makes a difference.
 
     A container of blocks is a Sequential or ModuleList of two or more modules of one class, each
-    with two or more convolutions or linear layers. Of several the last counts, and within its last
-    block again.
+    with two or more convolutions or linear layers. The last container is used, then the last
+    container within its last block, and so on.
     """
     found, inside = None, ""
     while True:
@@ -29,7 +29,7 @@ def before_last_block(model: nn.Module) -> str | None:
 
 
 def _last_container(model: nn.Module, inside: str) -> str | None:
-    """The last container of blocks below ``inside`` that is in no other container of blocks."""
+    """The last container of blocks below ``inside`` that lies in no other container of blocks."""
     last = None
     for name, module in model.get_submodule(inside).named_modules(prefix=inside):
         if _holds_blocks(module):

@@ -1,4 +1,4 @@
-"""A host's loss as mixing needs it: one value per term, from logits and soft targets."""
+"""The host's loss in the form that mixing needs: one value per term, for soft targets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Criterion:
     """A loss term by term.
 
     Attributes:
-        terms: (logits (T, K), target (T, K)) to the loss of each of T terms, (T,), or to the scalar
-            mean if that is all the host's loss can give.
-        smoothing: label smoothing, applied to the soft target beforehand.
+        terms: maps (logits (T, K), target (T, K)) to the loss of each of T terms, (T,); or to the
+            scalar mean, if the host's loss gives nothing else.
+        smoothing: label smoothing, which is applied to the soft target first.
         scale: factor of the loss.
-        is_cross_entropy: the terms are plain cross-entropies, so the fused form of
-            :func:`mixplug.functional.hull_cross_entropy` may stand in.
+        is_cross_entropy: whether the terms are plain cross-entropies, which
+            :func:`mixplug.functional.hull_cross_entropy` computes faster.
     """
 
     terms: Callable[[Tensor, Tensor], Tensor]
@@ -39,7 +39,7 @@ _known: dict[type, Callable[[Any], Criterion]] = {}
 
 
 def register(cls: type) -> Callable[[Callable[[Any], Criterion]], Callable[[Any], Criterion]]:
-    """Say how a host's loss is taken apart; for ``cls`` itself and subclasses that compute it."""
+    """Register how to convert a loss class; also used for subclasses with the same ``forward``."""
 
     def decorate(convert: Callable[[Any], Criterion]) -> Callable[[Any], Criterion]:
         _known[cls] = convert
@@ -49,15 +49,15 @@ def register(cls: type) -> Callable[[Callable[[Any], Criterion]], Callable[[Any]
 
 
 def as_criterion(loss: object = None) -> Criterion:
-    """What mixing makes of a host's loss.
+    """Convert a host's loss to a :class:`Criterion`.
 
-    Known losses are taken apart: PyTorch's here, a host's own in its adapter. Anything else must
-    be callable as ``loss(logits (T, K), target (T, K))`` with soft targets, and return (T,), or the
-    scalar mean, which will not do where terms are weighted (DenseMultiMix). None is the
-    cross-entropy. A loss for class indices goes through :func:`per_class`.
+    Known losses are converted to terms: PyTorch's in this module, a host's own in its adapter. Any
+    other loss must be callable as ``loss(logits (T, K), target (T, K))`` with soft targets. It
+    returns (T,), or the scalar mean; weighted terms (DenseMultiMix) need (T,). None means
+    cross-entropy. For a loss that takes class indices use :func:`per_class`.
 
     Raises:
-        ValueError: the loss is not callable, or reduces by something else than the mean.
+        ValueError: the loss is not callable, or its reduction is not the mean.
     """
     if isinstance(loss, Criterion):
         return loss
@@ -82,7 +82,7 @@ def _(loss: nn.CrossEntropyLoss) -> Criterion:
     weight = loss.weight
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
-        # as PyTorch does for soft targets: the mean is over terms, not over the classes' weights
+        # as PyTorch does for soft targets: it averages over terms, not by the weights of classes
         return -(target * weight.to(logits.dtype) * F.log_softmax(logits, -1)).sum(-1)
 
     return Criterion(terms, loss.label_smoothing)
@@ -101,10 +101,10 @@ def _(loss: nn.BCEWithLogitsLoss) -> Criterion:
 
 
 def per_class(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:
-    """A loss that knows only class indices, mixed over them: ``sum_k y_k loss(logits, k)``.
+    """Make a criterion for soft targets of a loss for class indices: ``sum_k y_k loss(logits, k)``.
 
     Args:
-        loss: ``loss(logits (T, K), index (T,))`` to (T,), so with ``reduction='none'``. It is
+        loss: maps (logits (T, K), index (T,)) to (T,), that is, with ``reduction='none'``. It is
             called once for each class that has weight in the batch.
     """
 
@@ -120,7 +120,7 @@ def per_class(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:
 
 
 def require_mean(loss: object) -> None:
-    """Raise ValueError unless the loss averages over examples, as mixing will."""
+    """Raise ValueError unless the loss averages over examples, as mixed losses do."""
     reduction = getattr(loss, "reduction", "mean")
     if reduction != "mean":
         raise ValueError(

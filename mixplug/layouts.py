@@ -15,15 +15,15 @@ from torch import Tensor
 class Layout:
     """Reads a (B, C, H, W) map out of a module's output, and puts one back.
 
-    Outputs may be (B, C, H, W); (B, H, W, C) if ``channels_last``; tokens (B, P + N, C) whose
-    first P = ``prefix`` (class, distillation, register) have no place in the grid; or a tuple of
-    such levels, of which the last counts.
+    An output may be (B, C, H, W); or (B, H, W, C) if ``channels_last``; or tokens (B, P + N, C), of
+    which the first P = ``prefix`` (class, distillation, register) have no place in the grid; or a
+    tuple of such levels, of which the last is used.
 
     Attributes:
         channels_last: whether 4-D outputs are (B, H, W, C).
         prefix: P.
-        grid: (H, W) of the tokens; where it does not fit their number, a square is taken.
-        patch: (height, width) in pixels of the patch that a token stands for, if it is known.
+        grid: (H, W) of the tokens; if their number is another, a square is assumed.
+        patch: (height, width) in pixels of a token's patch, if known.
     """
 
     channels_last: bool = False
@@ -38,8 +38,8 @@ class Layout:
             return x.permute(0, 3, 1, 2) if self.channels_last else x
         if x.dim() != 3 or x.shape[1] <= self.prefix:
             raise ValueError(
-                f"A feature map needs 4 dimensions, or 3 with more than {self.prefix} prefix "
-                f"tokens, got shape {tuple(x.shape)}. Name a module before pooling."
+                f"A feature map needs 4 dimensions, or 3 with more tokens than the {self.prefix} "
+                f"prefix tokens, got shape {tuple(x.shape)}. Name a module before pooling."
             )
         tokens = x[:, self.prefix :].mT  # (B, C, N)
         return tokens.unflatten(-1, self.grid_of(tokens.shape[-1]))
@@ -70,13 +70,13 @@ class Layout:
             return side, side
         if not self.prefix and count > 2 and math.isqrt(count - 1) ** 2 == count - 1:
             raise ValueError(
-                f"{count} tokens are one more than a square: if the first is a class token, say so "
-                f"with Stages(..., layout=Layout(prefix=1)); if not, give the grid."
+                f"{count} tokens are one more than a square. If the first is a class token, pass "
+                f"Stages(..., layout=Layout(prefix=1)); if not, pass the grid."
             )
         return 1, count
 
     def prefix_tokens(self, output: object) -> Tensor | None:
-        """The P tokens without a place, (B, P, C), or None."""
+        """The P prefix tokens, (B, P, C), or None if there are none."""
         x = _last(output)
         return x[:, : self.prefix] if x.dim() == 3 and self.prefix else None
 
@@ -88,11 +88,11 @@ class Layout:
         return _replace(output, tokens if prefix is None else torch.cat([prefix, tokens], 1))
 
     def positions(self, output: object) -> object:
-        """Every position as an example of its own, batch B*N in the order (B, N).
+        """Make every position an example of its own, a batch of B*N in the order (B, N).
 
-        Whatever follows the map then works at each position alone: pooling over one position is
-        the identity, so a head becomes the 1x1 convolution of section 5.3.3. A token fills the
-        prefix's places too, so that it is what class-token, average or attention pooling returns.
+        All layers that follow then see each position alone. Pooling over one position is the
+        identity, so the head acts as a 1x1 convolution (section 5.3.3). A token is also copied to
+        the places of the prefix, so class-token, average and attention pooling all return it.
         """
         columns = self.map(output).flatten(2).mT.flatten(0, 1)  # (B*N, C)
         if _last(output).dim() == 3:
@@ -102,10 +102,10 @@ class Layout:
 
 
 def pool(a: Tensor, resolution: int | None) -> Tensor:
-    """Average-pool a map (B, C, H, W) to (B, C, r, r); None leaves it.
+    """Average-pool a map (B, C, H, W) to (B, C, r, r); None leaves it as it is.
 
     Raises:
-        ValueError: the map is smaller than r x r, so the images are too small or the model
+        ValueError: the map is smaller than r x r: the images are too small, or the model
             downsamples too often.
     """
     if resolution is None or a.shape[-2:] == (resolution, resolution):

@@ -16,14 +16,14 @@ from mixplug.functional.targets import smooth, soft_targets
 
 @dataclass(frozen=True)
 class Mixed:
-    """Terms of a loss.
+    """Mixed logits and targets, from which any criterion makes a loss.
 
     Attributes:
-        logits: (M, K), or (M, N, K) for a dense loss; M = 0 where there are only extra terms.
+        logits: (M, K), or (M, N, K) for a dense loss; M = 0 if there are only extra terms.
         target: rows over classes, same shape.
-        weight: what each term weighs in the sum, (M,) or (M, N); None is the mean over terms.
-        extra: named scalars to be added to the loss, such as a reconstruction loss.
-        output: (B, K) logits for a host's training metrics; None is ``logits``.
+        weight: weight of each term in the sum, (M,) or (M, N); None takes the mean over terms.
+        extra: named scalars that are added to the loss, such as a reconstruction loss.
+        output: (B, K) logits for the host's training metrics; None means ``logits``.
     """
 
     logits: Tensor
@@ -36,18 +36,18 @@ class Mixed:
         """Scalar loss, float32 (float64 if given): ``sum_t weight_t criterion_t + sum of extra``.
 
         Args:
-            criterion: any host's loss, see :func:`mixplug.criterion.as_criterion`; None is the
+            criterion: the host's loss, see :func:`mixplug.criterion.as_criterion`; None means
                 cross-entropy.
 
         Raises:
-            ValueError: the criterion returns neither one value per term nor a scalar, or a scalar
-                where terms are weighted.
+            ValueError: the criterion returns neither one value per term nor a scalar, or it
+                returns a scalar although the terms are weighted.
         """
         if self.logits.shape != self.target.shape:
             raise ValueError(
                 f"Logits {tuple(self.logits.shape)} and targets {tuple(self.target.shape)} differ."
             )
-        if not len(self.logits):  # only extra terms; the graph must still reach the classifier
+        if not len(self.logits):  # only extra terms, but DDP needs a gradient of the classifier
             return self.logits.sum() + sum(self.extra.values())
         fn = as_criterion(criterion)
         dtype = exact_dtype(self.logits)
@@ -62,9 +62,7 @@ class Mixed:
         if terms.dim() == 0 and self.weight is None:
             return terms
         if terms.shape != (count,):
-            why = (
-                " A scalar will not do, since these terms are weighted." if not terms.dim() else ""
-            )
+            why = " These terms are weighted, so a scalar is not enough." if not terms.dim() else ""
             raise ValueError(
                 f"The criterion must return one value per term, ({count},), got shape "
                 f"{tuple(terms.shape)}.{why}"
@@ -74,16 +72,16 @@ class Mixed:
 
 @dataclass(frozen=True)
 class HullMixed:
-    """Terms of a loss on hull points, kept as logits of the clean examples and their weights.
+    """Mixed logits and targets in factored form: clean logits, and the weights that mix them.
 
-    For a linear classifier ``Λ L`` are the logits of mixed embeddings. Nothing of size M x K is
-    made as long as the criterion is a cross-entropy.
+    For a linear classifier, ``Λ L`` are the logits of the mixed embeddings. If the criterion is a
+    cross-entropy, the loss is computed without any tensor of size M x K.
 
     Attributes:
         clean_logits: L, (B, K), or (N, B, K) at N positions.
-        clean_target: Y, (B, K); or class indices (N, B), where positions have labels of their own.
+        clean_target: Y, (B, K); or class indices (N, B), if every position has its own label.
         weights: Λ or M̂, (M, B) or (N, M, B).
-        weight: what each term weighs in the sum, (M,) or (N, M); None is the mean.
+        weight: weight of each term in the sum, (M,) or (N, M); None takes the mean.
         extra: as in :class:`Mixed`.
         output: as in :class:`Mixed`.
     """
@@ -97,12 +95,12 @@ class HullMixed:
 
     @property
     def logits(self) -> Tensor:
-        """Mixed logits, (M, K) or (N, M, K); made when asked for."""
+        """Mixed logits, (M, K) or (N, M, K), computed at each access."""
         return _product(self.weights, self.clean_logits)
 
     @property
     def target(self) -> Tensor:
-        """Mixed targets, same shape as ``logits``; made when asked for."""
+        """Mixed targets, same shape as ``logits``, computed at each access."""
         return _product(self.weights, soft_targets(self.clean_target, self.clean_logits.shape[-1]))
 
     @property
@@ -110,7 +108,7 @@ class HullMixed:
         return not self.clean_target.is_floating_point()
 
     def loss(self, criterion: object = None) -> Tensor:
-        """Scalar loss as in :meth:`Mixed.loss`, by the fused form where the criterion allows it."""
+        """Scalar loss as in :meth:`Mixed.loss`; a cross-entropy is computed in factored form."""
         fn = as_criterion(criterion)
         if not fn.is_cross_entropy or (self._indexed and fn.smoothing):
             return Mixed(self.logits, self.target, self.weight, self.extra).loss(fn)
@@ -132,7 +130,7 @@ class HullMixed:
 
 
 def clean(logits: Tensor, y: Tensor) -> Mixed:
-    """The unmixed batch: logits (B, K) against targets of any kind."""
+    """An unmixed batch: logits (B, K) and targets of any kind."""
     return Mixed(logits, soft_targets(y, logits.shape[-1]), output=logits)
 
 
@@ -144,5 +142,5 @@ def _product(weights: Tensor, rows: Tensor) -> Tensor:
 
 
 def hull_targets(weights: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Mixed targets ``Λ Y``, (..., M, K), of targets y of any kind, in full precision (5.7)."""
+    """Mixed targets ``Λ Y``, (..., M, K), of targets y of any kind, in full precision (eq. 5.7)."""
     return _product(weights, soft_targets(y, num_classes))

@@ -20,7 +20,17 @@ from mixplug import catalog
 from mixplug.hosts.mm.hooks.mixup import MixupHook, unwrapped
 from mixplug.hosts.mm.mixing.key import train_with
 from mixplug.mixers.building import build_mixer
-from mixplug.registry import PACKAGES, REGISTRIES, score_directions
+from mixplug.registry import (  # noqa: F401  the registries can be imported from here as well
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    PACKAGES,
+    REGISTRIES,
+    TRANSFORMS,
+    score_directions,
+)
 from mixplug.scanning import import_modules
 
 

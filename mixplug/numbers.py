@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mixplug.catalog import entries
+from mixplug.catalog import load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -149,7 +149,7 @@ def card_number(
 
 def numbers(part: str | None = None, source: str | None = None) -> list[Number]:
     """The numbers of a part and a source, or of all, in the order of registration."""
-    entries()  # imports all modules that register, those of plugins included
+    load()  # imports all modules that register, plugins included
     return [
         number
         for number in _table.values()

@@ -97,9 +97,9 @@ def test_positions_of_levels() -> None:
         (
             NCHW,
             (2, 3),
-            r"with more than 0 prefix tokens, got shape \(2, 3\)\. Name a module before",
+            r"with more tokens than the 0 prefix tokens, got shape \(2, 3\)\. Name a module before",
         ),
-        (TOKENS, (2, 2, 5), r"with more than 2 prefix tokens, got shape \(2, 2, 5\)\."),
+        (TOKENS, (2, 2, 5), r"with more tokens than the 2 prefix tokens, got shape \(2, 2, 5\)\."),
         (NCHW, (2, 3, 4, 4, 4), r"needs 4 dimensions, or 3 with .*got shape \(2, 3, 4, 4, 4\)\."),
     ],
 )

@@ -72,8 +72,8 @@ def test_half_logits_give_a_float32_loss() -> None:
 def test_terms_that_are_weighted_need_a_loss_per_term() -> None:
     logits, target = torch.randn(5, 4), torch.rand(5, 4)
     message = (
-        r"The criterion must return one value per term, \(5,\), got shape \(\)\. A scalar will "
-        r"not do, since these terms are weighted\."
+        r"The criterion must return one value per term, \(5,\), got shape \(\)\. These terms are "
+        r"weighted, so a scalar is not enough\."
     )
     with pytest.raises(ValueError, match=message):
         Mixed(logits, target, torch.rand(5)).loss(lambda z, y: distance(z, y).mean())

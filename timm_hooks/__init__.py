@@ -1,1 +1,1 @@
-"""Runs timm's own train.py with a mixer bound in; see ``python -m timm_hooks.train --help``."""
+"""Run timm's own train.py with a mixer; see ``python -m timm_hooks.train --help``."""

@@ -1,12 +1,12 @@
-"""timm's train.py, unmodified, with a mixer.
+"""Run timm's unmodified train.py with a mixer.
 
     python -m timm_hooks.train TRAIN_PY [timm's own arguments] --mixup-impl IMPL
                                [--mixup-args KEY=VALUE ...]
 
-TRAIN_PY is the train.py of timm's repository (huggingface/pytorch-image-models), which its package
-does not contain. IMPL is a dotted path to a mixer: mixplug.alignmix, mixplug.dense_multimix, or
-any class of any package that derives from mixplug.Mixer; or to a metric loss, such as
-mixplug.metrix, which then trains the network. Everything else is passed on.
+TRAIN_PY is the path of train.py from timm's repository (huggingface/pytorch-image-models); timm's
+package does not contain it. IMPL is a dotted path to a mixer, such as mixplug.alignmix,
+mixplug.dense_multimix or your own subclass of mixplug.Mixer. It may also be a metric loss, such as
+mixplug.metrix, which then trains the network. All other arguments are passed to train.py.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import sys
 from collections.abc import Sequence
 
 _CLASHES = {
-    "mixup": "both would mix the batch: leave it out",
-    "cutmix": "both would mix the batch: leave it out, or use --mixup-impl mixplug.cutmix",
-    "cutmix_minmax": "both would mix the batch: leave it out",
-    "kd_model_name": "distillation has a task of its own: leave it out",
-    "naflex_loader": "its batches are packed patches: leave it out",
-    "torchscript": "a scripted model cannot be mixed inside: use --torchcompile",
-    "grad_checkpointing": "what is run again would not be mixed again: leave it out",
-    "jsd_loss": "it compares augmented splits of a batch: leave it out",
+    "mixup": "both would mix the batch. Leave it out",
+    "cutmix": "both would mix the batch. Leave it out, or use --mixup-impl mixplug.cutmix",
+    "cutmix_minmax": "both would mix the batch. Leave it out",
+    "kd_model_name": "distillation uses another task of timm. Leave it out",
+    "naflex_loader": "its batches are packed patches. Leave it out",
+    "torchscript": "features of a scripted model cannot be mixed. Use --torchcompile",
+    "grad_checkpointing": "blocks that run again in the backward pass are not mixed. Leave it out",
+    "jsd_loss": "it compares augmented splits of a batch. Leave it out",
 }
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[str, str, dict[str, object], list[str]]:
-    """Part our arguments from timm's.
+    """Separate our arguments from timm's.
 
     Args:
-        argv: without the program's name.
+        argv: arguments without the program's name.
 
     Returns:
-        Path of train.py, dotted path of the mixer, its settings, and timm's arguments.
+        Path of train.py, dotted path of the mixer, the mixer's settings, and timm's arguments.
 
     Raises:
-        ValueError: an argument is missing or not KEY=VALUE.
+        ValueError: an argument is missing, or is not KEY=VALUE.
     """
     script, impl, settings, rest = "", "", {}, []
     tokens = list(argv)
@@ -60,8 +60,8 @@ def split_arguments(argv: Sequence[str]) -> tuple[str, str, dict[str, object], l
             rest.append(token)
     if not os.path.isfile(script):
         raise ValueError(
-            f"The first argument must be the path of timm's train.py, got {script!r}. It is in "
-            f"timm's repository (huggingface/pytorch-image-models), not in its package."
+            f"The first argument must be the path of timm's train.py, got {script!r}. Get it from "
+            f"timm's repository (huggingface/pytorch-image-models); the package does not have it."
         )
     if not impl:
         raise ValueError("--mixup-impl needs a dotted path, such as mixplug.alignmix.")
@@ -69,7 +69,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[str, str, dict[str, object], l
 
 
 def timm_settings(argv: Sequence[str]) -> dict[str, object]:
-    """What timm's arguments, or the YAML file that --config names, say about mixing."""
+    """Settings about mixing in timm's arguments, or in the YAML file of --config."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-c", "--config", default="")
     first, _ = parser.parse_known_args(argv)
@@ -90,7 +90,7 @@ def timm_settings(argv: Sequence[str]) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Bind the mixer's task in place of timm's, then run train.py as if it had been called."""
+    """Replace timm's task by one with the mixer, then run train.py as its own program."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
@@ -105,29 +105,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     runpy.run_path(script, run_name="__main__")
     if not any(task.built for task in tasks):
         raise ValueError(
-            f"{script} trained without timm.task.ClassificationTask, so nothing was mixed. It "
-            f"needs timm >= 1.0.27 and the train.py that belongs to it."
+            f"{script} trained without timm.task.ClassificationTask, so nothing was mixed. Use "
+            f"timm >= 1.0.27 and the train.py of the same version."
         )
 
 
 def prepare(argv: Sequence[str]) -> tuple[str, list[str], list[type]]:
-    """Path of train.py, timm's arguments, and the tasks that were bound in."""
+    """Path of train.py, timm's arguments, and the task classes that replace timm's."""
     script, impl, settings, rest = split_arguments(argv)
     found = timm_settings(rest)
     for name, why in _CLASHES.items():
         if found[name]:
             flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} cannot go together with --mixup-impl: {why}.")
+            raise ValueError(f"{flag} cannot be used with --mixup-impl: {why}.")
     return script, rest, bind_tasks(impl, settings, found["mixup_off_epoch"], found["start_epoch"])
 
 
 def bind_tasks(
     impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
 ) -> list[type]:
-    """Build the mixer and put tasks with it in place of timm's, before train.py imports them.
+    """Build the mixer and replace timm's tasks by tasks with it, before train.py imports them.
 
-    The training loader and the resuming of checkpoints are watched, so the tasks know the epoch and
-    how images are normalized.
+    Functions that make the training loader and resume a checkpoint are wrapped, so that the tasks
+    know the epoch and how images are normalized.
     """
     from mixplug.mixers.building import build_mixer
     from mixplug.optional import optional
@@ -138,12 +138,12 @@ def bind_tasks(
     from mixplug.hosts.timm.task import bind, resuming
     from mixplug.models.small import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
 
-    if off_epoch:  # timm's 0 means never
+    if off_epoch:  # in timm 0 means never
         settings = {"off_epoch": off_epoch, **settings}
     mixer = build_mixer(impl, **settings)
     loader, tasks = TrainingLoader(), []
     for name in ("ClassificationTask", "MultiLabelClassificationTask"):
-        base = getattr(timm_task, name, None)  # the second came after timm 1.0.27
+        base = getattr(timm_task, name, None)  # the second is newer than timm 1.0.27
         if base is not None:
             tasks.append(bind(base, mixer, start_epoch, loader))
             setattr(timm_task, name, tasks[-1])

@@ -22,8 +22,8 @@ def draw(path: Path, quick: bool) -> None:
     for column, step in enumerate(STEPS, 1):
         plan = mixer.sample(images, sampling.generators(0, step))
         top, bottom, left, right = plan.box
-        titles = (f"λ = {float(plan.lam[0]):.2f}", "")
-        mixed = mixer.mix_input(images, plan)
+        mixed, share = mixer.mix_input(images, plan)
+        titles = (f"λ = {float(share[0]):.2f}", "")
         for cell, image, name in zip(axes[:, column], mixed, titles, strict=True):
             show(cell, image, name)
             edge = plt.Rectangle(

@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 import mixplug
 from mixplug.bench.measure import NO_BOUND, Row, seconds_of
 from mixplug.evaluation.card import Data, Settings, Stream, Subject, make_card
-from mixplug.evaluation.card.outside import outside
+from mixplug.evaluation.card.outside import ood_streams
 from mixplug.evaluation.card.report import write_card
 from mixplug.models import WideResNet
 
@@ -48,7 +48,7 @@ def card_rows(images: int, device: torch.device, rounds: int, tick: Tick) -> Ite
             one,
             [str(k) for k in range(_CLASSES)],
             Stream("train", one.dataset, f"train {one.name}"),  # the same number, for k-NN
-            outside(settings, one),
+            ood_streams(settings, one),
         )
         for one in (test, first)
     )

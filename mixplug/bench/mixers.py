@@ -1,4 +1,4 @@
-"""``mixplug bench mixers``: heads, whole steps, Sinkhorn and import time, compared with bounds."""
+"""``mixplug bench mixers``: heads, steps, probes, Sinkhorn and import, compared with bounds."""
 
 from __future__ import annotations
 
@@ -74,6 +74,29 @@ def step_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     yield Row("AlignMixup step, mean of modes", times, 1.06, False, "x", "thesis 1.08 on its GPU")
 
 
+def probe_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
+    """A probe beside a training step, with and without an input gradient, relative to that step."""
+    model = preact_resnet18(num_classes=100).to(device).train()
+    stages = mixplug.Stages(model, features="stages.3.0", classifier="fc", last="act")
+    x = torch.randn(128, 3, 32, 32, device=device)
+    y = torch.randint(100, (128,), device=device)
+
+    def step() -> None:
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+
+    calls = {
+        "step": step,
+        "input_grad": lambda: stages.probe(x, y, {"input_grad"}),
+        "logits": lambda: stages.probe(x, want={"logits"}),
+    }
+    seconds = in_turns(calls, rounds, tick)
+    note = f"step of PreActResNet-18 {1e3 * min(seconds['step']):.0f} ms"
+    for name, bound in (("input_grad", 0.75), ("logits", 0.4)):
+        times = ratio(seconds[name], seconds["step"])
+        yield Row(f"probe for {name}, of a training step", times, bound, False, "x", note)
+
+
 def sinkhorn_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     """128 plans, 100 iterations, costs up to 500, compared with a log-sum-exp loop."""
     for size in (16, 49):
@@ -110,7 +133,13 @@ def import_rows(device: torch.device, rounds: int, tick: Tick) -> Iterator[Row]:
     yield Row("import mixplug", min(float(w[0]) for w in words), 1.5, False, "s", note)
 
 
-GROUPS = {"head": head_rows, "step": step_rows, "sinkhorn": sinkhorn_rows, "import": import_rows}
+GROUPS = {
+    "head": head_rows,
+    "step": step_rows,
+    "probe": probe_rows,
+    "sinkhorn": sinkhorn_rows,
+    "import": import_rows,
+}
 
 
 def log_sum_exp_loop(cost: Tensor, eps: float, iters: int) -> Tensor:

@@ -35,7 +35,7 @@ def mixers(
     threads: Threads = 1,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="measure only head, step, sinkhorn or import; repeatable"),
+        typer.Option(help="measure only head, step, probe, sinkhorn or import; repeatable"),
     ] = None,
     json_path: RowsFile = None,
 ) -> None:

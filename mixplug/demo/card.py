@@ -14,7 +14,7 @@ from mixplug.data.digits import NUM_CLASSES, digits
 from mixplug.demo.classification import FEATURES, checkpoint_of, network
 from mixplug.evaluation.card import Card, Data, Settings, Stream, Subject, make_card
 from mixplug.evaluation.card.checkpoints import facts_of
-from mixplug.evaluation.card.outside import Unnamed, outside
+from mixplug.evaluation.card.outside import WithoutLabels, ood_streams
 from mixplug.evaluation.results import Tick, fingerprint
 from mixplug.optional import optional
 from mixplug.weights import load, read
@@ -60,12 +60,12 @@ def run(folder: Path, out: Path, seed: int, tick: Tick) -> tuple[Card, Data]:
     settings = Settings(seed=seed, neighbors=10)
     test = _stream("test")
     patches = Patches(len(test))
-    photographs = Stream("photographs", Unnamed(patches), f"patches {len(patches)}")
+    photographs = Stream("photographs", WithoutLabels(patches), f"patches {len(patches)}")
     data = Data(
         test,
         [str(digit) for digit in range(NUM_CLASSES)],
         _stream("train"),
-        [photographs, *outside(settings, test)],
+        [photographs, *ood_streams(settings, test)],
     )
     return make_card(subjects(folder, METHODS), data, settings, out, tick), data
 

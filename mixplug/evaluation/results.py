@@ -1,4 +1,4 @@
-"""What evaluations share: progress, device, fingerprints of networks, and result files."""
+"""Helpers of all evaluations: progress, device, fingerprints of networks, and result files."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Any
 import torch
 from torch import nn
 
-Tick = Callable[[int, int, str], None]  # how much is done, of how much, and what
+Tick = Callable[[int, int, str], None]  # progress callback: done, total, description
 
 
-def unseen(done: int, total: int, what: str) -> None:
-    """Nobody looks at the progress."""
+def no_progress(done: int, total: int, what: str) -> None:
+    """Progress callback that shows nothing."""
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Of all weights: two networks of one kind with the same one give the same features."""
+    """Hash of all weights. Networks of one architecture with the same hash give the same output."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().tobytes())  # by bytes, since numpy has no bfloat16
+        digest.update(raw.numpy().tobytes())  # as bytes, because numpy has no bfloat16
     return digest.hexdigest()[:16]
 
 
 def to_device(network: nn.Module, device: str | torch.device) -> nn.Module:
-    """A network on a device.
+    """Move a network to a device.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: the device does not exist.
     """
     try:
         return network.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
-        raise ValueError(f"The network cannot be put on {device}: {error}") from error
+    except (RuntimeError, AssertionError) as error:  # raised by torch if there is no such device
+        raise ValueError(f"The network cannot be moved to {device}: {error}") from error
 
 
 def best_device() -> str:
-    """A GPU if torch has one, else the CPU."""
+    """Name of the GPU if there is one, else 'cpu'."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -51,7 +51,7 @@ def write_results(out: Path, name: str, results: Mapping[str, Any]) -> Path:
     """Write results as OUT/NAME.json.
 
     Raises:
-        ValueError: the folder cannot be made or written to.
+        ValueError: the folder cannot be created or written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

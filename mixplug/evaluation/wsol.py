@@ -1,4 +1,4 @@
-"""Weakly supervised localization with the maps of a classifier (3.4.5, Table 3.7)."""
+"""Weakly supervised object localization with heat maps of a classifier (3.4.5, Table 3.7)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixplug.evaluation.results import Tick, unseen
+from mixplug.evaluation.results import Tick, no_progress
 from mixplug.functional.localization import heat_of_map
-from mixplug.metrics.localization import FIXED, STEPS, Localization, Located, Shown
+from mixplug.metrics.localization import FIXED, STEPS, Localization, LocalizedImage, Located
 
 # Inputs (B, 3, H, W) and classes (B,) to logits (B, K) and maps (B, h, w).
 HeatMaps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -19,13 +19,13 @@ HeatMaps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as the network takes them, and what is true of them.
+    """Preprocessed images with their labels and boxes.
 
     Attributes:
         inputs: (B, 3, H, W), on the device of the network.
-        pixels: the same as pictures, (B, 3, H, W) uint8, RGB, on the CPU.
+        pixels: the same images before normalization, (B, 3, H, W) uint8, RGB, on the CPU.
         labels: (B,) int64.
-        boxes: true ones in pixels of the inputs, B times (n, 4).
+        boxes: ground-truth boxes in pixels of the inputs, B times (n, 4).
         names: of the images.
     """
 
@@ -43,35 +43,37 @@ def localize(
     threshold: float = FIXED,
     steps: int = STEPS,
     show: int = 0,
-    tick: Tick = unseen,
-) -> tuple[dict[str, Any], list[Shown]]:
-    """Find the object of each image with the map of its true class.
+    tick: Tick = no_progress,
+) -> tuple[dict[str, Any], list[LocalizedImage]]:
+    """Localize the object of each image with the heat map of its true class.
 
-    The map is resized to the image and scaled to [0, 1], and boxes are around what exceeds a
-    threshold: the box of the largest component at ``threshold`` for top-1 localization, as in the
-    thesis, and at the best of all thresholds for MaxBoxAcc. Where the class is right, the map of
-    the true class is that of the predicted one.
+    The map is resized to the image and scaled to [0, 1]. Boxes enclose connected components of the
+    pixels above a threshold. Top-1 localization takes the box of the largest component at
+    ``threshold``, as in the thesis; MaxBoxAcc takes the best of all thresholds. If the predicted
+    class is correct, the map of the true class is that of the predicted class.
 
     Args:
-        heat_maps: of the network, in evaluation mode.
-        batches: of all images.
-        total: how many images there are.
+        heat_maps: from inputs and classes to logits and maps, in evaluation mode.
+        batches: all images.
+        total: number of images.
         threshold: of top-1 localization.
-        steps: of thresholds that the best is sought among.
-        show: how many images are kept for a figure, evenly spread.
-        tick: called after every batch.
+        steps: number of thresholds to choose the best from.
+        show: number of images to return for a figure, evenly spread.
+        tick: progress callback.
 
     Returns:
-        The scores of :class:`mixplug.metrics.localization.Localization` in percent, thresholds as
-        they are, ``images`` with what was found in each, and the settings; and images to be drawn.
+        Two values. The first one has the scores of
+        :class:`mixplug.metrics.localization.Localization` in percent, thresholds unscaled,
+        ``images`` with the box of each image, and the settings. The second one has the images for
+        the figure.
 
     Raises:
-        ValueError: other settings, no image, or maps that are not finite.
+        ValueError: invalid settings, no image, or maps that are not finite.
     """
     scores = Localization(threshold, steps)
     wanted = {(2 * i + 1) * total // (2 * show) for i in range(show)}
     images: list[dict[str, Any]] = []
-    shown: list[Shown] = []
+    shown: list[LocalizedImage] = []
     tick(0, total, "localizing")
     for batch in batches:
         with torch.no_grad():
@@ -81,9 +83,9 @@ def localize(
         located = scores.update(heat, batch.boxes, predicted == labels)
         for i, one in enumerate(located):
             if len(images) in wanted:
-                truths, classes = batch.boxes[i], (int(labels[i]), int(predicted[i]))
-                shown.append(Shown(batch.pixels[i], heat[i], one.box, truths, one.iou, *classes))
-            images.append(_told(batch.names[i], one, bool(predicted[i] == labels[i])))
+                image = batch.pixels[i], heat[i], one.box, batch.boxes[i], one.iou
+                shown.append(LocalizedImage(*image, int(labels[i]), int(predicted[i])))
+            images.append(_entry(batch.names[i], one, bool(predicted[i] == labels[i])))
         tick(len(images), total, "localizing")
     values = {
         name: value if name.endswith("_threshold") else 100 * value
@@ -93,6 +95,6 @@ def localize(
     return {**values, **settings, "images": images}, shown
 
 
-def _told(name: str, one: Located, right: bool) -> dict[str, Any]:
+def _entry(name: str, one: Located, right: bool) -> dict[str, Any]:
     box = None if one.box is None else one.box.tolist()
     return {"name": name, "right": right, "iou": one.iou, "box": box}

@@ -1,4 +1,4 @@
-"""Figures 3.1 to 3.3 of two pictures, by the decoder of an mm config: ``mixplug viz alignment``."""
+"""Draw Figures 3.1 to 3.3 for two images: ``mixplug viz alignment``."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def draw_alignment(
     out: Path,
     tick: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Path], str]:
-    """Mix the maps of two pictures at ``steps`` values of λ, decode them, and draw both figures.
+    """Mix the feature maps of two images at ``steps`` values of λ, decode them, and draw figures.
 
     Args:
-        first: x.
-        second: x'.
-        checkpoint: with a decoder.
-        config: that it was trained by.
-        steps: how many λ from 0 to 1, at least 2.
-        eps: ε, None is the config's.
-        iters: Sinkhorn iterations, None is the config's.
+        first: image file x.
+        second: image file x'.
+        checkpoint: checkpoint with a decoder.
+        config: the config that it was trained with.
+        steps: number of values of λ from 0 to 1, at least 2.
+        eps: ε; None takes that of the config.
+        iters: Sinkhorn iterations; None takes those of the config.
         out: folder for ``alignment.png`` and ``correspondences.png``.
-        tick: called with what is being done.
+        tick: called with a description of the current step.
 
     Returns:
-        The files, and a line that says what is on them.
+        The files, and a line that describes them.
 
     Raises:
         ValueError: see :func:`mixplug.from_config.decoder.decoding`.
@@ -66,15 +66,15 @@ def draw_alignment(
     shown = {name: found.shown(images) for name, images in rows.items()}
     title = f"{first.name} and {second.name}, decoded by {checkpoint.name}"
     alignment.figure(originals, shown, lam.tolist(), files[0], title)
-    said = _said(plan, grid, options["eps"], options["iters"])
-    alignment.lines(originals, plan, grid, files[1], said)
-    return files, said
+    summary = _summary(plan, grid, options["eps"], options["iters"])
+    alignment.lines(originals, plan, grid, files[1], summary)
+    return files, summary
 
 
-def _said(plan: Tensor, grid: tuple[int, int], eps: float, iters: int) -> str:
+def _summary(plan: Tensor, grid: tuple[int, int], eps: float, iters: int) -> str:
     strongest = plan.amax(-1)
     return (
         f"{grid[0]} x {grid[1]} positions, ε = {eps:g}, {iters} iterations: the strongest "
         f"correspondence of a position has {100 * float(strongest.mean()):.0f} % of its mass "
-        f"(alike: {100 / plan.shape[-1]:.0f} %)."
+        f"(a uniform plan: {100 / plan.shape[-1]:.0f} %)."
     )

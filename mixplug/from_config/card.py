@@ -1,4 +1,4 @@
-"""mmpretrain: the classifiers and the data of a config, as a reliability card takes them."""
+"""Reliability cards of mmpretrain: the classifiers and the data of an mm config."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from torch.utils.data import Dataset
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.evaluation.card.checkpoints import facts_of
-from mixplug.evaluation.card.outside import of_files, outside, overlaps
+from mixplug.evaluation.card.outside import fingerprint_of_files, ood_streams, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.results import fingerprint, to_device
-from mixplug.from_config.config import built, load, preprocessor_of
+from mixplug.from_config.config import build_model, load_weights, preprocessor_of
 from mixplug.hosts.mm.mixing.classifier import mm_stages
 
 _SCOPE = "mmpretrain"
 
 
 def subject_of(config: Config, checkpoint: Path, name: str, device: str) -> Subject:
-    """The classifier of a config, with the weights of a checkpoint.
+    """The classifier of a config with the weights of a checkpoint.
 
     Raises:
-        ValueError: no ImageClassifier, or a checkpoint that does not fit it.
+        ValueError: the model is not an ImageClassifier, or the checkpoint does not fit it.
     """
     with DefaultScope.overwrite_default_scope(config.get("default_scope", _SCOPE)):
-        model = built(config)
+        model = build_model(config)
     if not isinstance(model, ImageClassifier) or not hasattr(model, "head"):
         raise ValueError(
-            f"A card is made of mmpretrain's ImageClassifier, {config.filename} has a "
+            f"A card needs mmpretrain's ImageClassifier with a head, {config.filename} has a "
             f"{type(model).__name__}."
         )
-    found = load(model, checkpoint)
+    found = load_weights(model, checkpoint)
     model = to_device(model, device).eval().requires_grad_(False)
     digest = hashlib.sha256(f"{config.model} {fingerprint(model)}".encode()).hexdigest()[:16]
     facts = {**facts_of(checkpoint, found), "config": str(config.filename)}
@@ -51,7 +51,7 @@ def subject_of(config: Config, checkpoint: Path, name: str, device: str) -> Subj
 
 
 def _trained_on(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes, as mmengine notes them in a checkpoint; none if it does not."""
+    """Names of the classes that mmengine saved in a checkpoint; empty if there are none."""
     meta = found.get("meta")
     noted = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
     names = noted.get("classes") if isinstance(noted, Mapping) else None
@@ -59,10 +59,10 @@ def _trained_on(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _normalized(model: ImageClassifier, pixels: Tensor) -> Tensor:
-    """Pixels in [0, 1], RGB, as the config's data preprocessor makes them of images."""
+    """Normalize pixels in [0, 1], RGB, with the data preprocessor of the config."""
     images = 255 * pixels
     if model.data_preprocessor.to_rgb:
-        images = images.flip(1)  # which it expects as BGR
+        images = images.flip(1)  # the preprocessor expects BGR
     return model.data_preprocessor({"inputs": images}, False)["inputs"]
 
 
@@ -70,9 +70,9 @@ class Pixels(Dataset[tuple[Tensor, int]]):
     """Images (C, H, W) uint8 in RGB, and labels, of an mm data set.
 
     Args:
-        dataset: with a pipeline that ends in PackInputs.
-        bgr: whether its images have their channels the other way round.
-        indices: which of its images; None is all.
+        dataset: mm data set whose pipeline ends in PackInputs.
+        bgr: whether its images are BGR.
+        indices: indices of the images to use; None uses all.
     """
 
     def __init__(self, dataset: Any, bgr: bool, indices: Sequence[int] | None = None) -> None:
@@ -86,26 +86,26 @@ class Pixels(Dataset[tuple[Tensor, int]]):
         """An image and its label.
 
         Raises:
-            ValueError: an image that is not uint8, or an example with more than one label.
+            ValueError: an image that is not uint8, or an example with several labels.
         """
         item = self.dataset[self.indices[index]]
         image, label = item["inputs"], item["data_samples"].gt_label
         if image.dtype != torch.uint8 or label.numel() != 1:
             raise ValueError(
-                f"A card needs images in uint8, normalized by the data preprocessor, and one label "
-                f"each; the pipeline gives {image.dtype} and {label.numel()} labels."
+                f"A card needs uint8 images, which the data preprocessor normalizes, and one label "
+                f"per image; the pipeline gives {image.dtype} and {label.numel()} labels."
             )
         return image.flip(0) if self.bgr and len(image) == 3 else image, int(label)
 
 
 def data_of(config: Config, settings: Settings) -> Data:
-    """What a card of a config's checkpoints is measured on.
+    """The image sets of a card for an mm config.
 
-    Test images are those of ``test_dataloader``, training images for k-NN those of
-    ``train_dataloader`` by the pipeline for testing.
+    Test images are those of ``test_dataloader``. Training images for k-NN are those of
+    ``train_dataloader``, loaded with the test pipeline.
 
     Raises:
-        ValueError: no test data, data in another layout, or see settings.
+        ValueError: no test data, data in another layout; see also the settings.
     """
     if not config.get("test_dataloader"):
         raise ValueError(f"{config.filename} has no test_dataloader.")
@@ -117,11 +117,11 @@ def data_of(config: Config, settings: Settings) -> Data:
     if config.get("train_dataloader") and "ood" in settings.parts:
         own = _with_pipeline(config.train_dataloader.dataset, spec.get("pipeline"))
         bank = _stream("train", own, bgr, settings)
-    return Data(test, classes, bank, outside(settings, test), overlaps(settings, classes))
+    return Data(test, classes, bank, ood_streams(settings, test), overlaps(settings, classes))
 
 
 def _stream(name: str, spec: Any, bgr: bool, limit: Settings | None = None) -> Stream:
-    """A data set as a stream; with a limit, some of its images that are drawn by seed."""
+    """A data set as a stream; with ``limit``, a random subset of its images for k-NN."""
     try:
         with DefaultScope.overwrite_default_scope(_SCOPE):
             dataset = DATASETS.build(copy.deepcopy(spec))
@@ -133,11 +133,11 @@ def _stream(name: str, spec: Any, bgr: bool, limit: Settings | None = None) -> S
     indices: Any = range(len(dataset))
     if limit is not None:
         indices = limit.bank_of(len(dataset))
-    return Stream(name, Pixels(dataset, bgr, indices), _print_of(spec, dataset, indices))
+    return Stream(name, Pixels(dataset, bgr, indices), _fingerprint_of(spec, dataset, indices))
 
 
-def _print_of(spec: Any, dataset: Any, indices: Sequence[int]) -> str:
-    """What tells images and labels of data sets apart: their files, or their pixels."""
+def _fingerprint_of(spec: Any, dataset: Any, indices: Sequence[int]) -> str:
+    """Hash of the images (their files, or their pixels) and the labels of a data set."""
     digest = hashlib.sha256(f"{spec} {len(dataset)}".encode())
     for index in indices:
         info = dataset.get_data_info(index) if hasattr(dataset, "get_data_info") else {}
@@ -145,13 +145,13 @@ def _print_of(spec: Any, dataset: Any, indices: Sequence[int]) -> str:
         if "img" in info:
             digest.update(info["img"].tobytes())
         elif path.is_file():
-            digest.update(of_files([path], "").encode())
+            digest.update(fingerprint_of_files([path], "").encode())
         digest.update(f"{index} {path} {info.get('gt_label')}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def _with_pipeline(spec: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:
-    """A data set's config, and those of data sets in it, with another pipeline."""
+    """The config of a data set, and of data sets within it, with another pipeline."""
     made = copy.deepcopy(dict(spec))
     if "pipeline" in made:
         made["pipeline"] = pipeline
@@ -163,7 +163,7 @@ def _with_pipeline(spec: Mapping[str, Any], pipeline: Any) -> dict[str, Any]:
 
 
 def _classes(dataset: Any, stream: Stream) -> list[str]:
-    """Names of the classes, or their numbers where the data set has no names."""
+    """Names of the classes, or class indices if the data set has no names."""
     names = (getattr(dataset, "metainfo", None) or {}).get("classes")
     if names:
         return [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""Read mm configs, and build their models and load checkpoints into them."""
+"""Read mm configs, build their models, and load checkpoints into them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
+from mixplug.renamed import renamed_names
 from mixplug.weights.read import read
 
-_TRAINING = ("loss.", "mixup.")
-
-
+_TRAINING = ("loss.", "mixup.")  # prefixes of weights that only training needs
 _IN_ORDER = {"type": "DefaultSampler", "shuffle": False}
 
 
 def read_config(path: str | Path) -> Config:
-    """An mm config.
+    """Read an mm config.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: the file does not exist or is not a config.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no config {path}.")
     try:
         return Config.fromfile(path)
     except (OSError, SyntaxError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is no mm config: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} is not an mm config: {type(error).__name__}: {error}") from error
 
 
-def built(config: Config, keep_init: bool = False) -> nn.Module:
-    """The model of a config, as mmengine's Runner builds it; its weights are those of no file yet.
+def build_model(config: Config, keep_init: bool = False) -> nn.Module:
+    """Build the model of a config as mmengine's Runner does, without loading weights.
 
     Args:
         config: an mm config.
-        keep_init: whether its ``init_weights`` shall do what the config says; else weights come
-            from a checkpoint, and ``init_cfg`` is left out.
+        keep_init: whether to keep ``init_cfg``, which ``init_weights`` follows. It is removed if
+            weights will come from a checkpoint.
 
     Raises:
-        ValueError: it cannot be built.
+        ValueError: the model cannot be built.
     """
     spec = copy.deepcopy(config.model)
     spec["data_preprocessor"] = preprocessor_of(config)
@@ -57,42 +56,43 @@ def built(config: Config, keep_init: bool = False) -> nn.Module:
 
 
 def preprocessor_of(config: Config) -> dict[str, Any]:
-    """The data preprocessor that mmengine's Runner builds: the model's own, else the config's."""
+    """Config of the data preprocessor: that of the model, else that of the config, as in Runner."""
     return dict(config.model.get("data_preprocessor") or config.get("data_preprocessor") or {})
 
 
-def load(model: nn.Module, checkpoint: str | Path) -> Mapping[str, Any]:
-    """Load all but what only training needs: the loss, and what a mixer has learned.
+def load_weights(model: nn.Module, checkpoint: str | Path) -> Mapping[str, Any]:
+    """Load a checkpoint, without the weights of the loss and of the mixer.
 
     Returns:
-        All of the checkpoint.
+        The whole content of the checkpoint.
 
     Raises:
-        ValueError: no such file, more in it than weights, or weights of another model.
+        ValueError: the file does not exist, contains objects other than weights and logs, or has
+            the weights of another model.
     """
     found = read(checkpoint)
     given = {k: v for k, v in _state(found, checkpoint).items() if not k.startswith(_TRAINING)}
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(_TRAINING)}
     complaints = [
-        (wanted.keys() - given.keys(), "that the model has are missing"),
-        (given.keys() - wanted.keys(), "are unknown to the model"),
+        (wanted.keys() - given.keys(), "of the model are missing"),
+        (given.keys() - wanted.keys(), "are not in the model"),
         (
             {k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape},
             "have another shape",
         ),
     ]
-    said = [f"{len(keys)} keys {what} ({min(keys)}, ...)" for keys, what in complaints if keys]
-    if said:
-        raise ValueError(f"{checkpoint} does not fit the config: {'; '.join(said)}.")
+    faults = [f"{len(keys)} keys {what} ({min(keys)}, ...)" for keys, what in complaints if keys]
+    if faults:
+        raise ValueError(f"{checkpoint} does not fit the config: {'; '.join(faults)}.")
     model.load_state_dict(given, strict=False)
     return found
 
 
-def weights(checkpoint: str | Path) -> Mapping[str, Tensor]:
-    """The state dict of a checkpoint; nothing that is in it is executed.
+def state_dict_of(checkpoint: str | Path) -> Mapping[str, Tensor]:
+    """The state dict of a checkpoint; no code in the file is executed.
 
     Raises:
-        ValueError: no such file, or more in it than weights and logs.
+        ValueError: the file does not exist or contains objects other than weights and logs.
     """
     return _state(read(checkpoint), checkpoint)
 
@@ -104,18 +104,20 @@ def _state(found: Mapping[str, Any], checkpoint: str | Path) -> Mapping[str, Ten
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def ordered(loader: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a data loader that gives every example once, in order."""
+def ordered_loader(loader: Mapping[str, Any]) -> dict[str, Any]:
+    """A data loader config changed so that every example is loaded once, in order."""
     spec = copy.deepcopy(dict(loader)) | {"sampler": dict(_IN_ORDER), "drop_last": False}
     spec.pop("batch_sampler", None)
     return spec
 
 
 def backbone_of(config: str | Path) -> nn.Module:
-    """The backbone of a config's model, without weights; the teacher's, if there are several.
+    """Build the backbone of a config's model without loading weights.
+
+    If the model has several backbones, the one of the teacher is returned.
 
     Raises:
-        ValueError: no config, or one without a model that can be built and has a backbone.
+        ValueError: there is no config, its model cannot be built, or the model has no backbone.
     """
     found = read_config(config)
     if not found.get("model"):
@@ -133,3 +135,14 @@ def backbone_of(config: str | Path) -> nn.Module:
     if not backbones:
         raise ValueError(f"The model of {config}, {type(model).__name__}, has no backbone.")
     return backbones[min(backbones, key=lambda n: ("teacher" not in n.split("."), n.count(".")))]
+
+
+__getattr__ = renamed_names(
+    __name__,
+    {
+        "built": build_model,
+        "load": load_weights,
+        "ordered": ordered_loader,
+        "weights": state_dict_of,
+    },
+)

@@ -1,4 +1,4 @@
-"""An mm classifier with AlignMixup's decoder, and pictures that go into it and come out."""
+"""An mm classifier with the decoder of AlignMixup, and its input and output images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug.from_config.config import built, load, read_config, weights
+from mixplug.from_config.config import build_model, load_weights, read_config, state_dict_of
 from mixplug.hosts.mm.mixing.key import train_with
 from mixplug.mixers.alignmix import AlignMixup
 from mixplug.mixers.building import build_mixer
@@ -29,14 +29,14 @@ _TRAIN = "mixplug train decoder_wrn10-1_1xb64-20e_digits, or another mm_configs/
 
 @dataclass(frozen=True)
 class Decoding:
-    """A network in evaluation mode, its settings of alignment, and its decoder D.
+    """A classifier in evaluation mode, the settings of its alignment, and its decoder D.
 
     Attributes:
-        stages: the network.
-        mixer: with its settings, and ``features``, the module whose map is A.
-        autoencoder: D and the shape of its images.
-        pipeline: of the config's test data.
-        scope: in which its transforms are looked for.
+        stages: the classifier.
+        mixer: settings of AlignMixup; ``features`` names the module whose output is A.
+        autoencoder: the decoder D, and the shape of its images.
+        pipeline: pipeline of the test data of the config.
+        scope: mmengine scope of the transforms.
     """
 
     stages: Stages
@@ -46,13 +46,13 @@ class Decoding:
     scope: str
 
     def ready(self, files: Sequence[Path]) -> Tensor:
-        """Pictures (B, C, H, W) as the network takes them: read, fitted and normalized.
+        """Read images, resize them and normalize them to inputs (B, C, H, W) of the network.
 
-        The test pipeline of the config fits them. Where it leaves another size than the decoder
-        has, as one that trusts its data does, the shorter edge is resized and the middle cut out.
+        Images go through the test pipeline of the config. If it does not give the size of the
+        decoder, the shorter edge is resized to it and the center is cropped.
 
         Raises:
-            ValueError: a file that is no picture.
+            ValueError: a file is not an image.
         """
         inputs = [self._one(Path(file)) for file in files]
         samples = [DataSample() for _ in files]
@@ -64,7 +64,7 @@ class Decoding:
         return result
 
     def shown(self, images: Tensor) -> Tensor:
-        """Normalized images (B, C, H, W) as RGB in [0, 1], (B, H, W, 3)."""
+        """Undo the normalization: RGB in [0, 1], (B, H, W, 3), of images (B, C, H, W)."""
         preprocessor: Any = self.stages.model.data_preprocessor
         if hasattr(preprocessor, "mean"):
             images = images * preprocessor.std + preprocessor.mean
@@ -79,7 +79,7 @@ class Decoding:
 
     def _one(self, file: Path) -> Tensor:
         if not file.is_file():
-            raise ValueError(f"There is no picture {file}.")
+            raise ValueError(f"There is no image {file}.")
         height, width = self.autoencoder.image_shape[1:]
         edge = max(height, width)
         fit = [
@@ -87,7 +87,9 @@ class Decoding:
             {"type": "CenterCrop", "crop_size": (width, height)},
         ]
         steps = list(self.pipeline)
-        if not steps or steps[0]["type"] != "LoadImageFromFile":  # data that are in memory
+        if (
+            not steps or steps[0]["type"] != "LoadImageFromFile"
+        ):  # the data set holds images in memory
             steps.insert(0, {"type": "LoadImageFromFile"})
         found = self._run(steps, file)
         if found.shape[-2:] != (height, width):
@@ -99,30 +101,30 @@ class Decoding:
             run = Compose(copy.deepcopy(list(steps)))
         try:
             data = run({"img_path": str(file)})
-        except (OSError, AssertionError, AttributeError) as error:  # by backend of mmcv
-            raise ValueError(f"{file} is no picture: {error}.") from error
+        except (OSError, AssertionError, AttributeError) as error:  # depends on the backend of mmcv
+            raise ValueError(f"{file} is not an image: {error}.") from error
         inputs: Tensor = data["inputs"]
         return inputs
 
 
 def decoding(config: Config | str | Path, checkpoint: str | Path) -> Decoding:
-    """The network and the decoder of a checkpoint, on the CPU, in evaluation mode.
+    """Load the classifier and the decoder of a checkpoint, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: a config or a checkpoint without a decoder, or that do not fit each other, or a
-            checkpoint with more in it than weights.
+        ValueError: the config or the checkpoint has no decoder, they do not fit each other, or the
+            checkpoint contains objects other than weights.
     """
     config = config if isinstance(config, Config) else read_config(config)
     mixup = config.get("mixup") or {}
     mixer = build_mixer(mixup) if mixup else None
     if not isinstance(mixer, AlignMixup) or not mixer.learns:
         raise ValueError(
-            f"{config.filename} has no decoder, that is no mixup=dict(type='AlignMixup', "
+            f"{config.filename} has no decoder, that is, no mixup=dict(type='AlignMixup', "
             f"decoder='ae', ...). Train one: {_TRAIN}."
         )
     state = {
         key.removeprefix(_PREFIX): value
-        for key, value in weights(checkpoint).items()
+        for key, value in state_dict_of(checkpoint).items()
         if key.startswith(_PREFIX)
     }
     if not state:
@@ -131,8 +133,8 @@ def decoding(config: Config | str | Path, checkpoint: str | Path) -> Decoding:
         )
     scope = config.get("default_scope", "mmpretrain")
     with DefaultScope.overwrite_default_scope(scope):
-        model = built(config)
-    load(model, checkpoint)
+        model = build_model(config)
+    load_weights(model, checkpoint)
     train_with(model, mixer)
     model.eval()
     autoencoder = model.mixup

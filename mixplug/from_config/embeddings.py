@@ -1,4 +1,4 @@
-"""Embeddings of a data set by the model of an mm config, for figures."""
+"""Embeddings of the data of an mm config, computed by its model, for figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
-from mixplug.from_config.config import built, load, ordered, read_config
+from mixplug.from_config.config import build_model, load_weights, ordered_loader, read_config
 from mixplug.optional import optional
 
 SPLITS = ("train", "val", "test")
@@ -28,16 +28,16 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Embedded:
-    """A data set in the embedding space, on the CPU.
+    """Embeddings of a data set, on the CPU.
 
     Attributes:
         embeddings: (B, D) float32.
         labels: (B,) int64.
         roles: 'query', 'gallery' or 'train' per example, see RecallAtK.
-        sizes: of the batches, in order.
-        class_names: one per label; their numbers where the data set has no names.
-        model: whose embeddings they are.
-        dataset: example i is row i, if the data were read in order.
+        sizes: batch sizes, in order.
+        class_names: one per label; class indices if the data set has no names.
+        model: the model that computed them.
+        dataset: the data set. Example i is row i if the data were loaded in order.
     """
 
     embeddings: Tensor
@@ -53,10 +53,10 @@ class Embedded:
         return torch.tensor([i for i, role in enumerate(self.roles) if role in roles]).long()
 
     def image(self, index: int) -> Tensor:
-        """An example before the pipeline, (H, W, 3) uint8 in RGB.
+        """Image of an example before the pipeline, (H, W, 3) uint8 in RGB.
 
         Raises:
-            ValueError: the data set does not say where it is.
+            ValueError: the data set gives neither the image nor its path.
         """
         info = self.dataset.get_data_info(index)
         if "img" in info:
@@ -78,49 +78,50 @@ def embeddings_of(
     seed: int = 0,
     tick: Tick | None = None,
 ) -> Embedded:
-    """Embed a split of a config's data with its model, in evaluation mode.
+    """Embed a split of the data of a config with its model in evaluation mode.
 
     Args:
         config: an mm config, or its path.
-        checkpoint: of the config's backbone and embedding; what the loss has learned is not needed,
-            so it may come from another loss. None is the model before training.
-        split: 'train', 'val' or 'test', whose data loader is taken.
-        in_order: whether every example is embedded once, in order; else the sampler of the config
-            says what is in a batch.
-        seed: of initial weights, sampler and augmentation; torch's and numpy's global generators
-            are set to it.
-        tick: called with (batches done, batches in all).
+        checkpoint: weights of the backbone and the embedding. Weights of the loss are not needed,
+            so the checkpoint may be of another loss. None takes the model before training.
+        split: 'train', 'val' or 'test': which data loader of the config is used.
+        in_order: whether to embed every example once, in order; else the sampler of the config
+            forms the batches.
+        seed: of initial weights, sampler and augmentation. It sets the global generators of torch
+            and numpy.
+        tick: called with (number of finished batches, number of batches).
 
     Raises:
-        ValueError: a config without model or data, a checkpoint that does not fit or that holds
-            more than weights, or a model that gives no embeddings (B, D).
+        ValueError: a config without model or data, a checkpoint that does not fit or contains
+            objects other than weights, or a model that does not return embeddings (B, D).
     """
     config = config if isinstance(config, Config) else read_config(config)
     name = f"{split}_dataloader"
     if split not in SPLITS or not config.get("model") or not config.get(name):
         raise ValueError(
-            f"A config with the keys model and {name} is needed, got {config.filename} with "
+            f"The config needs the keys model and {name}, got {config.filename} with "
             f"{', '.join(sorted(config)[:12])}."
         )
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmpretrain")):
         model = _model(config, checkpoint)
         loader = Runner.build_dataloader(
-            ordered(config[name]) if in_order else copy.deepcopy(dict(config[name])), seed=seed
+            ordered_loader(config[name]) if in_order else copy.deepcopy(dict(config[name])),
+            seed=seed,
         )
         return _embed(model, loader, tick)
 
 
 def _model(config: Config, checkpoint: str | Path | None) -> nn.Module:
-    model = built(config, keep_init=checkpoint is None)
+    model = build_model(config, keep_init=checkpoint is None)
     if checkpoint is None:
         logger = MMLogger.get_current_instance()
         level = logger.level
-        logger.setLevel(logging.WARNING)  # else every parameter is listed
+        logger.setLevel(logging.WARNING)  # otherwise it lists every parameter
         model.init_weights()
         logger.setLevel(level)
     else:
-        load(model, checkpoint)
+        load_weights(model, checkpoint)
     return model.to(get_device()).eval()
 
 
@@ -132,8 +133,8 @@ def _embed(model: nn.Module, loader: Any, tick: Tick | None) -> Embedded:
         embeddings = model(ready["inputs"], ready["data_samples"], mode="tensor")
         if not isinstance(embeddings, Tensor) or embeddings.dim() != 2:
             raise ValueError(
-                f"{type(model).__name__} gives no embeddings (B, D). The model of the config is to "
-                f"be a mixplug.MetricLearner."
+                f"{type(model).__name__} does not return embeddings (B, D). The model of the "
+                f"config must be a mixplug.MetricLearner."
             )
         rows.append(embeddings.float().cpu())
         labels.append(torch.cat([s.gt_label.flatten() for s in ready["data_samples"]]).cpu())

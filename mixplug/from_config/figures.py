@@ -1,4 +1,4 @@
-"""Figures 4.2 to 4.4 for the model and the data of an mm config: ``mixplug viz``."""
+"""Figures of the model and the data of an mm config (Figures 4.2 to 4.4): ``mixplug viz``."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from mixplug.retrieval.search import search
 from mixplug.viz import embedding, positivity, retrieval
 
 Tick = Callable[[int, int], None]
-_CLASSES = 10  # of a map, where nothing else is said: more are hard to tell apart
+_CLASSES = 10  # of a map by default; colors of more classes are hard to distinguish
 
 
 def draw_retrieval(
     config: Path, checkpoint: Path, queries: int, top: int, seed: int, out: Path, tick: Tick
 ) -> tuple[list[Path], str]:
-    """Queries drawn at random and their nearest neighbors (Figure 4.3), as PNG and HTML.
+    """Draw random queries and their nearest neighbors (Figure 4.3), as PNG and HTML.
 
-    They are searched for in the gallery if the test set has one, else among all queries.
+    Neighbors come from the gallery if the test set has one, else from all queries.
 
     Returns:
-        The files, and a line that says what is on them.
+        The files, and a line that describes them.
 
     Raises:
-        ValueError: fewer examples than asked for; see :func:`embeddings_of`.
+        ValueError: fewer examples than requested; see :func:`embeddings_of`.
     """
     found = embeddings_of(config, checkpoint, "test", tick=tick)
     asked, gallery = found.of("query"), found.of("gallery")
     if not 1 <= queries <= len(asked):
-        raise ValueError(f"{queries} queries are wanted, but the test set has {len(asked)}.")
+        raise ValueError(f"Cannot draw {queries} queries: the test set has {len(asked)}.")
     drawn = asked[sampling.permutation(len(asked), _source(seed))[:queries].sort().values]
     items = gallery if len(gallery) else asked
-    # each query is itself an item, at a place that asked, which ascends, tells
+    # without a gallery each query is an item, too; its index follows from the sorted queries
     own = None if len(gallery) else torch.searchsorted(asked, drawn)
     if top > len(items) - (own is not None):
-        raise ValueError(f"{top} neighbors are wanted, but there are only {len(items)} items.")
+        raise ValueError(f"Cannot draw {top} neighbors: there are only {len(items)} items.")
     _, ids = search(
         found.embeddings[drawn], found.embeddings[items], top, exclude=own, metric="cosine"
     )
@@ -53,12 +53,12 @@ def draw_retrieval(
         for query, near in zip(drawn.tolist(), items[ids].tolist(), strict=True)
     ]
     hits = sum(sum(row.hits) for row in rows)
-    said = f"{hits} of the {queries * top} neighbors are of the query's class."
+    summary = f"{hits} of {queries * top} neighbors have the class of their query."
     title = f"{queries} queries and their top {top}: {Path(checkpoint).name}"
     files = [out / "retrieval.png", out / "retrieval.html"]
-    retrieval.figure(rows, files[0], f"{title}\n{said}")
-    files[1].write_text(retrieval.page(rows, title, said), encoding="utf-8")
-    return files, said
+    retrieval.figure(rows, files[0], f"{title}\n{summary}")
+    files[1].write_text(retrieval.page(rows, title, summary), encoding="utf-8")
+    return files, summary
 
 
 def _retrieved(found: Embedded, query: int, near: Sequence[int]) -> retrieval.Retrieved:
@@ -82,15 +82,15 @@ def draw_embedding(
     out: Path,
     tick: Tick,
 ) -> tuple[list[Path], str]:
-    """Test classes drawn at random, in two dimensions, for every checkpoint (Figure 4.4).
+    """Draw embeddings of random test classes in two dimensions, per checkpoint (Figure 4.4).
 
-    They are as many as ``classes``; None is ten, or all if there are fewer.
+    ``classes`` is the number of classes; None takes ten, or all if there are fewer.
 
     Returns:
-        The files, and a line that says what is on them.
+        The files, and a line that describes them.
 
     Raises:
-        ValueError: fewer classes than asked for; see :func:`embeddings_of`.
+        ValueError: fewer classes than requested; see :func:`embeddings_of`.
     """
     maps: dict[str, Tensor] = {}
     labels, names, method = torch.empty(0), (), ""
@@ -103,21 +103,21 @@ def draw_embedding(
         some = embedding.choose_classes(known, classes, order)
         maps[name], method = embedding.flat_map(found.embeddings[test][some], seed=seed)
         labels, names = known[some], found.class_names
-    said = f"{len(labels)} test examples of {classes} classes, by {method}."
+    summary = f"{len(labels)} test examples of {classes} classes, by {method}."
     path = out / f"embedding_{classes}.png"
-    embedding.figure(maps, labels, [str(name) for name in names], path, said)
-    return [path], said
+    embedding.figure(maps, labels, [str(name) for name in names], path, summary)
+    return [path], summary
 
 
 def draw_positivity(
     config: Path, checkpoint: Path | None, seed: int, out: Path, tick: Tick
 ) -> tuple[list[Path], str]:
-    """Pr(Pos(a, v)) over an epoch of training batches (Figure 4.2), drawn and as JSON.
+    """Draw Pr(Pos(a, v)) over an epoch of training batches (Figure 4.2), and save it as JSON.
 
-    β, γ and m are those of the config's multi-similarity loss if it has one, else the defaults.
+    β, γ and m are those of the multi-similarity loss of the config, or the defaults if it has none.
 
     Returns:
-        The files, and a line that says what is on them.
+        The files, and a line that describes them.
 
     Raises:
         ValueError: no batch has a positive pair; see :func:`embeddings_of`.
@@ -135,16 +135,16 @@ def draw_positivity(
     lam = torch.tensor(counted.grid)
     measured, theory = counted.compute()
     furthest = int((measured - theory).abs().argmax())
-    said = (
+    summary = (
         f"{counted.pairs:,} mixed pairs at {'epoch 0' if checkpoint is None else checkpoint.name}, "
         f"β={loss.beta:g}, γ={loss.gamma:g}, m={loss.margin:g}"
     )
     files = [out / "positivity.png", out / "positivity.json"]
-    positivity.figure(lam, measured, theory, files[0], said)
+    positivity.figure(lam, measured, theory, files[0], summary)
     numbers = {"lambda": counted.grid, "measured": measured.tolist(), "by_4_14": theory.tolist()}
     files[1].write_text(json.dumps(numbers, indent=2) + "\n")
     gap = f"{float(measured[furthest]):.3f} measured, {float(theory[furthest]):.3f} by (4.14)"
-    return files, f"{said}. They differ most at λ = {counted.grid[furthest]:g}: {gap}."
+    return files, f"{summary}. They differ most at λ = {counted.grid[furthest]:g}: {gap}."
 
 
 def _multi_similarity(model: Any) -> MultiSimilarity:

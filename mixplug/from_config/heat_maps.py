@@ -1,4 +1,4 @@
-"""Where an mmpretrain classifier looks: CAM of a CNN, attention of a vision transformer."""
+"""Heat maps of an mmpretrain classifier: CAM of a CNN, attention of a vision transformer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mixplug.hosts.mm.mixing.classifier import mm_stages
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.models.vit.encoder_base import outputs_of
 
-_TOLERANCE = 1e-2  # of logits, relative to the largest: maps may be made in TF32
+_TOLERANCE = 1e-2  # of logits, relative to the largest: maps may be computed in TF32
 
 
 class ActivationMaps:
     """CAM of the given classes, see :func:`mixplug.functional.class_activation_map`.
 
-    The first batch shows whether the maps are what the logits are made of.
+    The first batch is used to check that the means of the maps give the logits.
 
     Raises:
-        ValueError: the classifier is not linear, or there is more between it and the last map than
-            average pooling.
+        ValueError: the classifier is not linear, or there is another layer than average pooling
+            between the last feature map and the classifier.
     """
 
     name = "cam"
@@ -47,8 +47,8 @@ class ActivationMaps:
         weight = layer.weight.flatten(1)
         if last.shape[1] != weight.shape[1]:
             raise ValueError(
-                f"CAM needs a classifier of the last map's {last.shape[1]} channels, got one of "
-                f"{weight.shape[1]}."
+                f"CAM needs a classifier with {last.shape[1]} inputs, the channels of the last "
+                f"feature map, got one with {weight.shape[1]}."
             )
         maps = class_activation_map(last, weight, classes)
         if not self._checked:
@@ -60,18 +60,18 @@ class ActivationMaps:
         given = logits.gather(1, classes[:, None])[:, 0]
         if (added - given).abs().max() > _TOLERANCE * logits.abs().max().clamp_min(1):
             raise ValueError(
-                "CAM needs nothing but average pooling between the last map and the classifier: "
-                "the means of the maps are not the logits of this network. Of a "
-                "VisionTransformer, --maps attention is another way."
+                "CAM requires that only average pooling is between the last feature map and the "
+                "classifier, but the means of the maps are not the logits of this network. For a "
+                "VisionTransformer use --maps attention."
             )
         self._checked = True
 
 
 class ClassTokenAttention:
-    """Attention of the class token in the last block, the mean over heads; of no class (6.1).
+    """Attention of the class token in the last block, mean over heads (6.1); same for all classes.
 
     Raises:
-        ValueError: no VisionTransformer with a class token, see
+        ValueError: the backbone is not a VisionTransformer with a class token, see
             :func:`mixplug.models.vit.as_encoder`.
     """
 
@@ -81,7 +81,7 @@ class ClassTokenAttention:
         self.model, self.encoder = model, as_encoder(model.backbone)
 
     def __call__(self, inputs: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and maps of a batch, whose classes do not matter."""
+        """Logits and maps of a batch; the classes are ignored."""
         with outputs_of(self.model.backbone) as outputs:
             tokens = self.encoder.tokens(inputs)
         features: Any = outputs[0]
@@ -97,14 +97,15 @@ MAPS: Mapping[str, Callable[[ImageClassifier], HeatMaps]] = MappingProxyType(
 
 
 def heat_maps_of(model: torch.nn.Module, kind: str | None = None) -> HeatMaps:
-    """How maps of a classifier are made.
+    """The function that computes heat maps of a classifier.
 
     Args:
         model: mmpretrain's ImageClassifier, in evaluation mode.
-        kind: 'cam', 'attention', or None: attention of a VisionTransformer, CAM of all else.
+        kind: 'cam', 'attention', or None, which takes attention for a VisionTransformer and CAM for
+            any other backbone.
 
     Raises:
-        ValueError: another kind, or another model; see :class:`ActivationMaps` and
+        ValueError: an unknown kind, or another model; see :class:`ActivationMaps` and
             :class:`ClassTokenAttention`.
     """
     if not isinstance(model, ImageClassifier):

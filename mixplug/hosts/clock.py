@@ -1,4 +1,4 @@
-"""Seed, step and epoch of a training run, and the plan that a mixer draws from them."""
+"""Seed, step and epoch of a run, and what a mixer draws in a host that runs its own model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixplug.mixers.base import CLEAN, Mixer, Plan
 
 @dataclass
 class Clock:
-    """Seed, step and epoch of a training run.
+    """Where a training run stands.
 
     mmengine's Runner has a hook that sets it before every iteration. A loop of your own sets it
     itself: ``model.clock.step`` for every batch, ``model.clock.epoch`` if the mixer has an
@@ -19,8 +19,8 @@ class Clock:
 
     Attributes:
         seed: of the run.
-        step: number of batches before this one, over all epochs.
-        epoch: counted from 0; None until it is set.
+        step: how many batches came before, over all epochs.
+        epoch: from 0; None as long as nobody has set it.
     """
 
     seed: int = 0
@@ -28,12 +28,32 @@ class Clock:
     epoch: int | None = None
 
 
-def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:
-    """Draw the plan of this step for head number ``place`` of the model.
+def known_epoch(mixer: Mixer, clock: Clock) -> int | None:
+    """The clock's epoch.
 
-    All heads take the same branch; each draws its own Λ.
+    Raises:
+        ValueError: the mixer needs it, and nobody has set it.
     """
-    if mixer.is_off(clock.epoch):
+    if mixer.off_epoch is not None and clock.epoch is None:
+        raise ValueError(
+            f"{mixer.name} has off_epoch={mixer.off_epoch}, but the epoch is not known. mmengine's "
+            f"Runner sets it; in a loop of your own set model.clock.epoch, counted from 0, at the "
+            f"start of every epoch."
+        )
+    return clock.epoch
+
+
+def plan_within(mixer: Mixer, clock: Clock, place: int = 0) -> Plan:
+    """The mixer's plan in this step for one of the model's heads.
+
+    All heads take the same branch, and each draws its own Λ.
+
+    Args:
+        mixer: of the model.
+        clock: of the model.
+        place: number of the head, from 0.
+    """
+    if mixer.is_off(known_epoch(mixer, clock)):
         return Plan(CLEAN)
     draws = sampling.generators(clock.seed, clock.step, ranks.rank())
     plan = mixer.sample_within(draws)

@@ -1,4 +1,4 @@
-"""Give one object methods of its own without changing its class for other objects."""
+"""Give one object methods of its own, and leave its class to the others."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from __future__ import annotations
 def retype(thing: object, methods: type) -> None:
     """Make ``thing`` an instance of a subclass of its class, with ``methods``' attributes added.
 
-    Unlike methods set on the instance, these survive deepcopy and pickle, and ``isinstance`` still
-    holds. The subclass has one base only, because Python cannot exchange classes of different
-    layout. A method therefore calls the one that it replaces by ``self.plain``, the original class,
-    and not by ``super()``.
+    Unlike methods put on the instance, they survive deepcopy and pickle, and ``isinstance`` holds.
+    The subclass has one base only: Python does not swap classes of unequal layout. So a method
+    finds the one that it replaces by ``self.plain``, the class from before, and not by ``super()``.
     """
     if not retyped(thing, methods):
         thing.__class__ = _derived(methods, type(thing))
 
 
 def retyped(thing: object, methods: type) -> bool:
-    """Whether :func:`retype` was called with these arguments."""
+    """Whether :func:`retype` has been called with the two."""
     return getattr(type(thing), "methods", None) is methods
 
 

@@ -1,4 +1,4 @@
-"""Accumulators: they collect what a data set gives batch by batch, and compute scores at the end.
+"""Metrics of data sets: they accumulate batches and compute scores at the end.
 
 The scores are pure functions in :mod:`mixplug.functional`.
 """

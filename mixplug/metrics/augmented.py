@@ -1,4 +1,4 @@
-"""Embeddings that mixup adds to a training set, to measure its utilization (4.4.4)."""
+"""Mixed embeddings of a training set, for measuring its utilization (4.4.4)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mixplug.functional.aligned import mix
 def mixed_embeddings(
     embeddings: Tensor, labels: Tensor, epochs: int = 1, alpha: float = 2.0, seed: int = 0
 ) -> Tensor:
-    """Every embedding mixed with one of another class, once per epoch.
+    """Mix every embedding with an embedding of another class, once per epoch.
 
-    With λ ~ Beta(α, α) as in training (4.4.2), λ weighing the embedding itself; ℓ2-normalized
-    before and after, as Metrix does. It is embeddings that are mixed, whatever the level that was
-    trained with: only they are left at this point.
+    λ ~ Beta(α, α) as in training (4.4.2); it weighs the embedding itself. Embeddings are
+    ℓ2-normalized before and after mixing, as in Metrix. They are mixed even if training mixes at
+    another level, since images and features are not available here.
 
     Args:
         embeddings: X, (N, D), of the training set.
-        labels: (N,) classes, two at least.
-        epochs: how often.
+        labels: (N,) classes, at least two different ones.
+        epochs: number of mixtures of each embedding.
         alpha: α > 0.
-        seed: the same seed gives the same mixtures.
+        seed: determines partners and λ.
 
     Returns:
         (epochs · N, D), without X itself.
 
     Raises:
-        ValueError: epochs < 1, α <= 0, or one class only.
+        ValueError: epochs < 1, α <= 0, or only one class.
     """
     if epochs < 1 or not alpha > 0:
         raise ValueError(

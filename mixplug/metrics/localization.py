@@ -1,4 +1,4 @@
-"""Weakly supervised localization of a whole test set, image by image."""
+"""Weakly supervised object localization scores of a test set."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mixplug.functional.localization import (
     max_box_accuracy_v2,
     top1_localization,
 )
+from mixplug.renamed import renamed_names
 
-STEPS = 100  # of thresholds from 0 on; at 1 nothing is left of any map
+STEPS = 100  # thresholds from 0 on; at 1 no pixel would be left
 FIXED = 0.15  # threshold of top-1 localization (3.4.5)
-_LEAST = 0.5  # overlap of top-1 localization and of MaxBoxAcc
+_LEAST = 0.5  # required overlap of top-1 localization and of MaxBoxAcc
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Located:
     """The box of an image at the fixed threshold.
 
     Attributes:
-        box: (left, top, right, bottom) in pixels of the map, int64; None if nothing exceeds the
+        box: (left, top, right, bottom) in pixels of the map, int64; None if no pixel exceeds the
             threshold.
-        iou: of it and the true box that it fits best.
+        iou: largest IoU of the box and a ground-truth box.
     """
 
     box: Tensor | None
@@ -37,15 +38,15 @@ class Located:
 
 
 class Localization:
-    """Streams maps; holds two overlaps for each image and threshold, and no map.
+    """Accumulates localization scores; it holds two overlaps per image and threshold, no maps.
 
     Args:
         threshold: of top-1 localization.
-        steps: T, how many thresholds 0, 1/T, ..., 1 - 1/T the best one is sought among. The code of
-            Choe et al. has 1000 of them.
+        steps: T, number of thresholds 0, 1/T, ..., 1 - 1/T to choose the best from. The code of
+            Choe et al. uses 1000.
 
     Raises:
-        ValueError: a threshold outside [0, 1), or no step.
+        ValueError: a threshold outside [0, 1), or steps < 1.
     """
 
     def __init__(self, threshold: float = FIXED, steps: int = STEPS) -> None:
@@ -63,18 +64,18 @@ class Localization:
         return len(self._rows)
 
     def update(self, heat: Tensor, truths: Sequence[Tensor], right: Tensor) -> list[Located]:
-        """Count the images of a batch.
+        """Add a batch of images.
 
         Args:
-            heat: maps from 0 to 1, (B, H, W), see :func:`mixplug.functional.heat_of_map`.
-            truths: true boxes of each image in the pixels of its map, B times (n, 4).
-            right: whether its class is, (B,) bool.
+            heat: maps in [0, 1], (B, H, W), see :func:`mixplug.functional.heat_of_map`.
+            truths: ground-truth boxes of each image in pixels of its map, B times (n, 4).
+            right: whether the predicted class is correct, (B,) bool.
 
         Returns:
-            Of each image what was found at the fixed threshold.
+            The box of each image at the fixed threshold.
 
         Raises:
-            ValueError: shapes do not fit, or an image without a true box.
+            ValueError: shapes do not fit, or an image without a ground-truth box.
         """
         if heat.dim() != 3 or not len(heat) == len(truths) == len(right):
             raise ValueError(
@@ -92,16 +93,19 @@ class Localization:
         return Located(boxes[0] if len(boxes) else None, float(largest[-1]))
 
     def compute(self) -> dict[str, float]:
-        """All scores, as fractions, and thresholds.
+        """All scores, as fractions, and the best thresholds.
 
-        ``top1``: classification. ``top1_localization``: class right and overlap of at least 0.5 at
-        the fixed threshold; ``gt_known_localization``: the same whatever the class.
-        ``max_box_acc`` with ``max_box_acc_threshold``: of the largest component, at 0.5.
-        ``max_box_acc_v2``: of the best component, the mean of ``max_box_acc_v2@0.3``, ``@0.5`` and
-        ``@0.7``, each of which has its ``..._threshold``.
+        - ``top1``: classification accuracy;
+        - ``top1_localization``: share of images with a correct class and an overlap of at least 0.5
+          at the fixed threshold;
+        - ``gt_known_localization``: the same, whatever the predicted class;
+        - ``max_box_acc``: share of images whose largest component overlaps by at least 0.5, at
+          ``max_box_acc_threshold``;
+        - ``max_box_acc_v2``: mean of ``max_box_acc_v2@0.3``, ``@0.5`` and ``@0.7``, the shares for
+          the best component, each at its own ``..._threshold``.
 
         Raises:
-            ValueError: no image.
+            ValueError: no image was added.
         """
         if not self._rows:
             raise ValueError("Localization has seen no image.")
@@ -127,17 +131,17 @@ class Localization:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image for the figure.
+class LocalizedImage:
+    """An image with its map and boxes, for a figure.
 
     Attributes:
         pixels: (3, H, W) uint8, RGB.
-        heat: (H, W) from 0 to 1.
-        box: predicted, (4,), or None.
-        truths: true ones, (n, 4).
-        iou: of the predicted box and the true one that it fits best.
-        label: the true class.
-        predicted: the predicted class.
+        heat: (H, W) in [0, 1].
+        box: predicted box (4,), or None.
+        truths: ground-truth boxes, (n, 4).
+        iou: largest IoU of the predicted box and a ground-truth box.
+        label: true class.
+        predicted: predicted class.
     """
 
     pixels: Tensor = field(repr=False)
@@ -147,3 +151,6 @@ class Shown:
     iou: float
     label: int
     predicted: int
+
+
+__getattr__ = renamed_names(__name__, {"Shown": LocalizedImage})

@@ -1,4 +1,4 @@
-"""Attacks by name with all their settings, as cards and evaluators run them."""
+"""Adversarial attacks by name with all settings, as cards and evaluators run them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mixplug.catalog import suggest
 from mixplug.functional import attacks
 from mixplug.numbers import card_number
 
-# What an attack draws from, made of a key and a device.
+# From a key and a device to the argument that the random draws of an attack come from.
 ATTACKS: Mapping[str, Callable[[int, torch.device], dict[str, Any]]] = {
     "fgsm": lambda key, device: {},
     "pgd": lambda key, device: {"generator": sampling.generator(key, device)},
     "apgd": lambda key, device: {"seed": key % (1 << 31)},
 }
 PART = "robustness"
-_GIVEN = ("model", "x", "y", "generator", "seed")  # by whoever runs it
+_GIVEN = ("model", "x", "y", "generator", "seed")  # arguments that are no settings
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Attack:
     """An attack of :mod:`mixplug.functional.attacks` with all of its settings.
 
     Attributes:
-        name: of :data:`ATTACKS`.
-        keys: of the attack; after construction all of them, defaults included.
+        name: a key of :data:`ATTACKS`.
+        keys: settings of the attack; after construction also those that have their default.
 
     Raises:
-        ValueError: another attack, or a setting of another kind than its default.
+        ValueError: an unknown attack, or a setting with a value that is not allowed.
         KeyError: a setting that the attack does not have.
     """
 
@@ -42,7 +42,7 @@ class Attack:
     keys: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the settings, and complete them."""
+        """Check the settings and add the defaults."""
         if self.name not in ATTACKS:
             raise ValueError(f"There is no attack {self.name!r}, only {', '.join(ATTACKS)}.")
         known = {
@@ -60,15 +60,15 @@ class Attack:
         for key in ("eps", "step"):
             if not 0 <= self.keys.get(key, 0) <= 1:
                 raise ValueError(
-                    f"{self.name} needs {key} in [0, 1], where 1 is the step from black to white, "
-                    f"such as 8/255, got {self.keys[key]}."
+                    f"{self.name} needs {key} in [0, 1], such as 8/255, where 1 is the difference "
+                    f"of black and white, got {self.keys[key]}."
                 )
         complete = {key: type(of)(self.keys.get(key, of)) for key, of in known.items()}
         object.__setattr__(self, "keys", complete)
 
     @classmethod
     def of(cls, name: str, keys: Mapping[str, Any]) -> Attack:
-        """That of a config, whose ``type`` is its name if there is no such key.
+        """Attack of a config: the key ``type`` names it, else its name in the config.
 
         Raises:
             ValueError: see the class.
@@ -79,33 +79,33 @@ class Attack:
 
     @property
     def drawn(self) -> bool:
-        """Whether it draws at random."""
+        """Whether the attack is random."""
         return self.name == "apgd" or bool(self.keys.get("random_start"))
 
     @property
     def steps(self) -> int:
-        """Forward and backward passes of an image."""
+        """Number of forward and backward passes of an image."""
         return int(self.keys.get("iters", 1))
 
     def __str__(self) -> str:
-        """With its settings, such as 'PGD 4/255, step 2/255, 10 iterations'."""
-        said = [_pixel(self.keys["eps"])]
+        """Name and settings, such as 'PGD 4/255, step 2/255, 10 iterations'."""
+        parts = [_pixel(self.keys["eps"])]
         if "step" in self.keys:
-            said.append(f"step {_pixel(self.keys['step'])}")
+            parts.append(f"step {_pixel(self.keys['step'])}")
         if "iters" in self.keys:
-            said.append(f"{self.keys['iters']} iterations")
+            parts.append(f"{self.keys['iters']} iterations")
         if self.keys.get("random_start"):
-            said.append("random start")
-        return f"{self.name.upper()} {', '.join(said)}"
+            parts.append("random start")
+        return f"{self.name.upper()} {', '.join(parts)}"
 
     def __call__(self, model: attacks.Model, x: Tensor, y: Tensor, key: int) -> Tensor:
-        """Images (B, C, H, W) in [0, 1], changed so that a model errs.
+        """Change images (B, C, H, W) in [0, 1] so that a model classifies them wrongly.
 
         Args:
-            model: from such images to logits (B, K).
+            model: from images in [0, 1] to logits (B, K).
             x: the images.
-            y: their classes, (B,).
-            key: of what is drawn.
+            y: classes of the images, (B,).
+            key: determines the random draws.
 
         Raises:
             ValueError: see :func:`mixplug.functional.fgsm`.
@@ -125,6 +125,6 @@ def top1_error(correct: Tensor) -> Tensor:
 
 
 def _pixel(value: float) -> str:
-    """As a share of 255 where it is a whole one."""
+    """A value in gray levels, such as 8/255, if it is an integer number of them."""
     levels = round(255 * value)
     return f"{levels}/255" if abs(255 * value - levels) < 1e-9 else f"{value:g}"

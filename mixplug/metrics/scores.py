@@ -1,4 +1,4 @@
-"""Retrieval scores by name: those of neighbors, and those of embeddings alone."""
+"""Retrieval scores by name: scores of neighbors, and scores of the embeddings alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from mixplug.retrieval.clusters import kmeans_clusters
 
 @dataclass(frozen=True)
 class Found:
-    """Neighbors of some queries: labels (Q, k), labels of the queries (Q,), and R (Q,)."""
+    """Neighbors of Q queries.
+
+    Attributes:
+        neighbors: labels of the k nearest neighbors, (Q, k).
+        labels: labels of the queries, (Q,).
+        relevant: R, the number of relevant items of each query, (Q,).
+    """
 
     neighbors: Tensor
     labels: Tensor
@@ -52,8 +58,8 @@ def _uniformity(embeddings: Tensor, labels: Tensor, seed: int) -> dict[str, floa
     return {"uniformity": float(uniformity(embeddings))}
 
 
-# Scores of neighbors: the function, how many neighbors it needs of the largest K and the largest
-# R, and which queries it is a mean over.
+# Scores of neighbors: the function; the number of neighbors that it needs, given the largest K and
+# the largest R; and the weight of each query in the mean, given R.
 OF_NEIGHBORS: dict[
     str,
     tuple[

@@ -1,4 +1,4 @@
-"""DAVIS-2017's evaluation of segmented videos: J and F of every object, and their means."""
+"""Evaluation of video object segmentation as in DAVIS-2017: J and F of objects, and their means."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from mixplug.functional.vos import Course, contour_accuracy, course, region_similarity
 
-VOID = 255  # of annotations: pixels that belong to nothing, and count as background
+VOID = 255  # label of ignored pixels in annotations, which count as background
 
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """One object of one video, as fractions.
+    """Scores of one object of one video, as fractions.
 
     Attributes:
-        video: its name.
-        number: of the object in annotations, from 1.
+        video: name of the video.
+        number: label of the object in the annotations, from 1.
         region: J, see :func:`mixplug.functional.vos.region_similarity`.
         contour: F, see :func:`mixplug.functional.vos.contour_accuracy`.
     """
@@ -31,50 +31,51 @@ class ObjectScore:
 
     @property
     def both(self) -> float:
-        """J&F, the mean of both means."""
+        """J&F, the mean of the mean J and the mean F."""
         return (self.region.mean + self.contour.mean) / 2
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over all objects of all videos, each object weighing alike, as fractions."""
+    """Means over all objects of all videos with equal weights, as fractions."""
 
     region: Course
     contour: Course
 
     @property
     def both(self) -> float:
-        """J&F, the mean of both means."""
+        """J&F, the mean of the mean J and the mean F."""
         return (self.region.mean + self.contour.mean) / 2
 
 
 def object_count(annotation: Tensor) -> int:
-    """How many objects a video has by the annotation of its first frame, (H, W) integers."""
+    """Number of objects of a video, from the annotation of its first frame, (H, W) integers."""
     return int(torch.where(annotation == VOID, 0, annotation).max())
 
 
 def score_video(
     video: str, frames: Iterable[tuple[Tensor, Tensor]], objects: int
 ) -> list[ObjectScore]:
-    """Every object of a video over its frames.
+    """Scores of every object of a video.
 
     Args:
-        video: its name.
-        frames: label maps of prediction and annotation, (H, W) integers each: of all frames but
-            the first, which is given, and the last, which DAVIS-2017 leaves out too.
-        objects: how many, see :func:`object_count`; later ones do not count.
+        video: name of the video.
+        frames: predicted and annotated label maps, (H, W) integers each, of all frames but the
+            first, whose annotation is given, and the last, which DAVIS-2017 does not score either.
+        objects: number of objects, see :func:`object_count`. Objects that appear later do not
+            count.
 
     Raises:
-        ValueError: no frames, label maps of two sizes, or a prediction of an object that there is
-            not.
+        ValueError: no frames, label maps of different sizes, or a prediction of an object that the
+            first annotation does not have.
     """
     values: list[tuple[list[float], list[float]]] = []
     numbers = torch.arange(1, objects + 1)[:, None, None]
     for prediction, truth in frames:
         if prediction.shape != truth.shape:
             raise ValueError(
-                f"{video}: a prediction of {tuple(prediction.shape)} pixels does not fit its "
-                f"annotation of {tuple(truth.shape)}."
+                f"{video}: a prediction has {tuple(prediction.shape)} pixels, but its annotation "
+                f"has {tuple(truth.shape)}."
             )
         if int(prediction.max()) > objects:
             raise ValueError(
@@ -85,7 +86,7 @@ def score_video(
         values.append((region_similarity(*masks).tolist(), contour_accuracy(*masks).tolist()))
     if not values:
         raise ValueError(
-            f"{video}: at least 3 frames are needed, as the first and the last do not count."
+            f"{video} needs at least 3 frames, because the first and the last are not scored."
         )
     return [
         ObjectScore(
@@ -102,7 +103,7 @@ def overall(objects: Sequence[ObjectScore]) -> Scores:
         ValueError: no objects.
     """
     if not objects:
-        raise ValueError("There are no objects to take the mean of.")
+        raise ValueError("A mean over objects needs at least one object.")
     return Scores(_mean([o.region for o in objects]), _mean([o.contour for o in objects]))
 
 

@@ -1,4 +1,4 @@
-"""AlignMixup: feature maps aligned by optimal transport, then mixed."""
+"""AlignMixup: align feature maps by optimal transport, then mix them."""
 
 from __future__ import annotations
 
@@ -36,41 +36,40 @@ class AlignMixup(PairMixer):
         mode A:   λ A + (1 - λ) A~,    target λ y + (1 - λ) y'                          (3.12)
         mode A':  λ A' + (1 - λ) A~',  target λ y' + (1 - λ) y                          (3.13)
 
-    A~ is A rebuilt from the features of A' (:func:`mixplug.functional.align`): it has the pose of
-    the first operand and the texture of the other. λ ~ Beta(α, α), drawn per example, weighs the
-    first operand. In mode A' the first operand is the pair, since inputs and targets are swapped
-    (Algorithm 1, line 17). Each batch uses one mode; all modes are equally likely. No gradient
-    passes through the transport plan.
+    A~ puts features of A' at the positions of A (:func:`mixplug.functional.align`), so it has the
+    pose of the first operand and the texture of the second. λ ~ Beta(α, α), one per example, weighs
+    the first operand. In mode A' the first operand is the pair, because Algorithm 1 swaps inputs
+    and targets (line 17). The mode is drawn per batch, uniformly. No gradient passes through the
+    transport plan.
 
-    A decoder D adds one mode, on the clean batch. Its loss is ``|x - D(e)|^2``, summed over pixels
-    and averaged over the batch. Checkpoints contain the decoder; testing does not use it. For
-    'vae', e is the mean μ, and a linear map of e gives log σ². The loss of the clean batch then
-    includes the KL divergence from N(0, I), and mode e mixes μ and σ of both examples and
-    classifies a sample.
+    With a decoder D there is one more mode, which reconstructs the clean batch. Its loss is
+    ``|x - D(e)|^2``, summed over pixels and averaged over the batch. The decoder is saved with
+    checkpoints and is not used in testing. For 'vae', e is the mean μ, and a linear map of e is
+    log σ². The clean batch then adds the KL divergence from N(0, I), and mode e mixes μ and σ of
+    both examples and classifies a draw.
 
     Attributes:
-        modes: a subset of 'x', 'A', "A'" and 'e', or names of modules. The map of a named module is
-            mixed like A (the tensor E of Table 3.8), or like A' if a prime follows the name. With a
-            decoder the tuple may be empty: the model is then an autoencoder, trained on clean
-            images only, to visualize mixed features (3.3.3).
+        modes: a subset of 'x', 'A', "A'", 'e'. Other names are modules whose maps are mixed like A
+            (the tensor E of Table 3.8), or like A' if a prime follows the name. With a decoder the
+            tuple may be empty: the model is then an autoencoder trained on clean images, to draw
+            what mixing does (section 3.3.3).
         alpha: α of Beta(α, α).
         per_example: draw one λ per example; False draws one per batch.
         align: align maps before mixing; False mixes them unaligned (Table 3.8).
-        eps: entropy weight, in the units of squared distances.
-        iters: number of Sinkhorn iterations; 0 normalizes once (Table 3.9).
-        tol: stop Sinkhorn below this change of the marginals; not in the thesis. None runs all
-            iterations.
+        eps: weight of the entropy, in the units of squared distances.
+        iters: Sinkhorn iterations; 0 normalizes once (Table 3.9).
+        tol: stop Sinkhorn early at this tolerance; not in the thesis.
         normalize_cost: divide costs by their maximum; not in the thesis.
-        features: name of the module whose output is A. None takes the default of the model's
-            stages: in timm and mm, the output before the last block. Alignment keeps the mean over
-            positions, so it has no effect directly before average pooling.
-        resolution: average-pool A to r x r before alignment (Table 3.8); None keeps its size.
+        features: name of the module whose output is A; None uses the host's default, which in timm
+            and mm is the module before the last block. Directly before average pooling alignment
+            would have no effect, since it keeps the mean over positions.
+        resolution: average-pool A to r x r before alignment (Table 3.8).
         decoder: None, 'ae' or 'vae'.
-        image_shape: (channels, height, width) of the input; required with a decoder.
+        image_shape: (channels, height, width) of the input, needed for a decoder.
         decoder_width: channels of the decoder's inner maps.
-        reconstruction_weight: factor of the decoder's losses, 1 in the thesis. A sum over pixels is
-            about 1000 times a cross-entropy. At a learning rate of 0.1, clip the gradient or use a
-            smaller weight.
+        reconstruction_weight: factor of the decoder's losses. The thesis has no such factor (1).
+            A sum over pixels is about a thousand times a cross-entropy, so at the thesis' learning
+            rate of 0.1 clip gradients or choose a smaller weight.
 
     - [0]: AlignMixup, 2022, https://arxiv.org/abs/2103.15375
     """
@@ -90,8 +89,8 @@ class AlignMixup(PairMixer):
     reconstruction_weight: float = 1.0
     unsupported: ClassVar = {
         **PairMixer.unsupported,
-        "mix_positions": "Its transport plan has N x N entries for maps of N positions: 49 x 49 in "
-        "a classifier, 16384 x 16384 in a segmentor with features of stride 4 on 512 x 512 images.",
+        "mix_positions": "Its transport plan has N x N entries for N positions: 49 x 49 in a "
+        "classifier, but 16384 x 16384 in a segmentor with features of stride 4 on 512 x 512.",
     }
 
     def __post_init__(self) -> None:
@@ -119,25 +118,25 @@ class AlignMixup(PairMixer):
         return self.decoder is not None
 
     def build_module(self, embed_dim: int) -> nn.Module:
-        """Build the decoder D, with a variance head for 'vae'."""
-        assert self.decoder is not None and self.image_shape is not None  # checked at the start
+        """The decoder D; for 'vae' also the layer that gives log σ²."""
+        assert self.decoder is not None and self.image_shape is not None  # see __post_init__
         return _DECODERS[self.decoder](embed_dim, self.image_shape, self.decoder_width)
 
     def edited_modules(self) -> Sequence[str]:
-        """Names of the modules that the settings name."""
+        """The modules that modes and ``features`` name."""
         named = [mode.removesuffix("'") for mode in self.modes if mode not in _LEVELS]
         return [*named, *([self.features] if self.features else [])]
 
     def branches(self) -> dict[str, float]:
-        """All modes, equally likely; a decoder adds clean reconstruction."""
+        """All modes with the same probability, reconstruction among them if there is a decoder."""
         return dict.fromkeys([*self.modes, *([_RECONSTRUCT] if self.decoder else [])], 1.0)
 
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
-        """In a primed mode, let λ weigh the pair: operands are swapped (Algorithm 1, line 17)."""
+        """In a primed mode λ weighs the pair, since roles are swapped (Algorithm 1, line 17)."""
         return replace(plan, lam=1 - plan.lam) if plan.branch.endswith("'") else plan
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
-        """Mix in the mode of the plan, or reconstruct. Unused parameters get zero gradients."""
+        """Mix in the plan's mode, or reconstruct. Unused parameters get zero gradients, for DDP."""
         if plan.branch != _RECONSTRUCT:
             return self._touch(super().apply(stages, x, y, plan), stages)
         forward = stages(x)
@@ -152,7 +151,7 @@ class AlignMixup(PairMixer):
         return self._touch(super().unmixed(stages, x, y), stages)
 
     def forward(self, stages: Stages, x: Tensor, plan: Plan) -> Forward:
-        """Run the model with mixed maps; other levels as in the base class."""
+        """Run the model with A mixed; embeddings as in the base."""
         level = plan.branch
         if level == "e" and self.learns:
             between = partial(self._between, stages=stages, plan=plan)
@@ -186,7 +185,7 @@ class AlignMixup(PairMixer):
 
     def _autoencoder(self, stages: Stages) -> Autoencoder:
         if not isinstance(stages.learned, Autoencoder):
-            raise ValueError(f"{self.name} has a decoder: call attach(stages) before training.")
+            raise ValueError(f"{self.name} has a decoder, so call attach(stages) before training.")
         return stages.learned
 
     def _mix_maps(self, a: Tensor, plan: Plan) -> Tensor:
@@ -197,20 +196,20 @@ class AlignMixup(PairMixer):
         a_aligned, other_aligned = align(
             a, other, self.eps, self.iters, self.normalize_cost, self.tol
         )
-        if plan.branch.endswith("'"):  # λ of the plan weighs a; in (3.13) the pair comes first
+        if plan.branch.endswith("'"):  # λ of the plan weighs a; in eq. 3.13 the pair is first
             return mix(other, other_aligned, 1 - plan.lam)
         return mix(a, a_aligned, plan.lam)
 
 
 def _warn_if_only_pooled(stages: Stages, at: str, mean: Tensor, e: Tensor) -> None:
-    """Warn once if alignment has no effect: it keeps the mean, and e is that mean."""
+    """Warn once if the embedding is the mean of the map, which alignment does not change."""
     stages.judged.add(at)
     if mean.shape == e.shape and torch.allclose(mean.float(), e.float(), rtol=1e-3, atol=1e-5):
         name = before_last_block(stages.model)
         hint = f", such as {name!r}" if name else ""
         warnings.warn(
-            f"The embedding is the mean of the map at {at!r}. Alignment does not change that mean, "
-            f"so mode 'A' mixes embeddings only. Name an earlier module as features{hint}.",
+            f"The embedding is the mean of the map at {at!r}. Alignment does not change the mean, "
+            f"so mode 'A' is the same as mode 'e'. Set features to an earlier module{hint}.",
             stacklevel=2,
         )
 

@@ -1,4 +1,4 @@
-"""Base of all mixers: frozen settings, one random draw, and one way to apply it."""
+"""The base of all mixers: settings in a frozen dataclass, ``sample`` and ``apply``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mixplug.stages import Stages
 CLEAN = "clean"
 
 
-# Methods by which a host that runs its own model lets a mixer mix, and what each one mixes.
+# Methods by which a mixer mixes what a detector or segmentor classifies, and what they mix.
 WAYS = {
-    "mix_rows": "classified rows with a label each, such as a detector's RoIs",
-    "mix_positions": "classified positions with a label each, such as a segmentor's pixels",
+    "mix_rows": "classified rows with one label each, such as a detector's RoIs",
+    "mix_positions": "classified positions with one label each, such as a segmentor's pixels",
 }
 
 _NOT_DRAWN = torch.empty(0)
@@ -32,14 +32,14 @@ _PLAIN = {"int", "float", "bool", "str"}
 
 @dataclass(frozen=True)
 class Plan:
-    """All random draws of one step.
+    """All random draws of one training step.
 
     Attributes:
         branch: the way of mixing; equal on all ranks.
         permutation: π, (B,): example i is paired with example π(i).
-        lam: λ, (B,), the weight of example i against its pair.
-        key: of the generator for draws whose shape depends on the features.
-        synced: key of the generator for such draws that are equal on all ranks.
+        lam: λ, (B,), the weight of example i; its pair has 1 - λ.
+        key: seed of a generator for draws whose shape is known only after the features.
+        synced: the same, for draws that are equal on all ranks.
         box: top, bottom, left, right of a pasted rectangle, in pixels.
     """
 
@@ -51,31 +51,32 @@ class Plan:
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """The generator of ``key``."""
+        """A generator that is seeded by ``key``."""
         return sampling.generator(self.key, device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixer:
-    """Base of all mixers; fields of a subclass are its config keys.
+    """Base of all mixers. The fields of a subclass are its config keys.
 
     A subclass defines :meth:`sample` and :meth:`apply`. If it has parameters it also defines
-    :attr:`learns` and :meth:`build_module`; if it mixes at named layers, :meth:`edited_modules`.
+    :meth:`learns` and :meth:`build_module`, if it mixes at named layers :meth:`edited_modules`, and
+    if it uses frozen networks :meth:`frozen`.
 
-    Detectors and segmentors classify many things in one image and run their own model. They call
-    :meth:`sample_within` for a plan, and then :meth:`mix_rows` or :meth:`mix_positions` on what
-    they have classified. A mixer works there if it defines one of these.
+    Detectors and segmentors classify many things in an image, and run their model themselves. They
+    ask a mixer for a plan with :meth:`sample_within`, and then pass what they have classified to
+    :meth:`mix_rows` or :meth:`mix_positions`. A mixer that defines one of the two works there.
 
     Attributes:
         off_epoch: mixing is off from this epoch on, counted from 0; None keeps it on.
     """
 
     off_epoch: int | None = None
-    # Why it lacks a method of WAYS, for messages.
+    # Name of a method that it does not have, to the reason, for the message.
     unsupported: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
-        """Turn lists into tuples (YAML and JSON have no tuples), and check types and off_epoch."""
+        """Turn lists into tuples, since config files have no tuples, and check the types."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):
@@ -91,19 +92,19 @@ class Mixer:
         return type(self).__name__
 
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Draw a plan for the batch ``x`` (B, ...); only its shape is used."""
+        """Draw a plan for the batch ``x`` (B, ...). Only the shape of ``x`` is used."""
         raise NotImplementedError
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
-        """Run the model on ``x``, mixed as planned; ``y`` as in :func:`soft_targets`."""
+        """Run the model on ``x``, mixed by the plan; ``y`` as in :func:`soft_targets`."""
         raise NotImplementedError
 
     def sample_within(self, generators: sampling.Generators) -> Plan:
-        """Draw a plan for :meth:`mix_rows` or :meth:`mix_positions`; ``CLEAN`` means no mixing."""
+        """Draw a plan, perhaps a ``CLEAN`` one, for :meth:`mix_rows` or :meth:`mix_positions`."""
         raise NotImplementedError
 
     def mix_rows(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        """Mix the logits of a linear classifier, which is the same as mixing its inputs.
+        """Mix the logits of rows, which for a linear classifier is the same as mixing its inputs.
 
         Args:
             logits: (B, K) of the rows.
@@ -114,7 +115,7 @@ class Mixer:
         raise NotImplementedError
 
     def mix_positions(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        """Mix the logits of a 1x1 convolution over the batch, position by position.
+        """Mix the logits of a batch at every position, which a 1x1 convolution has classified.
 
         Args:
             logits: (B, K, N) of the positions.
@@ -125,7 +126,7 @@ class Mixer:
         raise NotImplementedError
 
     def is_off(self, epoch: int | None) -> bool:
-        """Whether mixing is off in this epoch.
+        """Whether batches are left clean in this epoch.
 
         Raises:
             ValueError: there is an ``off_epoch``, and the epoch is not known.
@@ -142,11 +143,11 @@ class Mixer:
 
     @classmethod
     def has(cls, way: str) -> bool:
-        """Whether it defines this method, one of :data:`WAYS`."""
+        """Whether it has this method, one of :data:`WAYS`."""
         return getattr(cls, way) is not getattr(Mixer, way)
 
     def require_way(self, way: str, host: str) -> None:
-        """Raise ValueError if it lacks what ``host`` needs, naming the mixers that have it."""
+        """Raise ValueError if it lacks what ``host`` needs; the error lists mixers that have it."""
         if self.has(way):
             return
         able = [
@@ -161,17 +162,17 @@ class Mixer:
     def _reasons(self) -> Mapping[str, str]:
         if hasattr(self, "unfit"):
             warn(f"{self.name}.unfit", "Mixer.unsupported")
-            reasons: Mapping[str, str] = self.unfit
-            return reasons
+            old: Mapping[str, str] = self.unfit
+            return old
         return self.unsupported
 
     @property
     def learns(self) -> bool:
-        """Whether it has parameters of its own, which :meth:`build_module` builds."""
+        """Whether the mixer has parameters, which :meth:`build_module` makes."""
         return False
 
     def build_module(self, embed_dim: int) -> nn.Module:
-        """The mixer's own trained module, for embeddings of width ``embed_dim``."""
+        """The module with the mixer's parameters, for embeddings of width ``embed_dim``."""
         raise NotImplementedError
 
     def frozen(self) -> Mapping[str, Callable[[], nn.Module]]:
@@ -185,7 +186,7 @@ class Mixer:
         return {}
 
     def edited_modules(self) -> Sequence[str]:
-        """Names of modules of the model whose output it mixes, beside features and embedding."""
+        """Names of the modules at which it mixes, other than features and embedding."""
         if hasattr(self, "points"):
             warn(f"{self.name}.points", "Mixer.edited_modules")
             names: Sequence[str] = self.points()
@@ -215,18 +216,18 @@ class Mixer:
         epoch: int | None = None,
         step: int | None = None,
     ) -> Mixed | HullMixed:
-        """One training batch: draw, run the model, return the terms of the loss.
+        """Mix one training batch: draw a plan, run the model, return the terms of the loss.
 
         Args:
             stages: the model.
             x: (B, ...) input.
             y: (B,) class indices, or (B, K) soft or multi-label rows.
             generators: of this step, see :func:`mixplug.sampling.generators`.
-            epoch: counted from 0; required if the mixer has an ``off_epoch``.
-            step: only for messages.
+            epoch: counted from 0; needed where the mixer has an ``off_epoch``.
+            step: for messages.
 
         Raises:
-            ValueError: what the settings, the model or the batch do not allow, or NaN features.
+            ValueError: settings, model or batch do not fit each other, or features are NaN.
         """
         self._check_batch(x, y, step)
         off = self.is_off(epoch)
@@ -240,25 +241,25 @@ class Mixer:
     def _check_batch(self, x: Tensor, y: Tensor, step: int | None) -> None:
         if y.dim() == 0 or len(y) != len(x) or not len(x):
             raise ValueError(
-                f"{self.name} needs one target per example, at least one: got {len(x)} examples "
-                f"and targets of shape {tuple(y.shape)}."
+                f"{self.name} needs one target per example, and at least one example, got "
+                f"{len(x)} examples and targets of shape {tuple(y.shape)}."
             )
         if not y.is_floating_point() and y.dim() != 1:
             raise ValueError(
-                f"{self.name} takes class indices as (B,), and soft or multi-label rows (B, K) as "
-                f"floats: got {y.dtype} of shape {tuple(y.shape)}. Use y.float() for rows."
+                f"{self.name} needs class indices (B,), or soft or multi-label rows (B, K) of "
+                f"floats, got {y.dtype} of shape {tuple(y.shape)}. For rows pass y.float()."
             )
-        # Before the model sees it, since batch norm would keep it in its running averages.
+        # Checked before the model runs: batch norm would put the NaN into its running averages.
         if x.device.type == "cpu" and x.is_floating_point() and bool(x.isnan().any()):
             at = "" if step is None else f", step {step}"
-            raise ValueError(f"{self.name}{at}: the input has NaN features. Nothing was changed.")
+            raise ValueError(f"{self.name}{at}: the input contains NaN. The model did not run.")
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
-        """The batch as it is."""
+        """Run the model on the batch without mixing."""
         return clean(stages(x).logits, y)
 
     def require(self, ok: bool, key: str, allowed: str) -> None:
-        """Raise ValueError, naming the mixer, its key, the value and what is allowed."""
+        """Raise ValueError with the mixer, its key, the value and the allowed values, if not ok."""
         if not ok:
             raise ValueError(f"{self.name} needs {key} {allowed}, got {getattr(self, key)!r}.")
 
@@ -271,7 +272,7 @@ def _has(target: type, way: str) -> bool:
 
 
 def _fits(value: object, annotation: str) -> bool:
-    """Whether a setting is of one of the types that its field is annotated with."""
+    """Whether a setting has one of the types in the annotation of its field."""
     allowed = annotation.replace(" ", "").split("|")
     if isinstance(value, bool):
         return "bool" in allowed or not _PLAIN & set(allowed)
@@ -284,5 +285,5 @@ def _fits(value: object, annotation: str) -> bool:
 
 
 def pair(t: Tensor, plan: Plan) -> Tensor:
-    """Standard mixup of a batch with its permutation, λ weighs the example itself (3.1)."""
+    """Mixup of a batch with its permutation; λ weighs the example itself (eq. 3.1)."""
     return mix(t, t[plan.permutation.to(t.device, non_blocking=True)], plan.lam)

@@ -1,4 +1,4 @@
-"""Build the mixer that the key ``mixup`` names."""
+"""Build the mixer of a ``mixup`` key."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mixplug.mixers.metric import MetricMixing
 
 
 def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> Mixer:
-    """Build a mixer, or make one of a metric loss: ``mixup=dict(type='Metrix', loss='NCA')``.
+    """Build a mixer, also from a metric loss: ``mixup=dict(type='Metrix', loss='NCA')``.
 
     Args:
         spec: config of a mixer or of a metric loss, as in :func:`mixplug.build`.
-        **overrides: keys that win over those of ``spec``.
+        **overrides: keys that replace those of ``spec``.
 
     Raises:
         KeyError: an unknown name or key.
-        ValueError: neither a mixer nor a metric loss, or a value that it refuses.
+        ValueError: it is neither a mixer nor a metric loss, or a value is not allowed.
     """
     config = {**(spec if isinstance(spec, Mapping) else {"type": spec}), **overrides}
     _require_known(config.get("type"))
@@ -32,7 +32,7 @@ def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> 
 
 
 def _require_known(target: Any) -> None:
-    """Raise KeyError for a name that is neither a mixer nor a loss, with the nearest names."""
+    """Raise KeyError for the name of neither a mixer nor a loss, with the nearest names."""
     bare = target.removeprefix("mixplug.") if isinstance(target, str) else "."
     rows = [*entries("mixer"), *entries("loss")]
     if "." not in bare and bare not in {key for e in rows for key in (e.name, e.alias)}:
@@ -42,6 +42,6 @@ def _require_known(target: Any) -> None:
 def _is_loss(target: Any) -> bool:
     try:
         found = resolve(target, "loss")
-    except KeyError:  # a mixer, or an unknown name, which build reports
+    except KeyError:  # the name of a mixer, or an unknown one, for which build() raises
         return False
     return isinstance(found, type) and issubclass(found, MetricLoss)

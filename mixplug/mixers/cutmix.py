@@ -16,10 +16,11 @@ from mixplug.mixers.pairwise import PairMixer
 @register("CutMix", alias="cutmix", reference="thesis 3.2")
 @dataclass(frozen=True, kw_only=True)
 class CutMix(PairMixer):
-    """CutMix [0]: x' inside a rectangle, x outside; targets mixed by the share of the area.
+    """CutMix [0]: paste a rectangle of x' into x, and mix targets by the areas.
 
-    λ weighs x: it is drawn from Beta(α, α), the rectangle has an area of 1 - λ, centered anywhere
-    and clipped to the image, and λ is then the share that really is x's. One rectangle per batch.
+    λ ~ Beta(α, α), and the rectangle has an area of 1 - λ. Its center is uniform, and it is clipped
+    to the image. The target of x weighs the area outside the clipped rectangle. There is one
+    rectangle per batch.
 
     - [0]: CutMix, 2019, https://arxiv.org/abs/1905.04899
     """
@@ -27,16 +28,18 @@ class CutMix(PairMixer):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        self.require(not self.per_example, "per_example", "False, as the rectangle is per batch")
+        self.require(
+            not self.per_example, "per_example", "False, since there is one rectangle per batch"
+        )
 
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Draw the rectangle, whose area before it is clipped is 1 - λ."""
+        """Draw the rectangle. Its area before clipping is 1 - λ."""
         height, width = x.shape[-2:]
         box = sampling.box(height, width, 1 - float(plan.lam[0]), generators.local)
         return replace(plan, box=box)
 
     def mix_input(self, x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-        """Paste the rectangle of the pair into a copy, and measure the share outside of it."""
+        """A copy of x with the rectangle of the pair, and the share of the area outside it."""
         top, bottom, left, right = plan.box
         pasted = x.clone()
         other = x[plan.permutation.to(x.device, non_blocking=True)]

@@ -1,4 +1,4 @@
-"""Dense MultiMix: the hull at every position, weighted by attention."""
+"""Dense MultiMix: MultiMix at every position of the feature map, weighted by attention."""
 
 from __future__ import annotations
 
@@ -40,23 +40,22 @@ class DenseMultiMix(MultiMix):
 
         M^j = diag(a^j) Λ^j,  M̂^j = M^j / column sums s^j,  Z^j M̂^j,  Y M̂^j          (5.10)-(5.13)
 
-    The loss is the cross-entropy at each position, weighted by s (5.14), then the mean over
-    positions. All positions of an example share its target, and attention a (5.9) says how much to
-    trust that target at each position. No gradient passes through the attention. Λ is drawn per
-    position.
+    At each position the loss is the cross-entropy weighted by s (eq. 5.14), and the loss of the
+    batch is the mean over positions. A position has the target of its example. Attention a says how
+    much to trust that target (eq. 5.9), and carries no gradient. Λ is drawn per position.
 
-    The classifier acts as a 1x1 convolution. If it is linear, dense clean logits are mixed instead
-    of dense embeddings, as in MultiMix.
+    The classifier acts at each position as a 1x1 convolution. If it is linear, the dense clean
+    logits are mixed instead of the dense embeddings, as in MultiMix.
 
-    In a segmentor each pixel has its own label; see :meth:`mix_positions`.
+    In a segmentor the positions are pixels with their own labels; see :meth:`mix_positions`.
 
     Attributes:
-        attention: query u of the attention (5.9): 'gap', 'cam' (needs a linear classifier), or
-            'none' for uniform attention.
-        normalize: non-linearity h of the attention (5.9): 'l1' (ReLU, then division by the sum) or
-            'softmax'.
-        resolution: average-pool the last map to r x r; None keeps its size, 1 is global pooling.
-        reduction: 'position_mean' as above, or 'global': one weighted mean over all terms.
+        attention: the query u of attention (eq. 5.9): 'gap', 'cam' (needs a linear classifier) or
+            'none' (uniform attention).
+        normalize: the non-linearity h of attention (eq. 5.9): 'l1' (ReLU, then division by the
+            sum) or 'softmax'.
+        resolution: average-pool the last map to r x r; None leaves it, and 1 is global pooling.
+        reduction: 'position_mean' as above, or 'global', one weighted mean over all terms.
 
     - [0]: Embedding Space Interpolation Beyond Mini-Batch, Beyond Pairs and Beyond Examples, 2023,
       https://arxiv.org/abs/2311.05538
@@ -66,25 +65,27 @@ class DenseMultiMix(MultiMix):
     normalize: str = "l1"
     resolution: int | None = None
     reduction: str = "position_mean"
-    unsupported: ClassVar = {"mix_rows": "An RoI has one label and no positions at its classifier."}
+    unsupported: ClassVar = {
+        "mix_rows": "An RoI has one label, and no positions are left at its classifier."
+    }
     mix_rows = Mixer.mix_rows
 
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
-        self.require(self.layer is None, "layer", "None: it works on the last map")
+        self.require(self.layer is None, "layer", "None, since it mixes the last map")
         self.require(self.attention in (*QUERIES, "none"), "attention", f"in {(*QUERIES, 'none')}")
         self.require(self.normalize in NORMALIZE[:2], "normalize", f"in {NORMALIZE[:2]}")
         self.require(self.resolution is None or self.resolution >= 1, "resolution", ">= 1 or None")
         self.require(self.reduction in _REDUCTIONS, "reduction", f"in {_REDUCTIONS}")
 
     def attach(self, stages: Stages) -> None:
-        """Check that the model has what the attention needs."""
+        """Check that the model has what attention needs."""
         super().attach(stages)
         self._require_linear(stages)
 
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
-        """Points of the hull at every position (5.10)-(5.13)."""
+        """Mixed embeddings at every position (eq. 5.10-5.13)."""
         self._require_linear(stages)
         dense = partial(pool, resolution=self.resolution)
         if stages.linear is None:
@@ -103,21 +104,21 @@ class DenseMultiMix(MultiMix):
         )
 
     def require_way(self, way: str, host: str) -> None:
-        """As the base class; also refuse settings that need labels without positions."""
+        """As in the base; settings for labels without positions must be left out."""
         super().require_way(way, host)
-        labels = f"in {host}, whose positions have labels of their own"
+        labels = f"in {host}, whose positions have their own labels"
         self.require(self.attention != "cam", "attention", f"'gap' or 'none' {labels}")
         self.require(self.resolution is None, "resolution", f"None {labels}")
 
     def mix_positions(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        """Points of the hull at every position, of examples with dense labels (5.10)-(5.14).
+        """Mix a batch at every position, where positions have their own labels (eq. 5.10-5.14).
 
-        In a classifier, positions inherit the label of their example, and attention (5.9) says how
-        much to trust it. Here each position has its own label. The given weight therefore takes the
+        In a classifier, positions inherit the label of their image, and attention says how much to
+        trust it (eq. 5.9). Here every position has its own label, so the given weight takes the
         place of attention, and ``attention`` and ``normalize`` are not used.
 
-        Each position gets min(n, B) mixed examples. A few hundred thousand pixels give more terms
-        than n = 1000 at the 49 positions of a classifier.
+        Each position has min(n, B) mixed examples. A few hundred thousand pixels then still give
+        more terms than n = 1000 examples at the 49 positions of a classifier.
         """
         source = plan.generator(logits.device)
         size, _, positions = logits.shape
@@ -130,13 +131,13 @@ class DenseMultiMix(MultiMix):
         )
 
     def _plain(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan, dense: Edit) -> Mixed:
-        """For a classifier that does not commute with mixing: mix embeddings, then classify."""
+        """For a classifier that is not linear: mix embeddings, then classify them."""
         drawn: list[tuple[Tensor, Tensor]] = []
 
         def combine(e: Tensor) -> Tensor:  # (B, N, D) to (M * N, D)
             weights = self.weights(x, plan, positions=e.shape[1])
             attention = self._attention(stages, e.mT, None)
-            rows = torch.eye(len(x), device=e.device)  # targets mixed later, once K is known
+            rows = torch.eye(len(x), device=e.device)  # targets are mixed later, when K is known
             mixed, m_hat, s = dense_multimix(e.mT, rows, weights, attention)
             drawn.append((m_hat, self._coefficient(s)))
             return mixed.mT.flatten(0, 1)
@@ -153,7 +154,7 @@ class DenseMultiMix(MultiMix):
         return attention_map(z, self.attention, self.normalize, weight, target)
 
     def _coefficient(self, s: Tensor) -> Tensor:
-        """Weight of each term in the sum (5.14), (M, N); 0 where s is 0."""
+        """Weight of each term in the sum, (M, N) (eq. 5.14); 0 where s is 0."""
         tiny = torch.finfo(s.dtype).tiny
         if self.reduction == "global":
             return s / s.sum().clamp(min=tiny)

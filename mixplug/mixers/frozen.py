@@ -1,4 +1,4 @@
-"""Builders of frozen helper networks."""
+"""A builder of frozen helper networks with weights from a file."""
 
 from __future__ import annotations
 

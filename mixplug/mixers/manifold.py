@@ -1,4 +1,4 @@
-"""Manifold mixup: pairs mixed at a layer drawn per batch."""
+"""Manifold mixup: mix pairs at a layer that is drawn per batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _LEVELS = ("x", "A", "e")
 @register("ManifoldMixup", alias="manifold", reference="thesis (5.3)-(5.4)")
 @dataclass(frozen=True, kw_only=True)
 class ManifoldMixup(PairMixer):
-    """Manifold mixup [0]: ``λ h + (1 - λ) h'`` at a layer, uniformly one of ``layers`` per batch.
+    """Manifold mixup [0]: ``λ h + (1 - λ) h'`` of the features h at a layer.
 
-    λ weighs the example itself. Features are not aligned; AlignMixup does that.
+    The layer is drawn per batch, uniformly from ``layers``. λ weighs the example itself. Features
+    are not aligned; AlignMixup does that.
 
     Attributes:
         layers: 'x' (input), 'A' (feature map), 'e' (embedding), or names of any modules of the
@@ -38,9 +39,9 @@ class ManifoldMixup(PairMixer):
         )
 
     def branches(self) -> dict[str, float]:
-        """All layers, equally likely."""
+        """All layers with the same probability."""
         return dict.fromkeys(self.layers, 1.0)
 
     def edited_modules(self) -> Sequence[str]:
-        """Names of the layers that are modules."""
+        """The named layers."""
         return [name for name in self.layers if name not in _LEVELS]

@@ -1,4 +1,4 @@
-"""A metric loss in the place of a mixer, for training pipelines of classification."""
+"""Train with a metric loss in a host that trains classifiers."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _ROUNDING = 0.01  # of the largest value, which bfloat16 keeps
 
 @dataclass(frozen=True, kw_only=True)
 class MetricMixing(Mixer):
-    """Train embeddings with a metric loss, and the classifier beside them as a linear probe.
+    """Train embeddings with a metric loss, and the classifier as a linear probe.
 
-    The embedding is the input of the classifier. The classifier learns from detached embeddings by
-    the criterion of the host, so its gradient does not reach the network. The accuracy that the
-    host reports is therefore that of a linear probe on the training classes.
+    The embedding is the classifier's input. The classifier learns with the host's own criterion
+    from detached embeddings, so its gradient does not reach the network. The accuracy that the host
+    reports is that of a linear probe on the training classes.
 
     Attributes:
-        loss: config of a loss; num_classes and dim are taken from the model if it has none.
-        off_epoch: mixing is off from this epoch on, counted from 0; None keeps it on.
+        loss: config of a loss; ``num_classes`` and ``dim`` come from the model if they are missing.
+        off_epoch: from this epoch on, counted from 0, the loss does not mix; None always mixes.
     """
 
     loss: Mapping[str, Any]
 
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Draw the keys of the generators that the loss uses once it has the embeddings."""
+        """Draw keys for the draws of the loss, which depend on the embeddings."""
         return Plan(
             "metric", key=sampling.key(generators.local), synced=sampling.key(generators.synced)
         )
@@ -50,8 +50,8 @@ class MetricMixing(Mixer):
         stages.learn(loss.to(next(stages.model.parameters()).device))
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
-        """The loss of clean and mixed embeddings, and the terms of the probe."""
-        out = self._probe(stages, x)
+        """The loss of clean and mixed embeddings, and the terms of the linear probe."""
+        out = self._detached(stages, x)
         cpu = torch.device("cpu")
         draws = sampling.Generators(sampling.generator(plan.synced, cpu), plan.generator(cpu))
         loss = self._loss(stages).forward_in_host(
@@ -65,12 +65,12 @@ class MetricMixing(Mixer):
         return self._mixed(out, y, loss)
 
     def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
-        """The loss of clean embeddings, and the terms of the probe."""
-        out = self._probe(stages, x)
+        """The loss of clean embeddings, and the terms of the linear probe."""
+        out = self._detached(stages, x)
         _taken(stages)
         return self._mixed(out, y, self._loss(stages).unmixed(out.embedding, _classes(y)))
 
-    def _probe(self, stages: Stages, x: Tensor) -> Forward:
+    def _detached(self, stages: Stages, x: Tensor) -> Forward:
         return stages(x, embedding=Tensor.detach)
 
     def _mixed(self, out: Forward, y: Tensor, loss: Tensor) -> Mixed:
@@ -79,20 +79,20 @@ class MetricMixing(Mixer):
 
     def _loss(self, stages: Stages) -> MetricLoss:
         if not isinstance(stages.learned, MetricLoss):
-            raise ValueError(f"{self.name} must be attached to the model before it is used.")
+            raise ValueError(f"{self.name} has a loss, so call attach(stages) before training.")
         return stages.learned
 
 
 def _taken(stages: Stages) -> Source | None:
-    """Take the map of the last pass, so that its graph is freed after this step."""
+    """Take the map that the last pass kept; it would hold memory until the next pass."""
     return None if stages.tail is None else stages.tail.take()
 
 
 def _features(stages: Stages, embedding: Tensor) -> Source | None:
-    """The map, and the function from maps to embeddings: average pooling if the host does no more.
+    """The map, and the function from maps to embeddings; if possible, plain average pooling.
 
-    Average pooling commutes with mixing, so no map needs to be mixed then. Whether the host's
-    pooling, norms and dropout amount to average pooling is found by comparing the results.
+    Average pooling commutes with mixing, so the loss then mixes embeddings instead of maps. Whether
+    the host's pooling, norms and dropout amount to average pooling is found by comparing results.
     """
     taken = _taken(stages)
     if taken is None:
@@ -110,6 +110,6 @@ def _classes(y: Tensor) -> Tensor:
     if y.dim() != 1 or y.is_floating_point():
         raise ValueError(
             f"A metric loss needs one class index per example, got {y.dtype} of shape "
-            f"{tuple(y.shape)}: equal classes make positives, unequal ones negatives."
+            f"{tuple(y.shape)}. Positives have equal classes and negatives unequal ones."
         )
     return y

@@ -1,4 +1,4 @@
-"""MultiMix: many points of the batch's convex hull, in embedding space."""
+"""MultiMix: mix many examples at once, as points in the convex hull of the batch's embeddings."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ _HULL, _INPUT = "hull", "x"
 )
 @dataclass(frozen=True, kw_only=True)
 class MultiMix(Mixer):
-    r"""MultiMix [0]: ``Z Λ`` and ``Y Λ`` for the batch, n columns of Λ ~ Dir(α) (5.6)-(5.8).
+    r"""MultiMix [0]: mix embeddings ``Z Λ`` and targets ``Y Λ``, Λ ~ Dir(α) (eq. 5.6-5.8).
 
-    The model trains on mixed examples only. With probability ``prob`` a batch is mixed in the
-    convex hull; otherwise pairs of inputs are mixed (5.5), and λ weighs the example itself.
+    The loss is on mixed examples only. With probability ``prob`` the embeddings of a batch are
+    mixed. Otherwise its inputs are mixed in pairs, where λ weighs the example itself (eq. 5.5).
 
-    Mixing commutes with a linear classifier. The B clean logits are then mixed instead of the B
-    embeddings, which costs M x B x K instead of M x D x K. Other classifiers get mixed embeddings.
+    With a linear classifier, the B clean logits are mixed instead of the B embeddings. The result
+    is the same, and the cost is M x B x K instead of M x D x K.
 
-    In a two-stage detector the examples are the RoIs sampled on one rank, and the embeddings are
-    the inputs of ``fc_cls``; see :meth:`mix_rows`. Boxes cannot be mixed, so the other batches stay
-    clean instead of using input mixup. With m = B each mixed embedding averages hundreds of RoIs,
-    most of them background. A small ``m``, such as 8, keeps objects visible in the mixture.
+    In a two-stage detector the examples are the sampled RoIs of a rank's images, and their
+    embeddings are the input of ``fc_cls``, see :meth:`mix_rows`. Boxes cannot be mixed, so batches
+    whose embeddings are not mixed stay clean. With m = B every mixed embedding is an average of
+    hundreds of RoIs, most of them background, so few mixed examples represent objects. A small
+    ``m`` avoids this.
 
     Attributes:
-        n: number of mixed examples per batch and rank, M.
-        m: number of examples that each mixed one combines, at most B; None combines all B.
-        alpha: concentration of the Dirichlet distribution; (low, high) draws one per mixed
-            example, uniformly.
-        layer: name of a module whose output is mixed instead of the embedding (Figure 5.4a);
-            None mixes the embedding.
-        prob: probability of mixing in the hull; otherwise pairs of inputs are mixed (5.4.1).
+        n: number M of mixed examples per batch and per rank.
+        m: number of examples that each is mixed from, at most B; None uses all B.
+        alpha: concentration of the Dirichlet; (low, high) draws it uniformly per mixed example.
+        layer: name of a module whose output is mixed instead of the embedding (Figure 5.4a).
+        prob: probability of mixing embeddings rather than pairs of inputs (section 5.4.1).
         input_alpha: α of Beta(α, α) for pairs of inputs.
 
     - [0]: Embedding Space Interpolation Beyond Mini-Batch, Beyond Pairs and Beyond Examples, 2023,
@@ -60,7 +59,7 @@ class MultiMix(Mixer):
     prob: float = 0.5
     input_alpha: float = 1.0
     unsupported: ClassVar = {
-        "mix_positions": "Where every position has a label, mix position by position."
+        "mix_positions": "DenseMultiMix mixes where every position has its own label."
     }
 
     def __post_init__(self) -> None:
@@ -80,7 +79,7 @@ class MultiMix(Mixer):
         return (self.layer,) if self.layer else ()
 
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Draw the branch (synced), then a key for Λ, or π and λ (per rank)."""
+        """Draw the branch (synced); then a key for Λ, or π and λ (per rank)."""
         if self.m is not None and self.m > len(x):
             raise ValueError(f"{self.name} mixes m={self.m} examples, but the batch has {len(x)}.")
         ways = (self.prob, 1 - self.prob)
@@ -90,7 +89,7 @@ class MultiMix(Mixer):
         return Plan(_INPUT, sampling.permutation(len(x), generators.local), lam)
 
     def require_way(self, way: str, host: str) -> None:
-        """As the base class; also refuse ``layer``, since such a host mixes at the classifier."""
+        """As in the base; these hosts mix at the classifier, so ``layer`` must be None."""
         super().require_way(way, host)
         self.require(self.layer is None, "layer", f"None in {host}: it mixes before the classifier")
 
@@ -101,13 +100,14 @@ class MultiMix(Mixer):
         return Plan(branch, key=sampling.key(generators.local))
 
     def mix_rows(self, logits: Tensor, y: Tensor, plan: Plan, weight: Tensor) -> HullMixed:
-        r"""Mix B rows in their hull (5.6)-(5.7); the loss has the scale of the host's loss.
+        r"""Mix B rows (eq. 5.6-5.7); the loss has the scale of the host's own.
 
             M = diag(a) Λ,  s = column sums of M,  M̂ = M diag(s)^-1,  loss: mean of s_k H_k
 
-        The weight a of a row acts as attention does in (5.10)-(5.14): a row of weight 0 takes no
-        part. With all weights 1 this is plain MultiMix; with Λ = 1 it is the weighted mean over
-        rows. Each mixed row combines ``m`` rows, or all of them if there are fewer.
+        The weight a of a row acts as attention does in Dense MultiMix (eq. 5.10-5.14): a row of
+        weight 0 is not mixed. If all weights are 1 this is MultiMix, and if Λ is the identity it is
+        the weighted mean over rows. Each mixed example is made of ``m`` rows, or of all if there
+        are fewer.
         """
         m = None if self.m is None else min(self.m, len(logits))
         source = plan.generator(logits.device)
@@ -117,13 +117,13 @@ class MultiMix(Mixer):
         return HullMixed(logits, target, m_hat[..., 0], s[:, 0] / len(s), output=logits)
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
-        """Run the model on the clean batch and mix, or on mixed inputs."""
+        """Run the model on the clean batch and mix its embeddings, or run it on mixed inputs."""
         if plan.branch == _INPUT:
             return self.pairs(stages, x, y, plan)
         return self.hull(stages, x, y, plan)
 
     def pairs(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
-        """Input mixup (5.5)."""
+        """Input mixup (eq. 5.5)."""
         logits = stages(pair(x, plan)).logits
         return Mixed(logits, pair(soft_targets(y, logits.shape[-1]), plan))
 
@@ -134,7 +134,7 @@ class MultiMix(Mixer):
         return drawn.to(x.device)
 
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
-        """Points of the hull (5.6)-(5.7)."""
+        """Mixed embeddings (eq. 5.6-5.7)."""
         weights = self.weights(x, plan)
         if self.layer is None and stages.linear is not None:
             logits = stages(x).logits

@@ -20,13 +20,17 @@ from mixplug.stages import Edit, Forward, Stages
 class PairMixer(Mixer):
     """Base of mixers of pairs.
 
+    A subclass overrides what differs: :meth:`mix_input` or :meth:`mix_images` to mix images in
+    another way, :meth:`branches` to mix features, :meth:`refine` to draw more, and :meth:`share` to
+    weigh targets by what it measures.
+
     Attributes:
         alpha: α of Beta(α, α), > 0.
-        prob: probability that a batch is mixed; otherwise it stays clean.
+        prob: probability that a batch is mixed.
         per_example: draw one λ per example instead of one per batch.
-        dense: apply the loss at every position of the last map, with the example's target
+        dense: apply the loss at every position of the last map, with the target of the example
             (Table 5.9).
-        resolution: average-pool the last map, or the map that is mixed, to r x r; None keeps it.
+        resolution: average-pool this map, or the map that is mixed, to r x r; None leaves it.
     """
 
     alpha: float = 1.0
@@ -35,8 +39,8 @@ class PairMixer(Mixer):
     dense: bool = False
     resolution: int | None = None
     unsupported: ClassVar = {
-        "mix_rows": "It mixes pairs of images, and their boxes do not form pairs.",
-        "mix_positions": "It mixes pairs of images with one label each.",
+        "mix_rows": "It mixes pairs of images, whose boxes do not come in pairs.",
+        "mix_positions": "It mixes pairs of images that have one label each.",
     }
 
     def __post_init__(self) -> None:
@@ -50,15 +54,16 @@ class PairMixer(Mixer):
         maps = set(self.branches()) - {"x", "e"}
         if self.resolution is not None and not self.dense and not maps:
             raise ValueError(
-                f"{self.name} mixes no map here, so resolution={self.resolution} needs dense=True."
+                f"{self.name} mixes no map with these settings, so resolution={self.resolution} "
+                f"needs dense=True."
             )
 
     def branches(self) -> dict[str, float]:
-        """Ways of mixing and their relative frequency."""
+        """Ways of mixing, and their relative frequency."""
         return {"x": 1.0}
 
     def attach(self, stages: Stages) -> None:
-        """Check the settings against each other, then as the base."""
+        """Check the settings against each other, then as in the base."""
         self._check_resolution()
         super().attach(stages)
 
@@ -73,7 +78,7 @@ class PairMixer(Mixer):
         return plan if branch == CLEAN else self.refine(plan, x, generators)
 
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
-        """Add what else a subclass draws."""
+        """Add further draws of a subclass to the plan."""
         return plan
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
@@ -85,11 +90,11 @@ class PairMixer(Mixer):
             forward = stages(images, dense=self.dense_edit())
         else:
             forward = self.forward(stages, x, plan)
-        if plan.branch != CLEAN:
-            plan = self._weighed(plan, self.share(stages, x, plan, forward, measured))
         logits = forward.logits
         target = soft_targets(y, logits.shape[-1])
-        target = target if plan.branch == CLEAN else pair(target, plan)
+        if plan.branch != CLEAN:
+            share = self.share(stages, x, plan, forward, measured)
+            target = pair(target, plan) if share is None else self._weighed(target, plan, share)
         if self.dense:  # one target for all positions of an example
             logits = logits.reshape(len(x), -1, logits.shape[-1])
             target = target[:, None].expand_as(logits)
@@ -109,11 +114,11 @@ class PairMixer(Mixer):
         return stages(x, layers={plan.branch: mixed}, dense=dense)
 
     def dense_edit(self) -> Edit | None:
-        """What a dense loss does to the last map before it is split into positions."""
+        """The edit of the last map before a dense loss splits it into positions."""
         return self.pool if self.dense else None
 
     def pool(self, a: Tensor) -> Tensor:
-        """The map A at the resolution that is wanted."""
+        """The map A at ``resolution``."""
         return pool(a, self.resolution)
 
     def mix_input(self, x: Tensor, plan: Plan) -> Tensor | tuple[Tensor, Tensor]:
@@ -137,9 +142,9 @@ class PairMixer(Mixer):
     def share(
         self, stages: Stages, x: Tensor, plan: Plan, forward: Forward, measured: Tensor | None
     ) -> Tensor | None:
-        """What the first operand weighs in the target in place of λ, (B,) in [0, 1].
+        """Weight of the first operand in the target, in place of λ; called after a mixed pass.
 
-        It is asked for after every mixed pass. λ of the plan stays what was drawn.
+        λ of the plan stays as it was drawn.
 
         Args:
             stages: the model; ``stages.attention()`` is that of the mixed batch, if :meth:`attach`
@@ -150,17 +155,22 @@ class PairMixer(Mixer):
             measured: what :meth:`mix_input` returned beside the batch, None if nothing.
 
         Returns:
-            None to weigh by λ; by default, what was measured.
+            (B,) in [0, 1], the weight of the first operand, where the second has the rest; or
+            (B, 2), the weights of the first and of the second operand, which need not sum to 1; or
+            None for λ. By default, what was measured.
         """
         return measured
 
-    def _weighed(self, plan: Plan, share: Tensor | None) -> Plan:
-        """The plan with targets weighed by the share."""
-        if share is None:
-            return plan
-        if share.shape != plan.permutation.shape:
+    def _weighed(self, target: Tensor, plan: Plan, share: Tensor) -> Tensor:
+        """Targets (B, K) of the pairs, weighed by a measured share."""
+        size = len(target)
+        if share.shape == (size,):
+            return pair(target, replace(plan, lam=share.detach()))
+        if share.shape != (size, 2):
             raise ValueError(
-                f"{self.name} needs to measure one share per example, "
-                f"({len(plan.permutation)},), got shape {tuple(share.shape)}."
+                f"{self.name} needs to measure a share of shape ({size},), or two of shape "
+                f"({size}, 2), got {tuple(share.shape)}."
             )
-        return replace(plan, lam=share.detach())
+        first, second = share.detach().to(target).unsqueeze(-1).unbind(1)  # (B, 1) each
+        other = target[plan.permutation.to(target.device, non_blocking=True)]
+        return first * target + second * other

@@ -72,8 +72,8 @@ def _eager() -> AbstractContextManager[object]:
 def _autocast_uncached() -> Iterator[None]:
     """Keep casts of weights out of autocast's cache.
 
-    The step itself would take a cast that was made without gradients from there, and its weights
-    would then get none.
+    In older versions of torch, the step that follows would take casts from there that were made
+    without gradients, and its weights would get none (pytorch issues 65766 and 112583).
     """
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -155,7 +155,8 @@ class Stages:
         DDP prepares a step, and sends its buffers to all ranks, in the pass through its wrapper. A
         method that also trains on the clean batch runs ``stages(x)`` first, then
         ``stages.again(mixed)``, then one backward pass over the sum of both losses. Every parameter
-        then gets the gradient of the sum, and DDP averages it over the ranks once.
+        then gets the gradient of the sum, and DDP averages it over the ranks once. In the other
+        order, DDP would overwrite buffers that the backward pass needs, and torch raises an error.
 
         Args:
             x: (B', ...) input.

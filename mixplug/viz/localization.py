@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixplug.metrics.localization import Shown
+from mixplug.metrics.localization import LocalizedImage
 from mixplug.optional import optional
 
 PREDICTED, TRUE = "#e6001f", "#00c853"
@@ -17,7 +17,9 @@ _LETTERS = 22  # characters per line of a caption
 _COVER = 0.5  # opacity of the map over the image
 
 
-def figure(shown: Sequence[Shown], class_names: Sequence[str], path: Path, title: str = "") -> None:
+def figure(
+    shown: Sequence[LocalizedImage], class_names: Sequence[str], path: Path, title: str = ""
+) -> None:
     """Draw and save a grid: each image with its boxes, and below it the map over the image.
 
     A caption has the class and the overlap (IoU) of the boxes, and the predicted class if it is
@@ -66,7 +68,7 @@ def figure(shown: Sequence[Shown], class_names: Sequence[str], path: Path, title
     plt.close(fig)
 
 
-def _boxes(cell: Any, one: Shown) -> None:
+def _boxes(cell: Any, one: LocalizedImage) -> None:
     for truth in one.truths:
         _box(cell, truth, TRUE, "--")
     if one.box is not None:
@@ -85,7 +87,7 @@ def _box(cell: Any, box: Tensor, color: str, style: str) -> None:
     )  # fmt: skip
 
 
-def _caption(one: Shown, class_names: Sequence[str]) -> str:
+def _caption(one: LocalizedImage, class_names: Sequence[str]) -> str:
     lines = [_shorten(class_names[one.label]), f"IoU {one.iou:.2f}", " "]
     if one.predicted != one.label:
         lines[-1] = f"predicted: {_shorten(_name(one.predicted, class_names))}"

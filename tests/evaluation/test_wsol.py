@@ -107,14 +107,14 @@ def test_the_command(config: Path, tmp_path: Path) -> None:
         (
             "dict(type='PackInputs')",
             "dict(type='CenterCrop', crop_size=8), dict(type='PackInputs')",
-            r"has CenterCrop, which boxes cannot follow; it may have LoadImageFromFile, Resize",
+            r"has CenterCrop, which would invalidate the boxes. Allowed are LoadImageFromFile, R",
         ),
         (
             "to_rgb=True",
             "to_rgb=True, pad_size_divisor=50",
-            r"pads images of \(96, 64\) to \(100, 100\), which boxes cannot follow",
+            r"pads images of \(96, 64\) to \(100, 100\), which would invalidate",
         ),
-        ("test_dataloader", "other_dataloader", r"keys model and test_dataloader is needed"),
+        ("test_dataloader", "other_dataloader", r"needs the keys model and test_dataloader"),
         ("'ImageClassifier'", "'ImageClassifers'", r"The model of .*squares.py cannot be built"),
     ],
 )
@@ -133,9 +133,9 @@ def test_data_that_do_not_fit(config: Path, tmp_path: Path) -> None:
     torch.save({k: v[:1] if "fc" in k else v for k, v in state.items()}, tmp_path / "one.pth")
     one = tmp_path / "one.py"
     one.write_text(config.read_text().replace("num_classes=2, in_ch", "num_classes=1, in_ch"))
-    with pytest.raises(ValueError, match=r"The model has 1 classes and the data have 2"):
+    with pytest.raises(ValueError, match=r"The model has 1 classes, but the data have 2"):
         run(one, tmp_path / "one.pth")
-    with pytest.raises(ValueError, match=r"1 keys that the model has are missing"):
+    with pytest.raises(ValueError, match=r"1 keys of the model are missing"):
         torch.save({k: v for k, v in state.items() if "bias" not in k}, tmp_path / "less.pth")
         run(config, tmp_path / "less.pth")
     with pytest.raises(ValueError, match=r"There is no checkpoint"):
@@ -145,7 +145,7 @@ def test_data_that_do_not_fit(config: Path, tmp_path: Path) -> None:
     other.write_text(plain.replace("num_classes=2, in_ch", "num_classes=200, in_ch"))
     rows = {k: v.repeat(100, *[1] * (v.dim() - 1)) if "fc" in k else v for k, v in state.items()}
     torch.save(rows, tmp_path / "many.pth")
-    with pytest.raises(ValueError, match=r"no boxes. type='mixplug.CUBBoxes' reads those of CUB"):
+    with pytest.raises(ValueError, match=r"no boxes. Use type='mixplug.CUBBoxes' for CUB"):
         run(other, tmp_path / "many.pth")
     (tmp_path / "CUB_200_2011" / "bounding_boxes.txt").unlink()
     refused = CliRunner().invoke(app, ["eval", "wsol", str(config), str(file), "--subset"])

@@ -120,7 +120,7 @@ train_dataloader = dict(dataset=dict(indices=60))
     arguments += [text for part in parts for text in ("--part", part)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "sky has classes that the network was trained on" in done.output
+    assert "sky contains classes of the training set" in done.output
     card = json.loads((tmp_path / "card" / "card.json").read_text())
     names = [one["name"] for one in card["networks"]]
     assert names == ["run/epoch_2.pth", "run/best_accuracy_top1_epoch_1.pth"]
@@ -137,10 +137,10 @@ train_dataloader = dict(dataset=dict(indices=60))
     ("arguments", "text"),
     [
         (["no_such_config", "x.pth"], "neither a file nor the name of a config"),
-        ([str(DIGITS)], "a checkpoint is needed"),
+        ([str(DIGITS)], "An mm config needs a checkpoint"),
         ([str(DIGITS), "no.pth"], "There is no checkpoint no.pth"),
         ([str(DIGITS), "no.pth", "--part", "clear"], "parts among"),
-        ([str(DIGITS), "no.pth", "--attack", "pgd:eps=a"], "written like pgd:eps=8/255"),
+        ([str(DIGITS), "no.pth", "--attack", "pgd:eps=a"], "needs the form pgd:eps=8/255"),
         ([str(DIGITS), "no.pth", "--attack", "pgd:epsilon=1"], "has no key 'epsilon'"),
     ],
 )
@@ -193,7 +193,7 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
         "backbone=dict(type='mixplug.WideResNet', depth=10, widen_factor=1), loss='Contrastive')"
     )
     config = Config.fromfile(config_of(tmp_path, more))
-    with pytest.raises(ValueError, match=r"ImageClassifier, .* has a MetricLearner"):
+    with pytest.raises(ValueError, match=r"ImageClassifier with a head, .* has a MetricLearner"):
         subject_of(config, tmp_path / "x.pth", "x", "cpu")
     plain = Config.fromfile(config_of(tmp_path))
     path = checkpoint(plain, tmp_path / "x.pth")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from mixplug.cli import app
 from mixplug.data.retrieval import retrieval_set
 from mixplug.from_config import figures as from_config
-from mixplug.from_config.config import weights
+from mixplug.from_config.config import state_dict_of
 from mixplug.from_config.embeddings import embeddings_of
 from mixplug.viz import retrieval
 
@@ -86,7 +86,7 @@ def test_embeddings_are_the_models_in_order(tmp_path: Path) -> None:
 def test_weights_of_another_loss_fit_and_epoch_0_follows_the_seed(tmp_path: Path) -> None:
     saved = checkpoint(config(tmp_path, "baseline-pa"), tmp_path)  # with proxies
     path = config(tmp_path)
-    assert any(key.startswith("loss.") for key in weights(saved))
+    assert any(key.startswith("loss.") for key in state_dict_of(saved))
     trained = embeddings_of(path, saved).embeddings
     first, again, other = (embeddings_of(path, seed=seed).embeddings for seed in (0, 0, 1))
     assert torch.equal(first, again)
@@ -121,7 +121,7 @@ def test_retrieval_shows_the_nearest(
             assert hit == (int(found.labels[i]) == int(found.labels[query]))
             assert caption == str(5 + int(found.labels[i]))
     hits = sum(sum(row.hits) for row in shown[0])
-    assert f"{hits} of the 12 neighbors" in run.output
+    assert f"{hits} of 12 neighbors" in run.output
     for name in ("retrieval.png", "retrieval.html"):
         assert str((tmp_path / "v" / name).resolve()) in run.output
         assert (tmp_path / "v" / name).stat().st_size > 1000
@@ -178,7 +178,7 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     path = config(tmp_path)
     saved = checkpoint(path, tmp_path)
-    state = dict(weights(saved))
+    state = dict(state_dict_of(saved))
     state["head.fc.weight"] = torch.zeros(3, 3)
     del state["head.fc.bias"]
     torch.save(state, tmp_path / "other.pth")
@@ -193,13 +193,13 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (("retrieval", path, "no.pth"), "There is no checkpoint no.pth"),
         (
             ("retrieval", path, "other.pth"),
-            r"other.pth does not fit the config: 1 keys that the model has are missing "
+            r"other.pth does not fit the config: 1 keys of the model are missing "
             r"\(head.fc.bias, ...\); 1 keys have another shape \(head.fc.weight, ...\)",
         ),
         (("retrieval", path, "evil.pth"), "evil.pth is not a checkpoint of weights"),
         (("retrieval", path, "evil2.pth"), "evil2.pth is not a checkpoint of weights"),
-        (("retrieval", path, saved, "--queries", 61), "61 queries are wanted.* has 60"),
-        (("retrieval", path, saved, "--top", 60), "60 neighbors are wanted.* only 60 items"),
+        (("retrieval", path, saved, "--queries", 61), "Cannot draw 61 queries: .* has 60"),
+        (("retrieval", path, saved, "--top", 60), "Cannot draw 60 neighbors: .* only 60 items"),
         (
             ("embedding", path, saved, "--classes", 6),
             r"--classes must be in \[1, 5\], .*; got 6",
@@ -208,8 +208,8 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             ("embedding", path, saved, saved, "--classes", 2),
             "Checkpoints need different paths, but one occurs twice",
         ),
-        (("positivity", no_model), "keys model and train_dataloader is needed"),
-        (("positivity", broken), "broken.py is no mm config"),
+        (("positivity", no_model), "needs the keys model and train_dataloader"),
+        (("positivity", broken), "broken.py is not an mm config"),
     ]
     for arguments, message in refused:
         run = invoke(*arguments, "--out", tmp_path / "v")

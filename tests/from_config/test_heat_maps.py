@@ -84,7 +84,7 @@ def test_cam_of_a_transformer_that_pools() -> None:
     logits, maps = heat_maps_of(model)(x, classes)
     assert maps.shape == (1, 2, 2)
     assert_close(maps.mean((1, 2)) + model.head.fc.bias[2], logits[:, 2])
-    with pytest.raises(ValueError, match=r"average pooling between .* --maps attention"):
+    with pytest.raises(ValueError, match=r"only average pooling is between .* --maps attention"):
         heat_maps_of(vit(), "cam")(x, classes)
 
 
@@ -103,5 +103,5 @@ def test_what_has_no_maps() -> None:
     pooled = built({"type": "ResNet", "depth": 18}, LINEAR, GAP)
     pooled.neck = nn.AdaptiveMaxPool2d(1)
     pooled.extract_feat = lambda x: (pooled.neck(pooled.backbone(x)[-1]).flatten(1),)
-    with pytest.raises(ValueError, match="nothing but average pooling"), torch.no_grad():
+    with pytest.raises(ValueError, match="only average pooling"), torch.no_grad():
         heat_maps_of(pooled)(torch.randn(1, 3, 64, 64), torch.tensor([0]))

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from hosts.hosting import mm_config
+from hosts.hosting import HERE, mm_classifier, mm_config
 from hosts.looking import AttendedBox, SalientPixels
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
@@ -162,6 +162,102 @@ def test_a_run_of_mm(tmp_path: Path) -> None:
     runner = Runner.from_cfg(config)
     runner.train()
     assert isinstance(runner.model.mixer, mixplug.Mixer) and runner.iter == 4
+
+
+def probing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From now on every step is probed before and after; a list that grows with each."""
+    plain, probes = mixplug.Mixer.__call__, []
+
+    def call(self: Mixer, stages: mixplug.Stages, x: Tensor, y: Tensor, *args: Any) -> Any:
+        stages.probe(x, y, {"input_grad", "logits", "map"})
+        mixed = plain(self, stages, x, y, *args)
+        stages.probe(x, want={"logits"})
+        probes.append(len(x))
+        return mixed
+
+    monkeypatch.setattr(mixplug.Mixer, "__call__", call)
+    return probes
+
+
+FLAGS = [
+    "--model test_resnet --model-kwargs drop_rate=0.5 --val-every 2",
+    "--model test_resnet --amp --amp-dtype bfloat16 --grad-accum-steps 2 --model-ema",
+    "--model test_vit --torchcompile eager",
+]
+
+
+@pytest.mark.parametrize("script", [HERE / "train.py"])
+@pytest.mark.parametrize("flags", FLAGS)
+def test_a_run_of_timm_with_probes_is_the_one_without(
+    flags: str, timm_train: Callable, seen: list[dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--epochs", 2, "--mixup-off-epoch", 1, *flags.split())
+    plain = timm_train("mixplug.mixup", *flags)
+    probes = probing(monkeypatch)
+    probed = timm_train("mixplug.mixup", *flags)
+    assert len(probes) == 8
+    assert [(s["epoch"], s["soft"]) for s in seen] == 2 * ([(0, True)] * 4 + [(1, False)] * 4)
+    assert plain.column("train_loss") == probed.column("train_loss")
+    for name, value in plain.checkpoint["state_dict"].items():
+        assert torch.equal(probed.checkpoint["state_dict"][name], value), name
+
+
+def test_a_run_of_mm_with_probes_is_the_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    for folder in ("plain", "probed"):
+        mixup = {"type": "AlignMixup", "off_epoch": 1}
+        runner = Runner.from_cfg(mm_config(tmp_path / folder, mixup, epochs=2))
+        probes = probing(monkeypatch) if folder == "probed" else []
+        runner.train()
+        states.append(runner.model.state_dict())
+    assert len(probes) == 8
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
+
+
+def test_pixels_of_mm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    plain = mixplug.Mixer.__call__
+
+    def call(self: Mixer, stages: mixplug.Stages, x: Tensor, *args: Any) -> Any:
+        found.append((x, *stages.pixels))
+        return plain(self, stages, x, *args)
+
+    monkeypatch.setattr(mixplug.Mixer, "__call__", call)
+    Runner.from_cfg(mm_config(tmp_path, {"type": "InputMixup"})).train()
+    x, mean, std = found[0]
+    assert_close(mean, torch.full((3, 1, 1), 78 / 255))
+    assert_close(std, torch.full((3, 1, 1), 85 / 255))
+    images = x * std + mean
+    assert_close(images.min(), torch.tensor(0.0), atol=1e-6, rtol=0)
+    assert 0.9 < images.max() <= 1 + 1e-6
+
+
+def test_pixels_of_mm_that_its_pipeline_normalizes() -> None:
+    model = MODELS.build({**mm_classifier(data_preprocessor={}), "_scope_": "mmpretrain"})
+    train_with(model, mixplug.build("mixup"))
+    message = (
+        r"It is not known how the images were normalized: ClsDataPreprocessor does not do it\. "
+        r"Give it to the model, and not to the pipeline: data_preprocessor=dict\(mean=\[\.\.\.\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        _ = model.stages.pixels
+
+
+def test_an_off_epoch_in_a_loop_of_ones_own_over_an_mm_model() -> None:
+    model = MODELS.build({**mm_classifier(), "_scope_": "mmpretrain"})
+    train_with(model, mixplug.build("mixup", off_epoch=1))
+    x, samples = torch.randn(4, 3, 8, 8), [DataSample().set_gt_label(k) for k in range(4)]
+    message = (
+        r"InputMixup has off_epoch=1, but the epoch is not known\. mmengine's Runner sets it; in a "
+        r"loop of your own set model\.clock\.epoch, counted from 0"
+    )
+    with pytest.raises(ValueError, match=message):
+        model.loss(x, samples)
+    model.clock.epoch = 1
+    model.loss(x, samples)
 
 
 def test_a_model_without_attention_is_refused_before_training() -> None:

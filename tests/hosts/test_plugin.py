@@ -1,7 +1,8 @@
-"""A package that registers a mixer by an entry point, used in both hosts and nowhere named."""
+"""A package that registers a mixer and a number by an entry point; configs do not name it."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,7 +42,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(site: Path, cwd: Path, *command: object) -> str:
-    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         capture_output=True,
@@ -64,10 +66,14 @@ def test_without_the_package_the_name_is_unknown() -> None:
 def test_its_name_is_a_key_of_mm_configs(site: Path, tmp_path: Path) -> None:
     config = mm_config(tmp_path / "work", {"type": "MirrorMix", "lam": 0.25})
     config.custom_imports = {"imports": ["mixplug.mm"]}
+    config.val_evaluator = [{"type": "mixplug.CalibrationError"}, {"type": "Accuracy"}]
     config.dump(tmp_path / "config.py")
     out = run(site, tmp_path, mim_tools() / "train.py", tmp_path / "config.py")
     assert out.count("MirrorMix mixes at lam=0.25") == 4
     assert (tmp_path / "work" / "epoch_1.pth").exists()
+    (log,) = (tmp_path / "work").glob("*/vis_data/scalars.json")
+    scores = json.loads(log.read_text().splitlines()[-1])
+    assert {"ece", "brier", "margin"} <= scores.keys()
 
 
 @pytest.mark.parametrize(

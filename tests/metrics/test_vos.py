@@ -77,9 +77,9 @@ def test_errors() -> None:
     truth = label_map((1, 2, 2))
     with pytest.raises(ValueError, match=r"v: a prediction has object 2, but .* 1 objects"):
         score_video("v", [(label_map((2, 2, 2)), truth)], 1)
-    with pytest.raises(ValueError, match=r"prediction of \(20, 29\) pixels .* of \(20, 30\)"):
+    with pytest.raises(ValueError, match=r"prediction has \(20, 29\) pixels, .* has \(20, 30\)"):
         score_video("v", [(truth[:, 1:], truth)], 1)
-    with pytest.raises(ValueError, match="v: at least 3 frames are needed"):
+    with pytest.raises(ValueError, match="v needs at least 3 frames"):
         score_video("v", [], 1)
-    with pytest.raises(ValueError, match="no objects"):
+    with pytest.raises(ValueError, match="at least one object"):
         overall([])

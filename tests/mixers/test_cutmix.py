@@ -119,6 +119,6 @@ def test_a_batch_that_is_not_mixed_has_no_rectangle() -> None:
 
 
 def test_one_rectangle_per_batch() -> None:
-    message = r"CutMix needs per_example False, as the rectangle is per batch, got True\."
+    message = r"CutMix needs per_example False, since there is one rectangle per batch, got True\."
     with pytest.raises(ValueError, match=message):
         CutMix(per_example=True)

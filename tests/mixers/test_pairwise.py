@@ -74,6 +74,24 @@ def test_every_position_has_the_share_of_its_example(dtype: torch.dtype) -> None
         assert_near(mixed.target[i], expected.expand(12, 4))
 
 
+def test_two_shares_need_not_sum_to_one(dtype: torch.dtype) -> None:
+    """As of methods that weigh each operand by what is left of it."""
+    shares = torch.rand(5, 2)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Two(LeftPart):
+        def share(self, stages: Stages, x: Tensor, plan: Plan, *rest: object) -> Tensor:
+            return shares
+
+    _, stages = toy(dtype)
+    x, y = batch(dtype, 5)
+    plan = plan_of(Two(), x)
+    mixed = Two().apply(stages, x, y, plan)
+    for i, j in enumerate(partners(plan)):
+        first, second = shares[i].double()
+        assert_near(mixed.target[i], first * rows(y)[i] + second * rows(y)[j])
+
+
 def test_other_levels_may_be_measured_too() -> None:
     """A share of features that were mixed, after the forward."""
 
@@ -108,7 +126,9 @@ def test_a_share_that_is_not_one_per_example() -> None:
             return x, torch.ones(len(x), 1)
 
     _, stages = toy(torch.float64)
-    message = r"Wrong needs to measure one share per example, \(5,\), got shape \(5, 1\)\."
+    message = (
+        r"Wrong needs to measure a share of shape \(5,\), or two of shape \(5, 2\), got \(5, 1\)\."
+    )
     with pytest.raises(ValueError, match=message):
         Wrong()(stages, *batch(torch.float64, 5), sampling.generators(0, 0))
 

@@ -181,10 +181,10 @@ def test_a_mixer_without_the_way_names_those_that_have_it() -> None:
 @pytest.mark.parametrize(
     ("mixer", "way", "text"),
     [
-        ("multimix", "mix_positions", "position by position. Mixers that have it: DenseMultiMix"),
-        ("dense_multimix", "mix_rows", "no positions at its classifier. Mixers"),
-        ("alignmix", "mix_positions", "49 x 49 in a classifier, 16384 x 16384 in a segmentor"),
-        ("cutmix", "mix_rows", "their boxes do not form pairs"),
+        ("multimix", "mix_positions", "has its own label. Mixers that have it: DenseMultiMix"),
+        ("dense_multimix", "mix_rows", "no positions are left at its classifier. Mixers"),
+        ("alignmix", "mix_positions", "49 x 49 in a classifier, but 16384 x 16384 in a segmentor"),
+        ("cutmix", "mix_rows", "whose boxes do not come in pairs"),
         ({"type": "Metrix", "loss": "NCA"}, "mix_rows", "MetricMixing does not work in a host"),
     ],
 )
@@ -210,6 +210,18 @@ def test_settings_without_a_meaning_are_refused(settings: dict, way: str, text: 
     with pytest.raises(ValueError) as raised:
         mixplug.build(settings).require_way(way, "a host")
     assert text in str(raised.value)
+
+
+def test_a_plugin_may_say_why_under_the_old_name() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(Mixer):
+        unfit: ClassVar = {"mix_rows": "Mine has no rows."}
+
+    with (
+        pytest.raises(ValueError, match=r"Mine has no rows\. Mixers that have it"),
+        pytest.warns(DeprecationWarning, match=r"Mine\.unfit is now Mixer\.unsupported"),
+    ):
+        Mine().require_way("mix_rows", "a host")
 
 
 def test_a_plugin_that_has_the_way_is_taken() -> None:

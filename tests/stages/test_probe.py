@@ -221,16 +221,22 @@ def test_the_step_that_follows_is_the_same_bit_by_bit() -> None:
 
 @pytest.mark.parametrize("want", [EVERYTHING, {"logits"}])
 def test_under_autocast_the_step_keeps_its_gradients(want: set[str]) -> None:
-    """Autocast would give the step the cast of a weight that the probe made without gradient."""
+    """In older torch, autocast gives the step casts of weights that the probe made, without graph.
+
+    The version that is tested with may be a newer one, so the cache itself is looked at.
+    """
     torch.manual_seed(1)
     model, stages = restless(torch.float32)
     x = images(torch.float32)
-    grads = []
+    grads, cached = [], []
     for probes in (False, True):
         twin = copy.deepcopy(model)
         stages = Stages(twin, features="body", classifier="fc")
         torch.manual_seed(2)
         with torch.autocast("cpu", dtype=torch.bfloat16):
+            twin.fc.register_forward_pre_hook(
+                lambda module, args: cached.append(torch.is_autocast_cache_enabled())
+            )
             if probes:
                 assert stages.probe(x, Y, want | {"logits"}).logits.dtype == torch.bfloat16
             logits = stages(x).logits
@@ -238,6 +244,7 @@ def test_under_autocast_the_step_keeps_its_gradients(want: set[str]) -> None:
         grads.append([p.grad for p in twin.parameters()])
     for plain, probed in zip(*grads, strict=True):
         assert plain is not None and torch.equal(plain, probed)
+    assert cached == [True, False, True]  # the plain step; the probe, and the step after it
 
 
 def test_under_autocast_the_loss_is_a_float32_sum() -> None:
@@ -276,9 +283,10 @@ def test_within_a_pass_it_sees_the_model_without_edits() -> None:
         seen.append(stages.probe(x, Y, EVERYTHING))
         return -a
 
-    forward = stages(x, features=edit, embedding=torch.neg)
+    others = {"embedding": torch.neg, "layers": {"hidden": torch.neg, "body.0": torch.neg}}
+    forward = stages(x, features=edit, **others)
     assert_near(seen[0].logits, by_hand(model, x))
-    expected = stages_of(copy.deepcopy(model))(x, features=torch.neg, embedding=torch.neg)
+    expected = stages_of(copy.deepcopy(model))(x, features=torch.neg, **others)
     assert_near(forward.logits, expected.logits)  # the edits after the probe still happened
 
 

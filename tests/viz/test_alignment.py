@@ -219,7 +219,7 @@ def test_figure_is_drawn(trained: Path, tmp_path: Path) -> None:
     assert wide > 1200 and wide > 2 * high  # nine columns, four rows
 
 
-@pytest.mark.parametrize("case", ["no decoder", "other config", "width", "no picture", "missing"])
+@pytest.mark.parametrize("case", ["no decoder", "other config", "width", "no image", "missing"])
 def test_errors(case: str, trained: Path, tmp_path: Path) -> None:
     saved, picture, (config,) = trained / "epoch_1.pth", trained / "a.png", trained.glob("*.py")
     if case == "no decoder":
@@ -228,15 +228,15 @@ def test_errors(case: str, trained: Path, tmp_path: Path) -> None:
         torch.save({k: v for k, v in state.items() if not k.startswith("mixup.")}, saved)
         message = "has no decoder (no weights mixup.decoder.*). Train one: mixplug train decoder_"
     elif case == "other config":
-        config, message = "baseline_wrn10-1_1xb64-10e_digits", "has no decoder, that is no mixup="
+        config, message = "baseline_wrn10-1_1xb64-10e_digits", "has no decoder, that is, no mixup="
     elif case == "width":
         config, message = NAME, "does not fit the config: size mismatch for decoder.linear.weight"
-    elif case == "no picture":
+    elif case == "no image":
         picture = tmp_path / "text.png"
-        picture.write_text("no picture")
-        message = "text.png is no picture"
+        picture.write_text("no image")
+        message = "text.png is not an image"
     else:
-        picture, message = tmp_path / "none.png", "There is no picture"
+        picture, message = tmp_path / "none.png", "There is no image"
     run = invoke(picture, trained / "b.png", "--ckpt", saved, "--config", config)
     assert run.exit_code == 1
     assert message in " ".join(run.output.split())

@@ -9,17 +9,19 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from mixplug.metrics.localization import Shown
+from mixplug.metrics.localization import LocalizedImage
 from mixplug.viz import localization
 
 
-def one(box: list[int] | None, predicted: int = 0) -> Shown:
+def one(box: list[int] | None, predicted: int = 0) -> LocalizedImage:
     found = None if box is None else torch.tensor(box)
     truths = torch.tensor([[1.0, 2.0, 9.0, 6.0]])
-    return Shown(torch.zeros(3, 8, 10).byte(), torch.rand(8, 10), found, truths, 0.5, 0, predicted)
+    return LocalizedImage(
+        torch.zeros(3, 8, 10).byte(), torch.rand(8, 10), found, truths, 0.5, 0, predicted
+    )
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, *shown: Shown) -> list:
+def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, *shown: LocalizedImage) -> list:
     """The axes of the figure."""
     figures = []
     monkeypatch.setattr(plt, "close", figures.append)

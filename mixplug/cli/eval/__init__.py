@@ -1,4 +1,4 @@
-"""``mixplug eval``: what checkpoints are worth, one command for each evaluation."""
+"""``mixplug eval``: one command for each evaluation of checkpoints."""
 
 from __future__ import annotations
 

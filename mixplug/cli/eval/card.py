@@ -1,4 +1,4 @@
-"""``mixplug eval card``: robustness, calibration, out-of-distribution and embeddings, on a page."""
+"""``mixplug eval card``: reliability cards of classifiers."""
 
 from __future__ import annotations
 
@@ -27,47 +27,51 @@ def card(
     ],
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(help="one or several; a run's folder means its last and its best one"),
+        typer.Argument(
+            help="checkpoints; the folder of a run stands for its last and best checkpoint"
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="for timm: folder with val/CLASS/ and train/CLASS/")
+        Path | None, typer.Option(help="for timm: folder of images, val/CLASS/ and train/CLASS/")
     ] = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="clean, robustness, calibration, ood, representation, attention or speed, which "
-            "the card then has alone; repeatable [all]"
+            help="evaluate only this part: clean, robustness, calibration, ood, representation, "
+            "attention or speed; repeatable (default: all parts)"
         ),
     ] = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            help="such as pgd:eps=8/255,step=2/255,iters=20; fgsm, pgd or apgd; repeatable "
-            "[fgsm:eps=8/255 and pgd:eps=4/255,step=2/255,iters=10]"
+            help="fgsm, pgd or apgd, with settings such as pgd:eps=8/255,step=2/255,iters=20; "
+            "repeatable (default: fgsm:eps=8/255 and pgd:eps=4/255,step=2/255,iters=10)"
         ),
     ] = None,
     ood: Annotated[
         list[str] | None,
         typer.Option(
-            help="folder of out-of-distribution images, or NAME=FOLDER, beside the config's; "
-            "repeatable"
+            help="folder of out-of-distribution images, or NAME=FOLDER, in addition to those of "
+            "the config; repeatable"
         ),
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="how those get the test images' size: resize or crop")
+        str, typer.Option(help="how these images get the size of the test images: resize or crop")
     ] = "resize",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="images of a pass [256]")] = None,
-    seed: Annotated[int | None, typer.Option(help="of what is drawn at random [0]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="images per batch (default: 256)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="random seed (default: 0)")] = None,
     workers: Workers = 0,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="folder for the card and what is cached")] = Path(
+    out: Annotated[Path, typer.Option(help="output folder for the card and its cache")] = Path(
         "output/card"
     ),
 ) -> None:
-    """Say how reliable checkpoints are, side by side: JSON, Markdown and one web page.
+    """Make a reliability card that compares checkpoints: JSON, Markdown and one HTML page.
 
-    Stopped and called again with the same --out, it goes on where it was; what was measured before,
-    by the same weights and settings, is not measured again.
+    Interrupted runs resume if --out is the same. Results of the same weights, images and settings
+    are taken from the cache.
     """
     try:
         with bar() as tick:
@@ -92,7 +96,7 @@ def card(
             files = write_card(made, out, list(measured.classes))
             tick(1, 1, "done")
     except KeyboardInterrupt:
-        print("Stopped. Call it again to go on where it was.", file=sys.stderr)
+        print("Interrupted. Run the command again to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
     show(made, files)
     if not any(numbers for found in made.results.values() for numbers in found.values()):
@@ -100,10 +104,10 @@ def card(
 
 
 def require(what: str) -> None:
-    """Say which extra a card wants, before anything is done.
+    """Check that the packages of the extra ``card`` are installed.
 
     Raises:
-        ImportError: something of it is not installed.
+        ImportError: one of them is missing; the message says how to install it.
     """
     from mixplug.optional import optional
 
@@ -112,14 +116,14 @@ def require(what: str) -> None:
 
 
 def show(made: Card, files: Sequence[Path]) -> None:
-    """The main lines of a card, what is missing, and where its files are."""
+    """Print the main lines of a card, warnings, missing parts, and the paths of its files."""
     from mixplug.evaluation.card.lines import lines_of
 
     table = Table("", *map(escape, made.names), box=None)
     section = ""
     for line in lines_of(made):
         if not line.main:
-            continue  # more than a screen holds; the files have it
+            continue  # too much for a terminal; it is in the files
         if line.section != section:
             section = line.section
             table.add_row(f"[bold]{escape(section)}[/]")
@@ -137,13 +141,13 @@ def show(made: Card, files: Sequence[Path]) -> None:
 
 
 def _outside(text: str, fit: str) -> dict[str, str]:
-    """A set of card.ood, of FOLDER or NAME=FOLDER."""
+    """An entry of card.ood from FOLDER or NAME=FOLDER."""
     name, found, root = text.rpartition("=")
     return {"root": root, "fit": fit, "name": name if found else root}
 
 
 def _attacks(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Attacks by name, or by their text where there are several of a kind."""
+    """Settings of attacks by name, or by their text if several are of one kind."""
     found = [(text, *_attack(text)) for text in texts]
     kinds = [kind for _, kind, _ in found]
     return {
@@ -153,10 +157,10 @@ def _attacks(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _attack(text: str) -> tuple[str, dict[str, float]]:
-    """An attack and its keys, of 'pgd:eps=8/255,iters=20'.
+    """Name and settings of an attack from 'pgd:eps=8/255,iters=20'.
 
     Raises:
-        ValueError: written in another way.
+        ValueError: the text has another form.
     """
     name, _, rest = text.partition(":")
     keys = {}
@@ -167,13 +171,13 @@ def _attack(text: str) -> tuple[str, dict[str, float]]:
             keys[key] = float(above) / (float(below) if below else 1)
         except (ValueError, ZeroDivisionError):
             raise ValueError(
-                f"--attack is written like pgd:eps=8/255,step=2/255,iters=20, got {text!r}."
+                f"--attack needs the form pgd:eps=8/255,step=2/255,iters=20, got {text!r}."
             ) from None
     return name, keys
 
 
 def _settings(given: dict[str, Any]) -> Settings:
-    """What a config and the options ask for; what is mistyped is told in a line, too."""
+    """Settings of a config and of the options; an unknown key is an error in one line, too."""
     from mixplug.evaluation.card import Settings
 
     try:
@@ -196,7 +200,7 @@ def _of_mm(
     read = read_config(config_file(config))
     if data is not None or not checkpoints:
         raise ValueError(
-            "With an mm config, --data is its test_dataloader, and a checkpoint is needed."
+            "An mm config needs a checkpoint, and its test_dataloader instead of --data."
         )
     own = dict(read.get("card") or {})
     own["ood"] = [*own.get("ood", ()), *given.pop("ood", ())]
@@ -210,7 +214,7 @@ def _of_mm(
 def _of_timm(
     config: str, checkpoints: Sequence[Path], data: Path | None, given: dict[str, Any], device: str
 ) -> tuple[list[Subject], Data, Settings]:
-    """A network of timm by name, with its own weights or those of checkpoints."""
+    """A timm model with its pretrained weights or with those of checkpoints, and its data."""
     from mixplug.optional import optional
 
     optional("timm", "timm", "mixplug eval card")
@@ -219,7 +223,7 @@ def _of_timm(
     from mixplug.weights.vit import TIMM
 
     if data is None:
-        raise ValueError("With timm:NAME, --data names the folder of images.")
+        raise ValueError("timm:NAME needs --data, a folder of images.")
     settings = _settings(given)
     model = config.removeprefix(TIMM)
     paths = expand(checkpoints)

@@ -1,4 +1,4 @@
-"""``mixplug eval davis``: Table 6.4a."""
+"""``mixplug eval davis``: video object segmentation on DAVIS-2017 (Table 6.4a)."""
 
 from __future__ import annotations
 
@@ -24,29 +24,32 @@ _MEASURES = ("mean", "recall", "decay")
 
 @app.command()
 def davis(
-    root: Annotated[Path, typer.Argument(help="of DAVIS-2017: JPEGImages, Annotations, ImageSets")],
+    root: Annotated[
+        Path,
+        typer.Argument(help="folder of DAVIS-2017, with JPEGImages, Annotations and ImageSets"),
+    ],
     checkpoint: Checkpoint,
     part: Part = None,
-    out: Annotated[Path, typer.Option(help="folder for predictions and davis-SPLIT.json")] = Path(
-        "output/eval/davis"
-    ),
-    split: Annotated[str, typer.Option(help="a list in ImageSets/2017")] = "val",
+    out: Annotated[
+        Path, typer.Option(help="output folder for predictions and davis-SPLIT.json")
+    ] = Path("output/eval/davis"),
+    split: Annotated[str, typer.Option(help="name of a list in ImageSets/2017")] = "val",
     size: Annotated[int, typer.Option(min=1, help="shorter side in pixels")] = 480,
     last_frames: Annotated[
-        int, typer.Option(min=0, help="frames before the present one, beside the first")
+        int, typer.Option(min=0, help="preceding frames to propagate from, besides the first frame")
     ] = 7,
-    topk: Annotated[int, typer.Option(min=1, help="patches that give their labels")] = 5,
+    topk: Annotated[int, typer.Option(min=1, help="patches to take labels from")] = 5,
     radius: Annotated[
-        int, typer.Option(min=0, help="how far these may be, in patches; 0 restricts nothing")
+        int, typer.Option(min=0, help="their maximum distance in patches; 0 is unlimited")
     ] = 12,
-    temperature: Annotated[float, typer.Option(help="of their weights")] = 0.1,
+    temperature: Annotated[float, typer.Option(help="temperature of their weights")] = 0.1,
     heads: Heads = None,
     grid: Grid = None,
     device: Device = None,
 ) -> None:
-    """Segment the objects of DAVIS-2017 by propagating labels, with DINO's protocol: J and F.
+    """Segment the objects of DAVIS-2017 by label propagation with the protocol of DINO: J and F.
 
-    Stopped and called again, it goes on with the video that it was at.
+    Interrupted runs resume with the first unfinished video.
     """
     from mixplug.optional import optional
 
@@ -58,7 +61,7 @@ def davis(
         from mixplug.evaluation.frozen.frozen import Frozen
         from mixplug.evaluation.frozen.label_propagation import Protocol
 
-        videos = davis_videos(root, split)  # before the network, which takes longer
+        videos = davis_videos(root, split)  # first, since the network takes longer
         protocol = Protocol(
             size, last_frames=last_frames, topk=topk, radius=radius or None, temperature=temperature
         )
@@ -66,11 +69,11 @@ def davis(
         found = evaluate_davis(frozen, videos, out, split, protocol, tick)
     console().print(_table(found))
     print(frozen.source)
-    _say(found, len(videos), out)
+    _print_rest(found, len(videos), out)
 
 
 def _table(found: DavisResult) -> Table:
-    """A line for every video, the mean over its objects, and one for all objects; in percent."""
+    """Rows of the videos with means over their objects, and a row of all objects; in percent."""
     table = Table("video", "objects", "J&F", box=None)
     for measure in ("J", "F"):
         for name in _MEASURES:
@@ -100,13 +103,13 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _say(found: DavisResult, videos: int, out: Path) -> None:
+def _print_rest(found: DavisResult, videos: int, out: Path) -> None:
     if len(found.segmented) < videos:
-        there = videos - len(found.segmented)
-        print(f"{there} of {videos} videos were scored by the predictions that were there")
+        existing = videos - len(found.segmented)
+        print(f"{existing} of {videos} videos already had predictions")
     if found.frames_per_second is not None:
         print(f"speed: {found.frames_per_second:.2f} frames per second, without scoring")
     if found.peak_bytes is not None:
-        print(f"memory: {found.peak_bytes / 2**30:.2f} GiB at most")
+        print(f"peak memory: {found.peak_bytes / 2**30:.2f} GiB")
     print(f"predictions: {out.resolve()}")
     print(f"{found.file.suffix[1:]}: {found.file.resolve()}")

@@ -1,4 +1,4 @@
-"""``mixplug eval discovery``: Tables 6.5b and 6.6."""
+"""``mixplug eval discovery``: unsupervised object discovery (Tables 6.5b and 6.6)."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Checkpoint, Device, Heads, Part, bar, say
+from mixplug.cli.eval.options import Checkpoint, Device, Heads, Part, bar, print_results
 from mixplug.cli.tools import Grid, read_grid
 
 
 @app.command()
 def discovery(
-    root: Annotated[Path, typer.Argument(help="of VOC 2012: VOCdevkit/VOC2012")],
+    root: Annotated[Path, typer.Argument(help="folder of VOC 2012: VOCdevkit/VOC2012")],
     checkpoint: Checkpoint,
     part: Part = None,
     boxes: Annotated[
-        str, typer.Option(help="attention: around its largest component; lost: LOST's, of keys")
+        str,
+        typer.Option(
+            help="attention: box of the largest component of the attention mask; lost: box that "
+            "LOST computes from keys"
+        ),
     ] = "attention",
-    mass: Annotated[float, typer.Option(help="share of the attention that a mask keeps")] = 0.8,
+    mass: Annotated[float, typer.Option(help="share of the attention that the mask keeps")] = 0.8,
     size: Annotated[
-        int | None, typer.Option(min=1, help="shorter side in pixels [of the image]")
+        int | None, typer.Option(min=1, help="shorter side in pixels (default: that of the image)")
     ] = None,
-    save: Annotated[int, typer.Option(min=0, help="draw so many images, PNG")] = 0,
+    save: Annotated[int, typer.Option(min=0, help="number of images to draw, as PNG")] = 0,
     subset: Annotated[
-        bool, typer.Option("--subset", help="take a list of other than 1449 images as it is")
+        bool, typer.Option("--subset", help="allow a list of more or fewer than 1449 images")
     ] = False,
     heads: Heads = None,
     grid: Grid = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="folder for discovery-BOXES.json, pictures")] = Path(
-        "output/eval/discovery"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="output folder for discovery-BOXES.json and drawn images")
+    ] = Path("output/eval/discovery"),
 ) -> None:
     """Find objects without labels on VOC 2012 val: Jaccard similarity and CorLoc."""
     from mixplug.optional import optional
@@ -48,12 +52,12 @@ def discovery(
         from mixplug.evaluation.results import write_results
 
         pictures = out / f"pictures-{boxes}"
-        images = voc2012(root, check=not subset)  # before the network, which takes longer
+        images = voc2012(root, check=not subset)  # first, since the network takes longer
         frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
         results = discover(frozen, images, boxes, mass, size, save, pictures, tick)
         file = write_results(out, f"discovery-{boxes}", {"network": frozen.source, **results})
     print(frozen.source)
-    print(f"{len(images):,} images, boxes of {boxes}")
-    say({"Jaccard": results["jaccard"], "CorLoc": results["corloc"]}, file)
+    print(f"{len(images):,} images, boxes: {boxes}")
+    print_results({"Jaccard": results["jaccard"], "CorLoc": results["corloc"]}, file)
     if save:
         print(f"pictures: {pictures.resolve()}")

@@ -1,4 +1,4 @@
-"""``mixplug eval knn``: Tables 6.5a and 6.6."""
+"""``mixplug eval knn``: k-NN classification of frozen features (Tables 6.5a and 6.6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Checkpoint, Device, Folders, Heads, Part, Workers, bar, say
+from mixplug.cli.eval.options import (
+    Checkpoint,
+    Device,
+    Folders,
+    Heads,
+    Part,
+    Workers,
+    bar,
+    print_results,
+)
 from mixplug.cli.tools import Grid, read_grid
 
 _KS = [20]
@@ -19,17 +28,19 @@ def knn(
     root: Folders,
     checkpoint: Checkpoint,
     part: Part = None,
-    k: Annotated[list[int], typer.Option("-k", min=1, help="neighbors; repeatable")] = _KS,
-    temperature: Annotated[float, typer.Option(help="of their votes")] = 0.07,
+    k: Annotated[
+        list[int], typer.Option("-k", min=1, help="number of neighbors; repeatable")
+    ] = _KS,
+    temperature: Annotated[float, typer.Option(help="temperature of the votes")] = 0.07,
     size: Annotated[int, typer.Option(min=1, help="side of the center crop in pixels")] = 224,
-    batch_size: Annotated[int, typer.Option(min=1, help="images that are seen at once")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="images per batch")] = 256,
     workers: Workers = 4,
     heads: Heads = None,
     grid: Grid = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="folder for knn.json")] = Path("output/eval/knn"),
+    out: Annotated[Path, typer.Option(help="output folder for knn.json")] = Path("output/eval/knn"),
 ) -> None:
-    """Classify the images of val by their nearest neighbors in train."""
+    """Classify the images of val by their nearest neighbors in train (k-NN of frozen features)."""
     from mixplug.optional import optional
 
     with bar() as tick:
@@ -40,10 +51,10 @@ def knn(
         from mixplug.evaluation.frozen.knn import knn as job
         from mixplug.evaluation.results import write_results
 
-        train, val = image_folders(root)  # before the network, which takes longer
+        train, val = image_folders(root)  # first, since the network takes longer
         frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
         results = job(frozen, train, val, k, temperature, size, batch_size, workers, tick)
         file = write_results(out, "knn", {"network": frozen.source, **results})
     print(frozen.source)
     print(f"{len(val):,} images of {len(val.classes):,} classes by {len(train):,} neighbors")
-    say({name: value for name, value in results.items() if name.startswith("knn@")}, file)
+    print_results({name: value for name, value in results.items() if name.startswith("knn@")}, file)

@@ -1,4 +1,4 @@
-"""``mixplug eval linear``: Tables 6.5a and 6.6."""
+"""``mixplug eval linear``: linear probe of frozen features (Tables 6.5a and 6.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Checkpoint, Device, Folders, Heads, Part, Workers, bar, say
+from mixplug.cli.eval.options import (
+    Checkpoint,
+    Device,
+    Folders,
+    Heads,
+    Part,
+    Workers,
+    bar,
+    print_results,
+)
 from mixplug.cli.tools import Grid, read_grid
 
 
@@ -18,26 +27,27 @@ def linear(
     root: Folders,
     checkpoint: Checkpoint,
     part: Part = None,
-    epochs: Annotated[int, typer.Option(min=1, help="of training")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="images of a step")] = 1024,
-    lr: Annotated[float, typer.Option(help="learning rate for 256 images")] = 0.001,
-    weight_decay: Annotated[float, typer.Option(min=0, help="of SGD")] = 0.0,
+    epochs: Annotated[int, typer.Option(min=1, help="training epochs")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="images per step")] = 1024,
+    lr: Annotated[float, typer.Option(help="learning rate for a batch of 256 images")] = 0.001,
+    weight_decay: Annotated[float, typer.Option(min=0, help="weight decay of SGD")] = 0.0,
     blocks: Annotated[
-        int, typer.Option(min=1, help="last blocks whose class tokens are classified; 1 for ViT-B")
+        int,
+        typer.Option(min=1, help="number of last blocks whose class tokens are used; 1 for ViT-B"),
     ] = 4,
     size: Annotated[int, typer.Option(min=1, help="side of the crops in pixels")] = 224,
-    seed: Annotated[int, typer.Option(help="of what is drawn at random")] = 0,
+    seed: Annotated[int, typer.Option(help="random seed")] = 0,
     workers: Workers = 4,
     heads: Heads = None,
     grid: Grid = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="folder for linear.json and checkpoint.pth")] = Path(
-        "output/eval/linear"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="output folder for linear.json and checkpoint.pth")
+    ] = Path("output/eval/linear"),
 ) -> None:
-    """Train a linear classifier of frozen features, by DINO's protocol.
+    """Train a linear classifier on frozen features with the protocol of DINO.
 
-    Stopped and called again with the same --out, it goes on from the last epoch that it ended.
+    Interrupted runs resume from the last finished epoch if --out is the same.
     """
     from mixplug.optional import optional
 
@@ -55,13 +65,13 @@ def linear(
                 epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
                 blocks=blocks, size=size, seed=seed,
             )  # fmt: skip
-            train, val = image_folders(root)  # before the network, which takes longer
+            train, val = image_folders(root)  # first, since the network takes longer
             frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
             results = job(frozen, train, val, out, probe, workers, tick)
             file = write_results(out, "linear", {"network": frozen.source, **results})
     except KeyboardInterrupt:
-        print("Stopped. Call it again to go on from the last epoch that ended.", file=sys.stderr)
+        print("Interrupted. Run the command again to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
     print(frozen.source)
     print(f"{len(val):,} images of {len(val.classes):,} classes, {epochs} epochs of {len(train):,}")
-    say({"top-1": results["top1"], "top-5": results["top5"]}, file)
+    print_results({"top-1": results["top1"], "top-5": results["top5"]}, file)

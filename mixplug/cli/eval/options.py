@@ -1,4 +1,4 @@
-"""Options that commands of ``mixplug eval`` share, and what they print."""
+"""Options and output that the commands of ``mixplug eval`` share."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ if TYPE_CHECKING:
     from mixplug.evaluation.results import Tick
 
 Checkpoint = Annotated[
-    str, typer.Argument(help="of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or timm:NAME")
+    str,
+    typer.Argument(
+        help="checkpoint of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or timm:NAME"
+    ),
 ]
-Part = Annotated[str | None, typer.Option(help="of the checkpoint: teacher, student or model")]
+Part = Annotated[str | None, typer.Option(help="part of the checkpoint: teacher, student or model")]
 Heads = Annotated[
-    int | None, typer.Option(min=1, help="heads of the network, if not one per 64 channels")
+    int | None, typer.Option(min=1, help="attention heads, if not one per 64 channels")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps [a GPU if there is one]")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps (default: a GPU if there is one)")
+]
 Workers = Annotated[int, typer.Option(min=0, help="processes that read images")]
 Folders = Annotated[Path, typer.Argument(help="folder with train/CLASS/ and val/CLASS/ of images")]
 
 
 @contextmanager
 def bar() -> Iterator[Tick]:
-    """A bar with the time that is left; what a user can mend is printed in one line.
+    """Show a progress bar with the remaining time; print errors of the user in one line.
 
-    There is no bar before the first tick: most errors come before it.
+    The bar appears at the first tick, since most errors are raised before it.
     """
     with one_line(), ExitStack() as stack:
         shown = progress()
@@ -44,8 +49,8 @@ def bar() -> Iterator[Tick]:
         yield tick
 
 
-def say(results: Mapping[str, float], file: Path) -> None:
-    """A line for each result in percent, and where they are."""
+def print_results(results: Mapping[str, float], file: Path) -> None:
+    """Print each result in percent, and the path of the results file."""
     for name, value in results.items():
         print(f"{name}: {value:.2f} %")
     print(f"{file.suffix[1:]}: {file.resolve()}")

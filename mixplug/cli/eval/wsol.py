@@ -1,4 +1,4 @@
-"""``mixplug eval wsol``: Table 3.7 and Figure 3.5."""
+"""``mixplug eval wsol``: weakly supervised object localization (Table 3.7, Figure 3.5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Device, bar, say
+from mixplug.cli.eval.options import Device, bar, print_results
 from mixplug.cli.tools import config_file
 
 _SCORES = {
@@ -23,28 +23,30 @@ _SCORES = {
 @app.command()
 def wsol(
     config: Annotated[str, typer.Argument(help="mm config, or its name in mm_configs")],
-    checkpoint: Annotated[Path, typer.Argument(help="of a training run")],
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint of a training run")],
     data_root: Annotated[
-        str | None, typer.Option(help="CUB_200_2011 [what the config says]")
+        str | None, typer.Option(help="folder CUB_200_2011 (default: that of the config)")
     ] = None,
     maps: Annotated[
         str | None,
-        typer.Option(help="cam or attention [attention of a VisionTransformer, else cam]"),
+        typer.Option(help="cam or attention (default: attention for VisionTransformer, else cam)"),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="of top-1 localization, in [0, 1)")] = 0.15,
+    threshold: Annotated[
+        float, typer.Option(help="threshold of top-1 localization, in [0, 1)")
+    ] = 0.15,
     steps: Annotated[
-        int, typer.Option(min=1, help="thresholds that the best one is sought among")
+        int, typer.Option(min=1, help="number of thresholds to choose the best from")
     ] = 100,
-    show: Annotated[int, typer.Option(min=0, help="draw so many images, PNG")] = 16,
+    show: Annotated[int, typer.Option(min=0, help="number of images to draw, as PNG")] = 16,
     subset: Annotated[
-        bool, typer.Option("--subset", help="take lists of other than 5794 images as they are")
+        bool, typer.Option("--subset", help="allow lists of more or fewer than 5794 images")
     ] = False,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="folder for wsol.json and wsol.png")] = Path(
+    out: Annotated[Path, typer.Option(help="output folder for wsol.json and wsol.png")] = Path(
         "output/eval/wsol"
     ),
 ) -> None:
-    """Localize birds by the maps of a classifier: top-1 localization, MaxBoxAcc, MaxBoxAccV2."""
+    """Localize birds with heat maps of a classifier: top-1 localization, MaxBoxAcc, MaxBoxAccV2."""
     from mixplug.optional import optional
 
     with bar() as tick:
@@ -64,12 +66,12 @@ def wsol(
         results, shown = localize(
             subject.heat_maps, subject.batches(), subject.total, threshold, steps, show, tick
         )
-        told = {"config": path.name, "checkpoint": str(checkpoint), **subject.facts()}
-        file = write_results(out, "wsol", {**told, **results})
+        facts = {"config": path.name, "checkpoint": str(checkpoint), **subject.facts()}
+        file = write_results(out, "wsol", {**facts, **results})
         if shown:
             figure(shown, subject.class_names, out / "wsol.png", _title(checkpoint, results))
-    print(f"{results['count']:,} images, {told['maps']}")
-    say({name: results[key] for name, key in _SCORES.items()}, file)
+    print(f"{results['count']:,} images, {facts['maps']}")
+    print_results({name: results[key] for name, key in _SCORES.items()}, file)
     if shown:
         print(f"png: {(out / 'wsol.png').resolve()}")
 

@@ -1,8 +1,8 @@
-"""The reliability card of a classifier: how robust, calibrated and aware of its limits it is.
+"""Reliability cards of classifiers: accuracy, robustness, calibration, out-of-distribution scores.
 
-Passes stream a data set through a network and keep what the numbers need (:mod:`.passes`); parts
-make numbers of it (:mod:`.parts`); :mod:`.job` runs what is not in the cache yet, and
-:mod:`.report` writes it as JSON, Markdown and one web page.
+Passes run a network on a data set and keep what the numbers need (:mod:`.passes`). Parts compute
+the numbers of :mod:`mixplug.numbers` from them (:mod:`.parts`). :mod:`.job` runs what is not in the
+cache yet, and :mod:`.report` writes JSON, Markdown and one HTML page.
 """
 
 from mixplug.evaluation.card.job import Card, make_card

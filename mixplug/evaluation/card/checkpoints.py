@@ -1,4 +1,4 @@
-"""Which checkpoints an argument means, and what columns are headed."""
+"""Checkpoints of command-line arguments, their column names, and what they record."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from mixplug.names import distinct
 
-_LAST = "last_checkpoint"  # mmengine's: a file that names another
-_RUN = 2  # parts of a path: the run's folder, and the file in it
+_LAST = "last_checkpoint"  # file in which mmengine writes the path of the last checkpoint
+_PARTS = 2  # parts of a path in a name: folder of the run, and file
 _LAST_TIMM, _BEST_TIMM = "last.pth.tar", "model_best.pth.tar"
 
 
 def expand(given: Iterable[str | Path]) -> list[Path]:
-    """Checkpoints, where a folder of a run means its last and its best one.
+    """Paths of checkpoints; the folder of a run stands for its last and its best checkpoint.
 
     Raises:
-        ValueError: no such file, or a folder without checkpoints.
+        ValueError: a path does not exist, or a folder has no checkpoint.
     """
     return [path for one in given for path in _of(Path(one))]
 
@@ -39,7 +39,7 @@ def _of(path: Path) -> list[Path]:
 
 
 def _last(folder: Path) -> Path | None:
-    """The last checkpoint of a run, wherever the run was when it wrote its path."""
+    """Path of the last checkpoint of a run, also if the folder was moved after training."""
     note = folder / _LAST
     if note.is_file():
         return folder / Path(note.read_text().strip()).name
@@ -47,16 +47,16 @@ def _last(folder: Path) -> Path | None:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Names with the folder of the run, and as much more of the path as makes them differ.
+    """Folder and file of each checkpoint, and more of the path where names would be equal.
 
     Raises:
         ValueError: a checkpoint is given twice.
     """
-    return distinct(paths, _RUN)
+    return distinct(paths, _PARTS)
 
 
 def facts_of(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Where weights come from: the file, its hash, and what it says of its run."""
+    """Origin of the weights: path, hash, and the epoch, seed and time that the file records."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -68,7 +68,7 @@ def facts_of(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _epoch(found: Mapping[str, Any]) -> Any:
-    """Mmengine counts the epochs that are done, timm from 0 the one that is."""
+    """Recorded epoch: mmengine saves the number of finished epochs, timm the index of the last."""
     meta = found.get("meta")
     return meta.get("epoch") if isinstance(meta, Mapping) else found.get("epoch")
 

@@ -1,4 +1,4 @@
-"""Make a card: run what is not in the cache yet, and put the numbers together."""
+"""Make a card: run what is not in the cache, and collect the numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mixplug.evaluation.card.parts import Part, parts_of
-from mixplug.evaluation.card.passes import State, key_of, run
+from mixplug.evaluation.card.passes import Advance, Pass, State, key_of, run
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.store import Store
 from mixplug.evaluation.card.subject import Data, Subject
 from mixplug.evaluation.card.timing import device_name, speeds
-from mixplug.evaluation.results import Tick, unseen
+from mixplug.evaluation.results import Tick, no_progress
 from mixplug.optional import version_of
 
 _PACKAGES = ("mixplug", "torch", "timm", "onedl-mmpretrain", "mmpretrain", "scikit-learn", "numpy")
@@ -30,9 +30,9 @@ class Card:
     Attributes:
         names: of the networks.
         results: by network and part.
-        missing: why a part of a network has no numbers, by network and part.
-        facts: of the networks, data, settings and versions, so that it can be made again.
-        sketches: what figures need beside the numbers, by network and part.
+        missing: by network and part, the reason why a part has no numbers.
+        facts: networks, data, settings and versions, for reproduction.
+        sketches: by network and part, what figures need in addition to the numbers.
     """
 
     names: list[str] = field(default_factory=list)
@@ -42,11 +42,11 @@ class Card:
     sketches: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
 
     def of(self, part: str, *path: str) -> list[Any]:
-        """A number of every network, None where there is none."""
+        """A number of every network; None where a network does not have it."""
         return [_at(self.results[name], (part, *path)) for name in self.names]
 
     def as_json(self) -> dict[str, Any]:
-        """All but the sketches."""
+        """Everything but the sketches."""
         networks = [
             {
                 "name": name,
@@ -65,61 +65,62 @@ def make_card(
     data: Data,
     settings: Settings,
     out: Path,
-    tick: Tick = unseen,
+    tick: Tick = no_progress,
 ) -> Card:
-    """Measure networks on the same data; called again with the same folder, it goes on.
+    """Evaluate networks on the same data; a second call with the same folder resumes.
 
-    A part that a network cannot have (no gradients for an attack, say) is left out, with its
-    reason; the others are measured all the same.
+    A part that cannot be evaluated (an attack on a network without gradients, say) is skipped, and
+    the card records the reason.
 
     Args:
         subjects: the networks.
         data: the images.
-        settings: what is measured, and how.
+        settings: what is evaluated, and how.
         out: folder; results are cached in OUT/cache.
-        tick: called with (done, total, what) as images are done; the unit is a forward pass.
+        tick: progress callback (done, total, description); the unit is a forward pass of an image.
 
     Raises:
-        ValueError: no network, two of one name, or a network with fewer classes than the data.
+        ValueError: no network, two networks with the same name, or a network with fewer classes
+            than the data.
     """
     subjects = _merged(subjects)
     _check(subjects, data)
     store = Store(out / "cache")
     parts = parts_of(data, settings)
     card = Card(facts=_facts(subjects, data, settings))
-    ahead = _Ahead(subjects, parts, store, tick)
+    progress = _Progress(subjects, parts, store, tick)
     for subject in subjects:
         card.names.append(subject.name)
         numbers, missing = card.results[subject.name], card.missing[subject.name] = {}, {}
         sketches = card.sketches[subject.name] = {}
         for part in parts:
             try:
+                loading = settings.batch_size, settings.workers
                 states = [
-                    run(one, subject, store, settings.batch_size, settings.workers, ahead.of(one))
-                    for one in part.passes
+                    run(one, subject, store, *loading, progress.of(one)) for one in part.passes
                 ]
-                ahead.say(f"{subject.name}: numbers of {part.name}")
+                progress.show(f"{subject.name}: numbers of {part.name}")
                 numbers[part.name] = _numbers(part, subject, store, states)
                 sketches[part.name] = part.sketch(subject, states)
             except (ValueError, ImportError) as error:
                 missing[part.name] = str(error)
     if "speed" in settings.parts:
-        ahead.say("speed")
+        progress.show("speed")
         for name, numbers in speeds(subjects, data.test, settings.batch_size).items():
             card.results[name]["speed"] = numbers
-    ahead.end()
+    progress.end()
     return card
 
 
-class _Ahead:
-    """Counts what is done of what is left, by what it costs."""
+class _Progress:
+    """Counts finished and remaining images, weighted by the cost of their pass."""
 
     def __init__(
         self, subjects: Sequence[Subject], parts: Sequence[Part], store: Store, tick: Tick
     ) -> None:
         self.tick, self.done, self.total = tick, 0, 0
         for subject in subjects:
-            left = {}
+            left = {}  # parts share passes: each is counted once
             for part in parts:
                 for one in part.passes:
                     key = key_of(one, subject)
@@ -127,14 +128,16 @@ class _Ahead:
                     left[one.name, one.stream.name, str(key)] = todo * one.cost
             self.total += sum(left.values())
 
-    def of(self, one: Any) -> Any:
-        def ahead(images: int, what: str) -> None:
+    def of(self, one: Pass) -> Advance:
+        """The callback of a pass."""
+
+        def advance(images: int, what: str) -> None:
             self.done += images * one.cost
             self.tick(self.done, self.total, what)
 
-        return ahead
+        return advance
 
-    def say(self, what: str) -> None:
+    def show(self, what: str) -> None:
         self.tick(self.done, self.total, what)
 
     def end(self) -> None:
@@ -152,18 +155,18 @@ def _numbers(part: Part, subject: Subject, store: Store, states: Sequence[State]
     found = store.numbers(part.name, key)
     if found is None:
         found = part.compute(subject, states)
-        store.keep_numbers(part.name, key, found)
+        store.save_numbers(part.name, key, found)
     return found
 
 
 def _merged(subjects: Sequence[Subject]) -> list[Subject]:
-    """Networks of the same weights as one, such as the last and the best epoch of a run."""
-    by_print: dict[str, Subject] = {}
+    """Merge networks with equal weights, such as the last and the best epoch of a run."""
+    by_fingerprint: dict[str, Subject] = {}
     for subject in subjects:
-        first = by_print.get(subject.fingerprint)
+        first = by_fingerprint.get(subject.fingerprint)
         together = first and replace(first, name=f"{first.name} = {subject.name}")
-        by_print[subject.fingerprint] = together or subject
-    return list(by_print.values())
+        by_fingerprint[subject.fingerprint] = together or subject
+    return list(by_fingerprint.values())
 
 
 def _check(subjects: Sequence[Subject], data: Data) -> None:
@@ -175,14 +178,14 @@ def _check(subjects: Sequence[Subject], data: Data) -> None:
         if classes < len(data.classes):
             raise ValueError(
                 f"{subject.name} has {classes:,} classes and the data {len(data.classes):,}: it "
-                f"was trained on others."
+                f"was trained on other classes."
             )
         own, given = list(subject.classes), list(data.classes)
         if own != given and sorted(own) == sorted(given):
-            place = next(i for i, (a, b) in enumerate(zip(own, given, strict=True)) if a != b)
+            index = next(i for i, (a, b) in enumerate(zip(own, given, strict=True)) if a != b)
             raise ValueError(
-                f"{subject.name} numbers its classes in another order than the data: class {place} "
-                f"is {own[place]} there and {given[place]} here."
+                f"{subject.name} has the classes in another order than the data: class {index} is "
+                f"{own[index]} in the checkpoint and {given[index]} in the data."
             )
 
 
@@ -208,9 +211,9 @@ def _facts(subjects: Sequence[Subject], data: Data, settings: Settings) -> dict[
 
 
 def _other_names(subjects: Sequence[Subject], data: Data) -> list[str]:
-    """Warnings about checkpoints whose classes are called differently."""
+    """Warnings about checkpoints with class names that the data do not have."""
     return [
-        f"{subject.name} was trained on classes of other names, such as "
+        f"{subject.name} was trained on classes with other names, such as "
         f"{min(set(subject.classes) - set(data.classes))}."
         for subject in subjects
         if set(subject.classes) - set(data.classes)
@@ -219,7 +222,7 @@ def _other_names(subjects: Sequence[Subject], data: Data) -> list[str]:
 
 def _no_bank(data: Data, settings: Settings) -> list[str]:
     missing = data.bank is None and "ood" in settings.parts
-    return ["There are no training images, and so no score by k-NN."] if missing else []
+    return ["The k-NN score is missing, because there are no training images."] if missing else []
 
 
 def _versions() -> dict[str, str]:

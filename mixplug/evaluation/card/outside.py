@@ -1,4 +1,4 @@
-"""Out-of-distribution images in the size of the test images: folders, and noise."""
+"""Out-of-distribution images in the size of the test images: folders of images, and noise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from mixplug.data.noise import Noise
 from mixplug.data.unlabeled import Unlabeled, plain, shared_classes
 from mixplug.evaluation.card.settings import FIT, Settings
 from mixplug.evaluation.card.subject import Stream
+from mixplug.renamed import renamed_names
 
 _NO_LABEL = -1
-_NAMED = 3  # classes of a warning
+_NAMED = 3  # classes that a warning names
 
 
-class Unnamed(Dataset[tuple[Tensor, int]]):
-    """Images without labels, as a stream has them.
+class WithoutLabels(Dataset[tuple[Tensor, int]]):
+    """Images with the label -1, for a :class:`~mixplug.evaluation.card.Stream`.
 
     Args:
         images: data set of images.
@@ -36,11 +37,13 @@ class Unnamed(Dataset[tuple[Tensor, int]]):
         return self.images[index], _NO_LABEL
 
 
-def outside(settings: Settings, test: Stream) -> list[Stream]:
-    """The sets and the noise of settings, in the size of the test images; none if not asked for.
+def ood_streams(settings: Settings, test: Stream) -> list[Stream]:
+    """The out-of-distribution sets and the noise of the settings; none if the part is not wanted.
+
+    Images have the size of the test images.
 
     Raises:
-        ValueError: a folder that is not there or has no images; test images that are not square.
+        ValueError: a folder does not exist or has no images, or the test images are not square.
     """
     if "ood" not in settings.parts:
         return []
@@ -48,26 +51,27 @@ def outside(settings: Settings, test: Stream) -> list[Stream]:
     made = list(_folders(settings, shape))
     for kind in settings.noise:
         images = Noise(kind, len(test), shape, settings.seed)
-        print_of = f"{kind} {len(test)} {shape} {settings.seed}"
-        made.append(Stream(f"{kind} noise", Unnamed(images), print_of))
+        fingerprint = f"{kind} {len(test)} {shape} {settings.seed}"
+        made.append(Stream(f"{kind} noise", WithoutLabels(images), fingerprint))
     return made
 
 
 def _folders(settings: Settings, shape: Sequence[int]) -> Iterator[Stream]:
     if settings.ood and (shape[1] != shape[2] or shape[0] != 3):
         raise ValueError(
-            f"Out-of-distribution sets are brought to squares in color, but the test images are "
+            f"Out-of-distribution sets are resized to squares in color, but the test images are "
             f"{' x '.join(map(str, shape))}."
         )
     for one in settings.ood:
         name, how = one.get("name", str(one["root"])), one.get("fit", FIT)
         images = Unlabeled(one["root"], shape[1], how)
-        yield Stream(name, Unnamed(images), of_files(images.paths, f"{how} {shape[1]}"))
+        fingerprint = fingerprint_of_files(images.paths, f"{how} {shape[1]}")
+        yield Stream(name, WithoutLabels(images), fingerprint)
 
 
-def of_files(paths: Sequence[str | Path], made: str) -> str:
-    """What tells files apart: names, sizes and when they were written, and what is made of them."""
-    digest = hashlib.sha256(made.encode())
+def fingerprint_of_files(paths: Sequence[str | Path], processing: str) -> str:
+    """Hash of the names, sizes and modification times of files, and of how they are processed."""
+    digest = hashlib.sha256(processing.encode())
     for path in paths:
         found = Path(path).stat()
         digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
@@ -75,16 +79,22 @@ def of_files(paths: Sequence[str | Path], made: str) -> str:
 
 
 def overlaps(settings: Settings, classes: Sequence[str]) -> list[str]:
-    """Warnings about sets that have classes of the training set, by the names of their folders."""
-    said = []
+    """Warnings about out-of-distribution folders with the names of classes of the training set."""
+    warnings = []
     for one in settings.ood if "ood" in settings.parts else ():
         own = {plain(Path(one["root"]).name), plain(one.get("name", ""))}
         shared = [name for name in classes if plain(name) in own]
         shared += shared_classes(classes, one["root"])
         if shared:
             more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-            said.append(
-                f"{one.get('name', one['root'])} has classes that the network was trained on, "
-                f"which are not out of distribution: {', '.join(shared[:_NAMED])}{more}."
+            warnings.append(
+                f"{one.get('name', one['root'])} contains classes of the training set, which are "
+                f"not out of distribution: {', '.join(shared[:_NAMED])}{more}."
             )
-    return said
+    return warnings
+
+
+__getattr__ = renamed_names(
+    __name__,
+    {"Unnamed": WithoutLabels, "outside": ood_streams, "of_files": fingerprint_of_files},
+)

@@ -1,4 +1,4 @@
-"""Passes over a stream of images, which may stop anywhere and go on there."""
+"""Passes over a stream of images, which can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mixplug.evaluation.card.subject import Stream, Subject
 from mixplug.metrics.robustness import Attack
 
 State = dict[str, Tensor]
-Ahead = Callable[[int, str], None]  # images that were done, and of what
+Advance = Callable[[int, str], None]  # called with the number of new images, and what is running
 
-_EVERY = 30.0  # seconds between two times that a pass is kept
+_SAVE_EVERY = 30.0  # seconds
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What is done with every batch of a stream.
+    """A computation on every batch of a stream.
 
     Attributes:
         name: of the pass.
         stream: its images.
         step: adds a batch to a state in place, given the network, pixels (B, C, H, W), labels (B,)
-            and the number of its first image.
-        cost: of an image, in forward passes; for the time that is left.
-        settings: on which the result depends, besides images and weights.
+            and the index of the first image.
+        cost: cost of an image in forward passes, for the progress bar.
+        settings: settings that the result depends on, besides images and weights.
     """
 
     name: str
@@ -62,16 +62,16 @@ def _add_outputs(
 
 
 def attacked(stream: Stream, attack: Attack, seed: int, batch_size: int) -> Pass:
-    """Which images are classified right when each is changed so that it should not be, (N,) bool.
+    """Whether each image is classified correctly after an attack, (N,) bool.
 
     Args:
         stream: the images.
-        attack: how they are changed.
-        seed: of its random start, if it has one.
-        batch_size: on which random starts depend.
+        attack: changes the images so that they are classified wrongly.
+        seed: of the random start, if the attack has one.
+        batch_size: random starts depend on it.
     """
     draws = {"seed": seed, "batch_size": batch_size} if attack.drawn else {}
-    cost = 1 + 3 * attack.steps  # a backward pass is two forward ones
+    cost = 1 + 3 * attack.steps  # a backward pass costs as much as two forward passes
     step = partial(_add_attacked, attack, seed, len(stream))
     return Pass(attack.name, stream, step, cost, {**attack.keys, **draws})
 
@@ -96,13 +96,13 @@ def _add_attacked(
 
 
 def _require_finite(subject: Subject, logits: Tensor) -> None:
-    """Refuse a network that has diverged: of NaN, too, one is the largest."""
+    """Refuse a network that has diverged, since argmax of NaN would still be a class."""
     if not bool(logits.isfinite().all()):
         raise ValueError(f"{subject.name} gives logits that are not finite: has it diverged?")
 
 
 def key_of(one: Pass, subject: Subject) -> dict[str, Any]:
-    """Under which the result of a pass is kept."""
+    """Cache key of the result of a pass."""
     return {
         "network": subject.fingerprint,
         "images": one.stream.fingerprint,
@@ -111,14 +111,14 @@ def key_of(one: Pass, subject: Subject) -> dict[str, Any]:
 
 
 def run(
-    one: Pass, subject: Subject, store: Store, batch_size: int, workers: int, ahead: Ahead
+    one: Pass, subject: Subject, store: Store, batch_size: int, workers: int, advance: Advance
 ) -> State:
-    """The result of a pass: from the store, or by what is left of it.
+    """The result of a pass: from the cache as far as possible, else by running the network.
 
-    What is done is kept every half minute, and when something stops it.
+    Progress is saved every half minute, and when the pass is interrupted.
 
     Raises:
-        ValueError: labels that the network has no class for, or see attack and stream.
+        ValueError: a label without a class of the network; see also the attack and the stream.
     """
     key, total = key_of(one, subject), len(one.stream)
     state, done = store.tensors(one.name, key) or ({}, 0)
@@ -130,11 +130,11 @@ def run(
         for images, labels in one.stream.batches(batch_size, workers, done):
             one.step(subject, subject.pixels(images), labels, done, state)
             done += len(images)
-            ahead(len(images), f"{subject.name}: {one.name} of {one.stream.name}")
-            if time.monotonic() - last > _EVERY:
-                store.keep_tensors(one.name, key, state, done)
+            advance(len(images), f"{subject.name}: {one.name} of {one.stream.name}")
+            if time.monotonic() - last > _SAVE_EVERY:
+                store.save_tensors(one.name, key, state, done)
                 saved, last = done, time.monotonic()
     finally:
         if done > saved:
-            store.keep_tensors(one.name, key, state, done)
+            store.save_tensors(one.name, key, state, done)
     return state

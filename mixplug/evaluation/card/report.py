@@ -1,4 +1,4 @@
-"""A card as JSON, as a Markdown table, and as one web page with its figures inside."""
+"""Write a card as JSON, as a Markdown table, and as one HTML page that contains its figures."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mixplug.evaluation.results import write_results
 from mixplug.optional import optional
 
 TITLE = "Reliability card"
-_FEWEST = 5  # images of which an accuracy says something
+_FEWEST = 5  # images of a bin that is drawn
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the page.
+    """A figure of the page.
 
     Attributes:
-        path: of the PNG.
-        title: above it.
-        text: below it, and what screen readers say.
+        path: PNG file.
+        title: heading.
+        text: caption, which is also the text for screen readers.
     """
 
     path: Path
@@ -42,10 +42,10 @@ def write_card(card: Card, out: Path, class_names: list[str]) -> list[Path]:
     """Write OUT/card.json, card.md, card.html and the figures.
 
     Returns:
-        Their paths, figures last.
+        Paths of the files, figures last.
 
     Raises:
-        ValueError: the folder cannot be written to.
+        ValueError: the folder is not writable.
         ImportError: matplotlib or jinja2 is not installed.
     """
     jinja = optional("jinja2", "card", "The page of a card")
@@ -58,7 +58,7 @@ def write_card(card: Card, out: Path, class_names: list[str]) -> list[Path]:
         title=TITLE,
         card=card,
         tables=[_table(lines, main=True), _table(lines, main=False)],
-        figures=[(figure, _inside(figure.path)) for figure in figures],
+        figures=[(figure, _data_url(figure.path)) for figure in figures],
         settings=json.dumps(card.facts["settings"], indent=2),
         networks=card.as_json()["networks"],
     )
@@ -72,7 +72,7 @@ def write_card(card: Card, out: Path, class_names: list[str]) -> list[Path]:
 
 
 def markdown(card: Card, lines: list[Line]) -> str:
-    """The table; the best of a line is bold."""
+    """The table as Markdown; the best cell of a line is bold."""
     heads = [name.replace("|", "\\|") for name in card.names]
     rows = [f"# {TITLE}", ""]
     rows += [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
@@ -98,29 +98,29 @@ def _sections(lines: list[Line]) -> Any:
 
 
 def _table(lines: list[Line], main: bool) -> list[tuple[str, list[Line]]]:
-    """Sections of the lines that are shown at first sight, or of the others."""
+    """Lines by section: those of the first table, or the others."""
     some = [line for line in lines if line.main == main]
     return [(name, list(group)) for name, group in _sections(some)]
 
 
-def _inside(path: Path) -> str:
-    """A PNG as part of a page."""
+def _data_url(path: Path) -> str:
+    """A PNG as a URL that contains it."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _figures(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure]:
-    """What can be drawn of the parts that the card has."""
+    """Draw the figures of the parts that the card has."""
     for make in (_reliability, _ood, _embedding, _attention):
         yield from make(card, out, class_names)
 
 
 def _tested(card: Card) -> int:
-    """How many test images there are; they come first."""
+    """Number of test images; the test set comes first."""
     return int(next(iter(card.facts["data"].values()))["images"])
 
 
 def _having(card: Card, part: str) -> dict[str, dict[str, Tensor]]:
-    """Sketches of a part by network."""
+    """Sketches of a part, by network."""
     found = ((name, card.sketches[name].get(part)) for name in card.names)
     return {name: sketch for name, sketch in found if sketch}
 
@@ -141,8 +141,8 @@ def _reliability(card: Card, out: Path, class_names: list[str]) -> Iterator[Figu
         yield Figure(
             path,
             "Reliability",
-            f"Accuracy against confidence: on the diagonal a network is as right as it is sure, "
-            f"below it overconfident. Points are of at least {_FEWEST} images.",
+            f"Accuracy against confidence. On the diagonal both are equal; below it the network is "
+            f"overconfident. Each point stands for at least {_FEWEST} images.",
         )
 
 
@@ -156,8 +156,8 @@ def _ood(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure]:
         yield Figure(
             path,
             "Out-of-distribution",
-            "How sure networks are on test images and on images of other distributions: the less "
-            "the two overlap, the better they are told apart.",
+            "Confidence on the test images and on out-of-distribution images: the less the "
+            "histograms overlap, the better the network separates them.",
         )
 
 
@@ -167,7 +167,7 @@ def _embedding(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure
     found = {
         name: sketch
         for name, sketch in _having(card, "representation").items()
-        if len(sketch["labels"]) >= 4  # of which a map can be made
+        if len(sketch["labels"]) >= 4  # fewer points cannot be mapped
     }
     if found:
         path = out / "embedding.png"
@@ -181,7 +181,7 @@ def _embedding(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure
             path,
             "Embeddings",
             f"Test images of {len(labels.unique())} classes in two dimensions, by {method}. Only "
-            f"who is near whom has a meaning.",
+            f"neighborhoods are meaningful, not axes or distances.",
         )
 
 
@@ -197,5 +197,6 @@ def _attention(card: Card, out: Path, class_names: list[str]) -> Iterator[Figure
         yield Figure(
             path,
             "Attention",
-            "Where the last map is large, by (5.9): average pooling, ReLU, ℓ1.",
+            "Attention of the last feature map by equation (5.9) of the thesis: average pooling, "
+            "ReLU, ℓ1.",
         )

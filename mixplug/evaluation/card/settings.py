@@ -1,4 +1,4 @@
-"""What is measured, and how."""
+"""What a card evaluates, and how."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISES = tuple(NOISE)
 @renamed_keys(neighbours="neighbors")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The key ``card`` of an mm config, and the options of ``mixplug eval card``.
+    """Settings of a card: the key ``card`` of an mm config, and options of ``mixplug eval card``.
 
     ::
 
@@ -30,20 +30,20 @@ class Settings:
             attacks=dict(fgsm=dict(eps=8 / 255)))
 
     Attributes:
-        parts: which ones, of :data:`PARTS`.
-        attacks: keyword arguments by attack: fgsm, pgd (:mod:`mixplug.functional.attacks`), apgd
-            (of torchattacks). With a key ``type`` another name may stand in its place, for several
-            of a kind. Those of the thesis (3.4.3) by default.
-        ood: out-of-distribution sets: ``root``, a folder of images, ``name``, by default the root,
-            and ``fit``, 'resize' (the shorter side to that of the test images, then the center) or
-            'crop' (the center).
-        noise: 'uniform', 'gaussian', or both: as many images as there are test images.
-        bins: of calibration, of equal width.
+        parts: the parts to evaluate, of :data:`PARTS`.
+        attacks: keyword arguments by attack: fgsm and pgd (:mod:`mixplug.functional.attacks`), and
+            apgd of torchattacks. An entry with the key ``type`` may have any name, which allows
+            several settings of one attack. The default are the attacks of the thesis (3.4.3).
+        ood: out-of-distribution sets. Each has ``root``, a folder of images, and may have ``name``,
+            by default the root, and ``fit``: 'resize' (resize the shorter side to that of the test
+            images, then crop the center) or 'crop' (crop the center).
+        noise: 'uniform', 'gaussian', or both. Each has as many images as the test set.
+        bins: number of calibration bins of equal width.
         neighbors: k of the k-NN score.
-        bank: training images that k-NN compares to, at most.
-        batch_size: images of a pass.
+        bank: maximum number of training images for k-NN.
+        batch_size: images per batch.
         workers: processes that read images.
-        seed: of noise, random starts, halves, pairs and of what is drawn.
+        seed: of noise, random starts, halves, pairs, and the images in figures.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -82,24 +82,24 @@ class Settings:
                 )
             if one.get("fit", FIT) not in FITS:
                 raise ValueError(f"card.ood needs fit in {FITS}, got {one['fit']!r}.")
-        _ = self.suite  # refuses what is no attack
+        _ = self.suite  # checks the attacks
 
     @property
     def suite(self) -> dict[str, Attack]:
-        """The attacks by name, all of their settings complete."""
+        """The attacks by name, with all of their settings."""
         return {name: Attack.of(name, keys) for name, keys in self.attacks.items()}
 
     def bank_of(self, total: int) -> list[int]:
-        """Which of so many training images k-NN compares to, drawn by seed, ascending."""
+        """Indices of the training images for k-NN, drawn with the seed, in ascending order."""
         order = sampling.permutation(total, sampling.generators(self.seed, 0).local)
         return order[: self.bank].sort().values.tolist()
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:
-        """The key of a config.
+        """Settings from the key ``card`` of a config.
 
         Raises:
-            KeyError: an unknown key; it names the nearest.
+            KeyError: an unknown key; the message suggests the nearest one.
             ValueError: a value that is not allowed.
         """
         known = [one.name for one in fields(cls)]
@@ -109,6 +109,6 @@ class Settings:
         return cls(**given)
 
     def facts(self) -> dict[str, Any]:
-        """All of it, for the JSON."""
+        """All settings, for the JSON."""
         complete = {name: {"type": one.name, **one.keys} for name, one in self.suite.items()}
         return {**asdict(self), "attacks": complete}

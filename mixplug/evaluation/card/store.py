@@ -1,4 +1,4 @@
-"""What was computed before, by weights, images, settings and the version of mixplug."""
+"""Cache of a card: results under a key of weights, images, settings and mixplug's version."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Key = Mapping[str, Any]
 
 
 class Store:
-    """A folder of results. A file is there whole or not at all.
+    """A folder of cached results. Files are replaced in one step, so none is incomplete.
 
     Args:
-        root: the folder; it is made when first written to.
+        root: the folder; it is created at the first write.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def tensors(self, name: str, key: Key) -> tuple[dict[str, Tensor], int] | None:
-        """Tensors that were kept under a key, and how many images they are of; None if none."""
+        """Saved tensors of a key and the number of images they cover; None if there are none."""
         path = self._path(name, key, "safetensors")
         if not path.is_file():
             return None
@@ -38,10 +38,10 @@ class Store:
                 found = {one: file.get_tensor(one) for one in file.keys()}  # noqa: SIM118
                 return found, int(file.metadata()["done"])
         except (SafetensorError, OSError, TypeError, KeyError):
-            return None  # damaged by others: it is made again
+            return None  # a damaged file is computed again
 
     def done(self, name: str, key: Key) -> int:
-        """How many images tensors were kept of; they are not read."""
+        """Number of images that the saved tensors cover; the tensors are not read."""
         path = self._path(name, key, "safetensors")
         try:
             with safe_open(path, "pt") as file:
@@ -49,29 +49,29 @@ class Store:
         except (SafetensorError, OSError, TypeError, KeyError):
             return 0
 
-    def keep_tensors(self, name: str, key: Key, tensors: Mapping[str, Tensor], done: int) -> None:
-        """Keep tensors of the first ``done`` images in place of what was there."""
+    def save_tensors(self, name: str, key: Key, tensors: Mapping[str, Tensor], done: int) -> None:
+        """Save tensors of the first ``done`` images, and replace earlier ones of that key."""
         path = self._path(name, key, "safetensors")
         ready = {one: tensor.detach().cpu().contiguous() for one, tensor in tensors.items()}
         self._write(path, lambda to: save_file(ready, to, {"done": str(done)}))
 
     def numbers(self, name: str, key: Key) -> dict[str, Any] | None:
-        """Numbers that were kept under a key; None if none."""
+        """Saved numbers of a key; None if there are none."""
         path = self._path(name, key, "json")
         try:
             return dict(json.loads(path.read_text(encoding="utf-8"))["numbers"])
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def keep_numbers(self, name: str, key: Key, numbers: Mapping[str, Any]) -> None:
-        """Keep numbers, and the key beside them for those who look."""
+    def save_numbers(self, name: str, key: Key, numbers: Mapping[str, Any]) -> None:
+        """Save numbers, and their key for readers of the file."""
         text = json.dumps({"key": key, "numbers": numbers}, indent=2)
         path = self._path(name, key, "json")
         self._write(path, lambda to: to.write_text(text + "\n", encoding="utf-8"))
 
     def _path(self, name: str, key: Key, suffix: str) -> Path:
-        of = {"version": mixplug.__version__, **key}
-        digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
+        complete = {"version": mixplug.__version__, **key}
+        digest = hashlib.sha256(json.dumps(complete, sort_keys=True).encode()).hexdigest()[:16]
         return self.root / f"{name}-{digest}.{suffix}"
 
     def _write(self, path: Path, write: Any) -> None:

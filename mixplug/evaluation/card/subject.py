@@ -1,4 +1,4 @@
-"""Whom a card is about, and on which images: classifiers of pixels, and streams of them."""
+"""The classifiers and image sets that a card evaluates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from mixplug.stages import Forward, Stages
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier of images in [0, 1], in evaluation mode; whatever host it comes from.
+    """A classifier in evaluation mode that takes images in [0, 1], from any framework.
 
     Attributes:
-        name: of the checkpoint, as columns are headed.
-        stages: of the network.
-        normalize: pixels (B, C, H, W) in [0, 1], RGB, to what the network takes; differentiable.
-        fingerprint: of weights and architecture, by which results are cached.
-        facts: where the weights come from, such as ``checkpoint``, ``epoch`` and ``seed``.
-        classes: names of its classes in their order, where the checkpoint says so.
+        name: of the checkpoint, used as column name.
+        stages: the network.
+        normalize: converts pixels (B, C, H, W) in [0, 1], RGB, to the input of the network;
+            differentiable.
+        fingerprint: hash of weights and architecture; results are cached under it.
+        facts: origin of the weights, such as ``checkpoint``, ``epoch`` and ``seed``.
+        classes: names of the classes in order, if the checkpoint records them.
     """
 
     name: str
@@ -35,17 +36,17 @@ class Subject:
 
     @property
     def network(self) -> nn.Module:
-        """All of it."""
+        """The whole network."""
         return self.stages.model
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the parameters."""
         return next(self.network.parameters()).device
 
     @property
     def parameters(self) -> int:
-        """How many there are."""
+        """Number of parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -58,23 +59,23 @@ class Subject:
 
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Tensor:
-        """Last maps (B, D, h, w) before pooling."""
+        """Last feature maps (B, D, h, w) before pooling."""
         return self.stages.with_map(self.normalize(pixels), self.stages.last)[1]
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Images of a stream, uint8 or in [0, 1], as float32 in [0, 1] on its device."""
+        """Images of a stream, uint8 or in [0, 1], as float32 in [0, 1] on the network's device."""
         images = images.to(self.device, non_blocking=True)
         return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Images that are read as they are wanted, always in the same order.
+    """Images that are read on demand, always in the same order.
 
     Attributes:
-        name: as rows are headed.
-        dataset: of (image (C, H, W) uint8 or in [0, 1], label); all images of one size.
-        fingerprint: of what is in it, by which results are cached.
+        name: used as section name and in messages.
+        dataset: of (image (C, H, W) uint8 or in [0, 1], label); all images have the same size.
+        fingerprint: hash of the content; results are cached under it.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Stream:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def batches(self, size: int, workers: int = 0, start: int = 0) -> Iterator[Any]:
-        """(images (B, C, H, W), labels (B,)) from image ``start`` on.
+        """Batches (images (B, C, H, W), labels (B,)), beginning with image ``start``.
 
         Raises:
             ValueError: images of different sizes.
@@ -97,24 +98,25 @@ class Stream:
             if "stack expects each tensor to be equal size" not in str(error):
                 raise
             raise ValueError(
-                f"The images of {self.name} are of different sizes. A card needs a pipeline for "
-                f"testing that ends in one size, such as ResizeEdge and CenterCrop."
+                f"The images of {self.name} are of different sizes. A card needs a test pipeline "
+                f"that gives all images the same size, for example by ResizeEdge and CenterCrop."
             ) from error
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a card measures on.
+    """The image sets that a card evaluates on.
 
     Attributes:
-        test: images of the classes that were trained on.
-        classes: their names.
-        bank: training images, to which k-NN compares; None leaves that score out.
-        outside: out-of-distribution images by name.
-        warnings: what a reader should know, such as a class that is also in a set outside.
+        test: test images of the classes of the training set.
+        classes: names of the classes.
+        bank: training images for the k-NN score; None omits that score.
+        outside: out-of-distribution sets.
+        warnings: remarks for the reader, such as a class that is also in an out-of-distribution
+            set.
 
     Raises:
-        ValueError: two streams of one name.
+        ValueError: two streams have the same name.
     """
 
     test: Stream
@@ -128,11 +130,11 @@ class Data:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"Several sets of images are called {', '.join(twice)}: give them a name each "
-                f"(card.ood has the key name)."
+                f"Several image sets are called {', '.join(twice)}: give each its own name (key "
+                f"name of card.ood)."
             )
 
     @property
     def streams(self) -> list[Stream]:
-        """All of them, test images first."""
+        """All image sets, the test images first."""
         return [self.test, *([] if self.bank is None else [self.bank]), *self.outside]

@@ -16,26 +16,26 @@ from torch import Tensor
 from mixplug.data.davis import Video, read_frame, read_labels, write_labels
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.label_propagation import Protocol, segment
-from mixplug.evaluation.results import Tick, unseen, write_results
+from mixplug.evaluation.results import Tick, no_progress, write_results
 from mixplug.metrics.vos import VOID, ObjectScore, Scores, object_count, overall, score_video
 
-_RECORD = "predictions"  # which network and protocol all predictions of a folder are of
+_RECORD = "predictions"  # file that records the network and protocol of the predictions
 
 
 @dataclass(frozen=True)
 class DavisResult:
-    """What :func:`evaluate_davis` has found; scores are fractions, as of the official evaluation.
+    """Result of :func:`evaluate_davis`; scores are fractions, as in the official evaluation.
 
     Attributes:
         objects: J and F of every object of every video.
-        scores: their means.
-        segmented: names of videos that were segmented in this run; the predictions of the others
-            were there.
-        frames_per_second: of these videos: reading, the network and propagation; not scoring. None
-            if there was none.
-        peak_bytes: most memory that was held, of the GPU, or else of the whole process with all
-            that it has loaded; None where the system does not tell.
-        file: JSON with all of it.
+        scores: means over all objects.
+        segmented: names of the videos that were segmented in this run; the predictions of the
+            others existed.
+        frames_per_second: speed on these videos, including reading, the network and propagation,
+            without scoring. None if no video was segmented.
+        peak_bytes: peak memory of the GPU, or of the whole process on a CPU; None if the operating
+            system does not report it.
+        file: JSON file with all results.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -52,27 +52,27 @@ def evaluate_davis(
     out: Path,
     split: str = "val",
     protocol: Protocol | None = None,
-    tick: Tick = unseen,
+    tick: Tick = no_progress,
 ) -> DavisResult:
     """Segment videos and score them.
 
-    Predictions are OUT/VIDEO/*.png, in the official layout, so that the official evaluation can
-    score them too. A video whose predictions are all there is scored, not segmented: a run that was
-    stopped goes on where it was. OUT/predictions.json says of which network and protocol all of
-    them are, whatever their split; results go to OUT/davis-SPLIT.json.
+    Predictions are written to OUT/VIDEO/*.png in the official layout, so that the official
+    evaluation can score them, too. Videos with complete predictions are only scored, so interrupted
+    runs resume. OUT/predictions.json records the network and the protocol of all predictions of the
+    folder; results are written to OUT/davis-SPLIT.json.
 
     Args:
         frozen: the network.
         videos: see :func:`mixplug.data.davis.davis_videos`.
         out: folder for predictions and results.
-        split: in the name of the results.
-        protocol: None is DINO's.
-        tick: called after every frame.
+        split: part of the name of the results file.
+        protocol: settings of label propagation; None takes those of DINO.
+        tick: progress callback.
 
     Raises:
-        ValueError: the folder has predictions of another network or protocol, or such of which it
-            does not say it; a file is damaged; a video has fewer than 3 frames or no object; sizes
-            of frames and annotations differ.
+        ValueError: the folder has predictions of another or an unknown network or protocol; a file
+            is damaged; a video has fewer than 3 frames or no object; sizes of frames and
+            annotations differ.
     """
     protocol = protocol or Protocol()
     _require_frames(videos)
@@ -108,22 +108,22 @@ def evaluate_davis(
 
 
 def predictions(video: Video, out: Path) -> list[Path]:
-    """Where the label map of every frame is written."""
+    """Paths of the predicted label maps of all frames."""
     return [out / video.name / path.name for path in video.annotations]
 
 
 class _Clock:
-    """Seconds per frame of some videos."""
+    """Measures the speed of segmentation."""
 
     def __init__(self) -> None:
         self.videos: list[str] = []
         self.seconds, self.frames = 0.0, 0
 
     def timed(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same frames."""
+        """Pass frames on, and measure the time until each arrives."""
         while True:
             start = time.perf_counter()
-            frame = next(frames, None)  # on the CPU when it comes, so a GPU has done its part
+            frame = next(frames, None)  # it is on the CPU, so the GPU has finished
             self.seconds += time.perf_counter() - start
             if frame is None:
                 return
@@ -136,7 +136,7 @@ class _Clock:
 
 
 class _Meter:
-    """Most memory that is held, see :class:`DavisResult`."""
+    """Measures peak memory, see :class:`DavisResult`."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -147,7 +147,7 @@ class _Meter:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:
-            import resource  # no Windows
+            import resource  # not on Windows
         except ImportError:
             return None
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -158,33 +158,33 @@ def _require_frames(videos: Sequence[Video]) -> None:
     for video in videos:
         if len(video) < 3:
             raise ValueError(
-                f"{video.name}: at least 3 frames are needed, as the first and the last do not "
-                f"count, got {len(video)}."
+                f"{video.name} needs at least 3 frames, because the first and the last are not "
+                f"scored, got {len(video)}."
             )
 
 
 def _require_same(out: Path, settings: dict[str, Any]) -> None:
-    """Predictions of two networks in one folder would be scored as those of one."""
-    there = next(iter(sorted(out.glob("*/*.png"))), None)
-    if there is None:
+    """Refuse a folder with predictions of another network: they would be scored as of this one."""
+    existing = next(iter(sorted(out.glob("*/*.png"))), None)
+    if existing is None:
         return
     file = out / f"{_RECORD}.json"
-    way = "Name another folder by --out, or remove that one."
+    way = "Choose another folder with --out, or remove that one."
     try:
         known = json.loads(file.read_text(encoding="utf-8"))["settings"]
         differing = [f"{key} {known[key]}, not {settings[key]}" for key in settings
                      if known[key] != settings[key]]  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{out} has predictions such as {there.relative_to(out)}, and no {file.name} that says "
-            f"of which network they are. {way}"
+            f"{out} has predictions such as {existing.relative_to(out)}, but no {file.name} that "
+            f"records their network. {way}"
         ) from None
     if differing:
         raise ValueError(f"{out} has predictions of another run: {'; '.join(differing)}. {way}")
 
 
 def _first(video: Video) -> tuple[Tensor, int]:
-    """The annotation of the first frame, and how many objects it has."""
+    """Annotation of the first frame, and its number of objects."""
     labels = read_labels(video.annotations[0])
     count = object_count(labels)
     if not count:
@@ -197,6 +197,6 @@ def _read(video: Video) -> Iterator[Tensor]:
 
 
 def _pairs(video: Video, out: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    """Prediction and annotation of the frames that count."""
+    """Predictions and annotations of the frames that are scored."""
     pairs = zip(predictions(video, out), video.annotations, strict=True)
     return ((read_labels(a), read_labels(b)) for a, b in list(pairs)[1:-1])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixplug.data.voc import VOCImage
 from mixplug.evaluation.frozen.frozen import Frozen
-from mixplug.evaluation.results import Tick, unseen
+from mixplug.evaluation.results import Tick, no_progress
 from mixplug.functional.discovery import (
     attention_box,
     attention_mask,
@@ -33,15 +33,15 @@ _TINT = 0.45  # of red where the mask is
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found in one image, in its own pixels.
+    """Mask and box of one image, in pixels of the original image.
 
     Attributes:
         name: of the image.
         mask: P, (H, W) bool.
         box: (4,) float64, left, top, right, bottom.
-        jaccard: of P and the pixels of any object.
-        iou: of the box and the true box that it fits best.
-        truths: the true boxes, (n, 4).
+        jaccard: Jaccard similarity of P and the pixels of all objects.
+        iou: largest IoU of the box and a ground-truth box.
+        truths: ground-truth boxes, (n, 4).
     """
 
     name: str
@@ -57,11 +57,11 @@ def _attended(tokens: Tokens, mask: Tensor) -> Tensor:
 
 
 def _lost(tokens: Tokens, mask: Tensor) -> Tensor:
-    keys = tokens.keys.transpose(1, 2).flatten(2)[0, tokens.prefix :]  # all heads side by side
+    keys = tokens.keys.transpose(1, 2).flatten(2)[0, tokens.prefix :]  # heads concatenated
     return lost_box(keys, tokens.grid)
 
 
-# How a box is made, in patches, of an image's tokens and of its mask.
+# From the tokens of an image and its mask to a box in patches.
 BOXES: Mapping[str, Callable[[Tokens, Tensor], Tensor]] = MappingProxyType(
     {"attention": _attended, "lost": _lost}
 )
@@ -75,32 +75,34 @@ def discover(
     size: int | None = None,
     save: int = 0,
     out: Path | None = None,
-    tick: Tick = unseen,
+    tick: Tick = no_progress,
 ) -> dict[str, Any]:
-    """Find an object in each image, and compare it with what is there.
+    """Find an object in each image, and compare it with the annotation.
 
-    The mask P keeps ``mass`` of the class token's attention in the last block, averaged over heads.
-    J compares it, at the image's own size, with the pixels of objects of any class; void pixels
-    count in neither. It is the mean over images, as DINO takes it, not over objects. CorLoc counts
-    true boxes of all objects, difficult and truncated ones too. Images are resized to the nearest
-    multiple of the patch, so no border is added that would be attended to.
+    The mask P keeps a share ``mass`` of the attention of the class token in the last block, as a
+    mean over heads. The Jaccard similarity compares P, at the size of the image, with the pixels of
+    objects of any class; void pixels are ignored. It is averaged over images, as in DINO, not over
+    objects. CorLoc counts the ground-truth boxes of all objects, including difficult and truncated
+    ones. Images are resized to the nearest multiple of the patch size, since a padded border would
+    attract attention.
 
     Args:
         frozen: the network.
         images: see :func:`mixplug.data.voc.voc2012`.
-        boxes: 'attention' is around the largest connected component of P; 'lost' is LOST's of the
-            keys, see :func:`mixplug.functional.discovery.lost_box`.
-        mass: share of the attention that is kept.
-        size: of the shorter side in pixels; None leaves images as large as they are.
-        save: how many images are drawn, the first ones.
-        out: folder for them, needed if there are any.
-        tick: called after every image.
+        boxes: 'attention' takes the bounding box of the largest connected component of P; 'lost'
+            computes it from the keys, see :func:`mixplug.functional.discovery.lost_box`.
+        mass: share of the attention that the mask keeps.
+        size: shorter side in pixels; None keeps the size of the image.
+        save: number of images to draw, from the first one on.
+        out: folder for the drawn images; required if there are any.
+        tick: progress callback.
 
     Returns:
-        ``jaccard`` and ``corloc`` in percent, ``images`` with the values of each, and the settings.
+        ``jaccard`` and ``corloc`` in percent, ``images`` with the values of each image, and the
+        settings.
 
     Raises:
-        ValueError: another setting; a damaged file of an image; no image.
+        ValueError: an invalid setting, a damaged image file, or no image.
     """
     if boxes not in BOXES:
         raise ValueError(f"discover needs boxes in {tuple(BOXES)}, got {boxes!r}.")
@@ -139,7 +141,7 @@ def _in_image(
     truth, void = image.objects()
     if truth.shape != pixels.shape[1:]:
         raise ValueError(
-            f"{image.mask} is of {tuple(truth.shape)} pixels, its image of "
+            f"{image.mask} has {tuple(truth.shape)} pixels, but its image has "
             f"{tuple(pixels.shape[1:])}."
         )
     height, width = pixels.shape[1:]
@@ -158,7 +160,7 @@ def _in_image(
 
 
 def _fitted(frozen: Frozen, pixels: Tensor, size: int | None) -> Tensor:
-    """(1, 3, H', W') for the network: each side the nearest multiple of the patch."""
+    """Input (1, 3, H', W') of the network: each side is the nearest multiple of the patch size."""
     scale = 1.0 if size is None else size / min(pixels.shape[1:])
     fitted = [
         max(1, round(side * scale / part)) * part
@@ -170,7 +172,7 @@ def _fitted(frozen: Frozen, pixels: Tensor, size: int | None) -> Tensor:
 
 
 def _draw(pixels: Tensor, found: Discovery, out: Path) -> None:
-    """A PNG: the image and the mask in red, the box in red, true boxes in green."""
+    """Save a PNG of the image: mask and box in red, ground-truth boxes in green."""
     pil, draw = (optional(f"PIL.{name}", "timm", "Pictures") for name in ("Image", "ImageDraw"))
     shown = pixels.permute(1, 2, 0).float()
     shown[found.mask] = (1 - _TINT) * shown[found.mask] + _TINT * torch.tensor(_RED)

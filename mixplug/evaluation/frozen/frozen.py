@@ -1,4 +1,4 @@
-"""A frozen vision transformer as evaluations use it, and where their results go."""
+"""A frozen vision transformer for evaluations."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mixplug.weights.position import Grid
 
 @dataclass(frozen=True)
 class Frozen:
-    """A network whose weights stay as they are.
+    """A vision transformer with fixed weights.
 
     Attributes:
-        encoder: the view onto it.
-        source: of its weights, and what of them was loaded.
-        mean: of the colors that it was trained on, of 0 to 255.
-        std: their deviation.
+        encoder: interface to the network.
+        source: origin of the weights, and how much of them was loaded.
+        mean: mean of the colors in training, in [0, 255].
+        std: standard deviation of the colors.
     """
 
     encoder: Encoder
@@ -45,14 +45,15 @@ class Frozen:
         """The network of a checkpoint, in evaluation mode.
 
         Args:
-            checkpoint: see :func:`mixplug.models.vit.vit_of`; a 'timm:NAME' has colors of its own.
-            part: of the checkpoint.
-            heads: of the attention, if there is not one per 64 channels.
-            grid: (rows, columns) of patches that it was trained on, if no square.
-            device: None is a GPU if there is one.
+            checkpoint: see :func:`mixplug.models.vit.vit_of`. For 'timm:NAME', mean and std come
+                from timm.
+            part: part of the checkpoint, such as 'teacher'.
+            heads: attention heads, if not one per 64 channels.
+            grid: (rows, columns) of patches in training, if not a square.
+            device: None takes a GPU if there is one.
 
         Raises:
-            ValueError: no such device; or see :func:`mixplug.models.vit.vit_of`.
+            ValueError: the device does not exist; or see :func:`mixplug.models.vit.vit_of`.
         """
         vit, report = vit_of(checkpoint, part, heads, grid)
         vit = to_device(vit.requires_grad_(False), device or best_device())
@@ -64,7 +65,7 @@ class Frozen:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self._backbone.parameters()).device
 
     @property
@@ -73,7 +74,7 @@ class Frozen:
         return backbone
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) uint8 as the network takes them, on its device."""
+        """Normalize images (B, 3, H, W) uint8 on the device of the network."""
         images = images.to(self.device)
         mean, std = (
             images.new_tensor(c, dtype=torch.float32)[:, None, None] for c in (self.mean, self.std)
@@ -82,9 +83,12 @@ class Frozen:
 
     @torch.no_grad()
     def class_tokens(self, images: Tensor, blocks: int = 1) -> Tensor:
-        """(B, blocks D) of images (B, 3, H, W) uint8: :func:`mixplug.models.vit.class_tokens`."""
+        """Class tokens (B, blocks · D) of images (B, 3, H, W) uint8.
+
+        See :func:`mixplug.models.vit.class_tokens`.
+        """
         return class_tokens(self.encoder, self.normalized(images), blocks)
 
     def fingerprint(self) -> str:
-        """Of all weights, see :func:`fingerprint`."""
+        """Hash of all weights, see :func:`mixplug.evaluation.results.fingerprint`."""
         return fingerprint(self._backbone)

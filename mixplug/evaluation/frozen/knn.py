@@ -1,4 +1,4 @@
-"""k-nearest neighbors of frozen features on ImageNet-style folders (6.5.3, Tables 6.5a, 6.6)."""
+"""k-NN classification of frozen features on ImageNet-style folders (6.5.3, Tables 6.5a, 6.6)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mixplug.data.image_folders import Crops, Labeled, loader
 from mixplug.evaluation.frozen.frozen import Frozen
-from mixplug.evaluation.results import Tick, unseen
+from mixplug.evaluation.results import Tick, no_progress
 from mixplug.functional.neighbors import knn_accuracy, knn_votes
 from mixplug.retrieval import search
 
-_QUERIES = 4096  # whose votes are counted at once: one number per class each
+_QUERIES = 4096  # queries per block: each needs one vote count per class
 
 
 def knn(
@@ -26,23 +26,23 @@ def knn(
     size: int = 224,
     batch_size: int = 256,
     workers: int = 4,
-    tick: Tick = unseen,
+    tick: Tick = no_progress,
 ) -> dict[str, Any]:
-    """Classify each image of ``val`` by its neighbors in ``train``.
+    """Classify each image of ``val`` by its nearest neighbors in ``train``.
 
-    Features are class tokens after the last norm, of the center crop, compared by cosine; they are
-    kept in memory, 4 D bytes for an image.
+    Features are the class tokens of the center crop after the last norm. They are compared by
+    cosine similarity and held in memory, 4 D bytes per image.
 
     Args:
         frozen: the network.
-        train: images with labels.
-        val: images to be classified.
-        ks: numbers of neighbors, one result each.
-        temperature: of their votes, see :func:`mixplug.functional.neighbors.knn_votes`.
+        train: labeled images.
+        val: images to classify.
+        ks: numbers of neighbors; each gives one result.
+        temperature: of the votes, see :func:`mixplug.functional.neighbors.knn_votes`.
         size: side of the crops in pixels; the shorter side is resized to 256 / 224 of it.
-        batch_size: images that are seen at once.
+        batch_size: images per batch.
         workers: processes that read images.
-        tick: called after every batch.
+        tick: progress callback.
 
     Returns:
         ``knn@k`` in percent, and the settings.
@@ -54,7 +54,7 @@ def knn(
     ks = sorted(set(ks))
     if not ks or ks[0] < 1 or ks[-1] > len(train):
         raise ValueError(
-            f"knn needs k in [1, {len(train):,}], the images of train, got {list(ks)}."
+            f"knn needs k in [1, {len(train):,}], the number of training images, got {list(ks)}."
         )
     if temperature is not None and not temperature > 0:
         raise ValueError(f"knn needs a temperature > 0 or None, got {temperature}.")
@@ -80,16 +80,16 @@ def features(
     total: int,
     tick: Tick,
 ) -> Tensor:
-    """Class tokens of all images of a split in its order, (B, D) float32 on the network's device.
+    """Class tokens of all images of a split in order, (B, D) float32 on the network's device.
 
     Args:
         frozen: the network.
-        crops: of the images.
-        batch_size: that are seen at once.
-        workers: processes that read them.
-        done: images that came before, for the progress.
-        total: images that there are.
-        tick: called after every batch.
+        crops: crops of the images.
+        batch_size: images per batch.
+        workers: processes that read images.
+        done: number of images that are already done, for the progress.
+        total: total number of images, for the progress.
+        tick: progress callback.
     """
     found = []
     for images, _ in loader(crops, batch_size, workers):
@@ -101,9 +101,9 @@ def features(
 
 
 def _accuracy(s: Tensor, neighbors: Tensor, val: Labeled, temperature: float | None) -> float:
-    """In blocks, which differ from all at once in nothing."""
-    right = 0.0
+    """Accuracy, computed in blocks to save memory; the result does not depend on the blocks."""
+    correct = 0.0
     for rows in torch.arange(len(val)).split(_QUERIES):
         votes = knn_votes(s[rows], neighbors[rows], len(val.classes), temperature)
-        right += knn_accuracy(votes, val.labels[rows]) * len(rows)
-    return right / len(val)
+        correct += knn_accuracy(votes, val.labels[rows]) * len(rows)
+    return correct / len(val)

@@ -1,4 +1,4 @@
-"""Objects of a first frame found in all that follow, by frozen features alone (6.5.3)."""
+"""Video object segmentation by label propagation with frozen features (6.5.3)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mixplug.functional.propagation import label_map, propagate
 
 @dataclass(frozen=True)
 class Protocol:
-    """How labels are propagated. The defaults are those that DINO reports its results with [0].
+    """Settings of label propagation. The defaults are those of DINO [0].
 
     Attributes:
-        size: of the shorter side in pixels, for the network.
-        multiple: of which the longer side is the largest that the frame's shape allows; the patch
-            takes its place where it is no multiple of that.
-        last_frames: how many frames before the present one are looked at, beside the first.
-        topk: how many positions give their labels, see
+        size: shorter side of the network's input in pixels.
+        multiple: the longer side is rounded down to a multiple of it, or of the patch size if it is
+            not a multiple of the patch size.
+        last_frames: number of preceding frames to propagate labels from, besides the first frame.
+        topk: number of positions that pass on their labels, see
             :func:`mixplug.functional.propagation.propagate`.
-        radius: how far these may be, in patches; None restricts nothing.
-        temperature: of their weights.
+        radius: maximum distance of these positions in patches; None allows any distance.
+        temperature: of the weights of these positions.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a value out of range.
 
     - [0]: Emerging Properties in Self-Supervised Vision Transformers, 2021, section 4.2.2,
       https://arxiv.org/abs/2104.14294
@@ -52,7 +52,7 @@ class Protocol:
             raise ValueError(f"Label propagation needs a temperature > 0, got {self.temperature}.")
 
     def network_size(self, height: int, width: int, patch: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) in which the network sees a frame; no side is less than a patch."""
+        """(height, width) of the network's input for a frame; no side is smaller than a patch."""
         sides = []
         for side, part in zip((height, width), patch, strict=True):
             longer = side > min(height, width)
@@ -71,25 +71,26 @@ def segment(
     protocol: Protocol | None = None,
     block: int = 256,
 ) -> Iterator[Tensor]:
-    """Label maps of the frames after the first, one by one; one pass of the network per frame.
+    """Label maps of all frames but the first, one by one, with one forward pass per frame.
 
-    Features are the last block's after the last norm, of length 1. The first annotation is brought
-    to patches by its nearest pixel. Soft labels are propagated from the first frame and from the
-    last ones, as they were propagated to these. What is held does not grow with the video.
+    Features are the patch tokens after the last norm, normalized to length 1. The annotation of the
+    first frame is reduced to patches by nearest-neighbor sampling. Soft labels are propagated from
+    the first frame and from the preceding frames, which got theirs by propagation. Memory does not
+    grow with the length of the video.
 
     Args:
         frozen: the network.
-        frames: (3, H, W) uint8, RGB, read as they are needed.
-        annotation: of the first of them, (H, W) in [0, objects]; 0 is the background.
-        objects: how many.
-        protocol: None is DINO's.
+        frames: (3, H, W) uint8, RGB; read one by one.
+        annotation: labels of the first frame, (H, W) in [0, objects]; 0 is the background.
+        objects: number of objects.
+        protocol: settings; None takes those of DINO.
         block: see :func:`mixplug.functional.propagation.propagate`.
 
     Yields:
-        (H, W) uint8 on the CPU, of each frame after the first.
+        Label map (H, W) uint8 on the CPU of each frame after the first.
 
     Raises:
-        ValueError: a label > objects, or a frame of another size than the annotation.
+        ValueError: a label > objects, or a frame whose size differs from that of the annotation.
     """
     protocol = protocol or Protocol()
     if int(annotation.max()) > objects:
@@ -104,8 +105,8 @@ def segment(
     for number, frame in enumerate(frames):
         if frame.shape[1:] != annotation.shape:
             raise ValueError(
-                f"Frame {number} is of {tuple(frame.shape[1:])} pixels, the annotation of the "
-                f"first of {tuple(annotation.shape)}."
+                f"Frame {number} has {tuple(frame.shape[1:])} pixels, but the annotation of the "
+                f"first frame has {tuple(annotation.shape)}."
             )
         query = features(frozen, frame, size)
         if first is None:
@@ -121,17 +122,17 @@ def segment(
 
 
 def features(frozen: Frozen, frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """Of the patches of a frame (3, H, W) uint8 that is resized linearly: (N, D), of length 1."""
+    """Patch features (N, D) of length 1 of a frame (3, H, W) uint8, which is resized bilinearly."""
     image = frozen.normalized(frame[None])
     image = F.interpolate(image, size, mode="bilinear", align_corners=False)
     return F.normalize(frozen.encoder.tokens(image).patches[0].float(), dim=1)
 
 
 def patch_labels(annotation: Tensor, grid: tuple[int, int], classes: int) -> Tensor:
-    """One-hot labels of patches, (N, K), each of the pixel nearest to its middle."""
+    """One-hot labels of patches, (N, K); each patch takes the label of the pixel at its center."""
     return F.one_hot(_resized(annotation, grid).flatten().long(), classes)
 
 
 def _resized(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """A label map at another size, each pixel that of the nearest."""
+    """Resize a label map by nearest-neighbor sampling."""
     return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0]

@@ -17,33 +17,33 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.data.image_folders import Crops, Labeled, loader
 from mixplug.evaluation.frozen.frozen import Frozen
-from mixplug.evaluation.results import Tick, unseen
+from mixplug.evaluation.results import Tick, no_progress
 from mixplug.functional.accuracy import top_k_correct
 from mixplug.weights import read
 
 CHECKPOINT = "checkpoint.pth"
-_PER_IMAGES = 256  # of a batch, for which DINO gives learning rates
-_STD = 0.01  # of the classifier's first weights
-_ORDER = -2  # so that no draw here is one of an image, which counts from 0
+_PER_IMAGES = 256  # batch size that learning rates refer to, as in DINO
+_STD = 0.01  # of the initial weights of the classifier
+_ORDER = -2  # separates these draws from those of images, whose indices start at 0
 _TOP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """How a linear classifier is trained: DINO's protocol [0].
+    """Settings of a linear probe; the defaults are the protocol of DINO [0].
 
-    SGD with momentum; the learning rate falls from ``lr batch_size / 256`` to 0 by a cosine, epoch
-    by epoch. Images are cropped at random and flipped in training, resized and center-cropped in
-    testing.
+    The classifier is trained by SGD with momentum. The learning rate starts at ``lr batch_size /
+    256`` and decreases to 0 by a cosine schedule, once per epoch. Training images are cropped at
+    random and flipped; test images are resized and center-cropped.
 
     Attributes:
-        epochs: of training.
-        batch_size: images of a step; 1024 in 6.5.3.
-        lr: learning rate for 256 images.
+        epochs: number of epochs.
+        batch_size: images per step; 1024 in the thesis (6.5.3).
+        lr: learning rate for a batch of 256 images.
         momentum: of SGD.
         weight_decay: of SGD.
-        blocks: whose class tokens are classified side by side: DINO takes the last 4 of ViT-S and
-            the last one of ViT-B.
+        blocks: number of last blocks whose class tokens are concatenated: DINO takes 4 for ViT-S
+            and 1 for ViT-B.
         size: side of the crops in pixels.
         seed: of all draws.
 
@@ -77,7 +77,7 @@ class Probe:
                 raise ValueError(f"A probe needs {key} {allowed}, got {getattr(self, key)}.")
 
     def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, which counts from 0."""
+        """Learning rate of an epoch; epochs count from 0."""
         cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
         return self.lr * self.batch_size / _PER_IMAGES * cosine
 
@@ -89,35 +89,35 @@ def linear(
     out: Path,
     probe: Probe | None = None,
     workers: int = 4,
-    tick: Tick = unseen,
+    tick: Tick = no_progress,
 ) -> dict[str, Any]:
-    """Train a linear classifier of frozen features, and test it after every epoch.
+    """Train a linear classifier on frozen features, and test it after every epoch.
 
-    OUT/checkpoint.pth is written after every epoch. Called again, the job goes on from there, on a
-    CPU bit for bit as if it had not stopped.
+    OUT/checkpoint.pth is written after every epoch. Interrupted runs resume from it; on a CPU the
+    result is bitwise that of an uninterrupted run.
 
     Args:
         frozen: the network.
-        train: images with labels.
-        val: images to be classified.
+        train: labeled images.
+        val: labeled images for testing.
         out: folder for checkpoint.pth.
-        probe: how it is trained.
+        probe: settings of the training.
         workers: processes that read images.
-        tick: called after every batch.
+        tick: progress callback.
 
     Returns:
-        ``top1`` and ``top5`` of the last epoch in percent, ``epochs`` with those of each and its
-        mean loss, and the settings.
+        ``top1`` and ``top5`` of the last epoch in percent, ``epochs`` with the results and the mean
+        loss of each epoch, and the settings.
 
     Raises:
-        ValueError: out has a checkpoint of other settings, images or weights; a loss that is no
-            number; more blocks than there are; an image that cannot be read.
+        ValueError: OUT has a checkpoint of other settings, images or weights; the loss is not
+            finite; the network has fewer blocks; an image cannot be read.
     """
     probe = probe or Probe()
     if probe.blocks > frozen.encoder.depth:
         raise ValueError(
-            f"A probe needs blocks (of a command, --blocks) in [1, {frozen.encoder.depth}], which "
-            f"the network has, got {probe.blocks}."
+            f"A probe needs blocks (option --blocks) in [1, {frozen.encoder.depth}], the blocks of "
+            f"the network, got {probe.blocks}."
         )
     job = _Job(frozen, train, val, probe, workers, tick)
     path = out / CHECKPOINT
@@ -136,7 +136,7 @@ def linear(
 
 
 class _Job:
-    """The state of a training that can be saved after every epoch."""
+    """State of a training, which is saved after every epoch."""
 
     def __init__(
         self,
@@ -171,19 +171,19 @@ class _Job:
         return head.to(self.frozen.device)
 
     def run(self, epoch: int) -> dict[str, float]:
-        """Train for an epoch, and test."""
+        """Train for one epoch, then test."""
         self.train.epoch = epoch
         rate = self.optimizer.param_groups[0]["lr"] = self.probe.rate(epoch)
         source = sampling.generators(self.probe.seed, epoch, _ORDER).local
         order = sampling.permutation(len(self.train), source).tolist()
-        lost = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64)
         for images, labels in self._batches(self.train, order, 0):
             loss = F.cross_entropy(self._logits(images), labels.to(self.frozen.device))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            lost += loss.detach().double().cpu() * len(images)
-        mean = float(lost) / len(self.train)
+            total += loss.detach().double().cpu() * len(images)
+        mean = float(total) / len(self.train)
         if not math.isfinite(mean):
             raise ValueError(
                 f"The loss of epoch {epoch + 1} is {mean}: lower the learning rate, which is "
@@ -213,7 +213,7 @@ class _Job:
         self.show(done)
 
     def show(self, done: int) -> None:
-        """Tell how many images were seen in this epoch."""
+        """Report progress: number of images seen in this epoch."""
         each, ended = len(self.train) + len(self.val), len(self.history)
         what = f"epoch {min(ended + 1, self.probe.epochs)} of {self.probe.epochs}"
         if self.history:
@@ -221,7 +221,7 @@ class _Job:
         self.tick(ended * each + done, self.probe.epochs * each, what)
 
     def save(self, path: Path) -> None:
-        """Write all that is needed to go on, at once or not at all."""
+        """Save the state; the file is replaced in one step, so it is never incomplete."""
         saved = {
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -233,30 +233,31 @@ class _Job:
         os.replace(beside, path)
 
     def resume(self, path: Path) -> None:
-        """Go on from there.
+        """Load a saved state.
 
         Raises:
-            ValueError: it is of another training, or no such checkpoint.
+            ValueError: the checkpoint is of another training, or not one of a linear probe.
         """
         saved = read(path)
         given: Mapping[str, Any] = saved.get("of", {})
         own = self._identity()
         other = [
-            f"{key} {given[key]} there and {own[key]} here"
+            f"{key} is {given[key]} in the checkpoint and {own[key]} now"
             for key in own
             if key in given and given[key] != own[key]
         ]
         if other or given.keys() != own.keys():
-            why = ", ".join(other) or "it is not of a linear probe"
+            why = ", ".join(other) or "it is not one of a linear probe"
             raise ValueError(
-                f"{path} is of another training: {why}. Name another folder by --out, or remove it."
+                f"{path} is a checkpoint of another training: {why}. Choose another folder with "
+                f"--out, or remove the checkpoint."
             )
         self.head.load_state_dict(saved["head"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.history = list(saved["epochs"])
 
     def _identity(self) -> dict[str, Any]:
-        """What must not differ where a training goes on."""
+        """Everything that must be equal to resume a training."""
         return {
             **self.facts["probe"],
             **{key: value for key, value in self.facts.items() if key != "probe"},
@@ -268,7 +269,7 @@ class _Job:
 
 
 def _listed(images: Labeled) -> str:
-    """Of names and labels of all images; the folder that they are in may have moved."""
+    """Hash of the names and labels of all images; the folder of the images may be moved."""
     home = os.path.commonpath(images.paths)
     digest = hashlib.sha256()
     for path, label in zip(images.paths, images.labels.tolist(), strict=True):

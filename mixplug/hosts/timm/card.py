@@ -1,4 +1,4 @@
-"""timm: classifiers by name and folders of images, as a reliability card takes them."""
+"""Reliability cards of timm models: classifiers by name, and folders of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 import mixplug.models.small.timm_entrypoints  # noqa: F401  registers
 from mixplug.data.image_folders import Labeled, labeled
 from mixplug.evaluation.card.checkpoints import facts_of
-from mixplug.evaluation.card.outside import of_files, outside, overlaps
+from mixplug.evaluation.card.outside import fingerprint_of_files, ood_streams, overlaps
 from mixplug.evaluation.card.settings import Settings
 from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.results import fingerprint, to_device
@@ -31,17 +31,17 @@ from mixplug.weights.vit import TIMM
 
 
 def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> Subject:
-    """A classifier of timm by its name.
+    """A timm classifier, given by its name.
 
     Args:
-        model: as in ``timm.create_model``, with a tag for other weights than the default ones.
-        checkpoint: of train.py; its EMA weights if it has such. None takes timm's own weights,
-            from its cache, or from where timm has them.
-        name: of the column.
-        device: where to put it.
+        model: name as in ``timm.create_model``, with a tag for other than the default weights.
+        checkpoint: file of timm's train.py; its EMA weights are used if there are any. None takes
+            the pretrained weights of timm, which timm downloads if they are not in its cache.
+        name: column name.
+        device: device of the network.
 
     Raises:
-        ValueError: no such model, weights that do not fit it, or a network without a classifier.
+        ValueError: an unknown model, weights that do not fit it, or a network without classifier.
     """
     if checkpoint is None:
         network = timm_model(model, pretrained=True, num_classes=None)
@@ -77,10 +77,10 @@ def _normalized(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _classes_of(model: str, state: dict[str, Tensor]) -> int:
-    """How many classes a checkpoint has, by the rows of its classifier.
+    """Number of classes of a checkpoint, from the shape of its classifier.
 
     Raises:
-        ValueError: it has no classifier.
+        ValueError: the checkpoint has no classifier.
     """
     config = timm.get_pretrained_cfg(model, allow_unregistered=True)
     head = getattr(config, "classifier", None)
@@ -92,12 +92,12 @@ def _classes_of(model: str, state: dict[str, Tensor]) -> int:
 
 
 class Pixels(Dataset[tuple[Tensor, int]]):
-    """Images (3, H, W) uint8 as timm's evaluation crops them, and labels.
+    """Images (3, H, W) uint8, cropped as in the evaluation of timm, and labels.
 
     Args:
-        images: their files and labels.
-        transform: from a PIL image or a tensor to a tensor.
-        indices: which ones; None is all.
+        images: files and labels.
+        transform: from a PIL image to a tensor.
+        indices: indices of the images to use; None uses all.
     """
 
     def __init__(
@@ -113,48 +113,49 @@ class Pixels(Dataset[tuple[Tensor, int]]):
         """An image and its label.
 
         Raises:
-            ValueError: a file that cannot be read.
+            ValueError: the file cannot be read.
         """
         place = self.indices[index]
         path = Path(self.images.paths[place])
         try:
             with Image.open(path) as file:
-                image = file.convert("RGB")  # of PIL, as timm's own evaluation has it
+                image = file.convert("RGB")  # a PIL image, as in timm
             return self.transform(image), int(self.images.labels[place])
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def data_of(subject: Subject, root: Path, settings: Settings) -> Data:
-    """What a card is measured on: ROOT/val/CLASS/ of images, and ROOT/train/CLASS/ for k-NN.
+    """The image sets of a card: ROOT/val/CLASS/ for testing, and ROOT/train/CLASS/ for k-NN.
 
-    Without ROOT/val, the classes are the folders of ROOT. Folders that are named as the network's
-    ImageNet classes are (WordNet's ids) may be some of them; else they are all classes of the
-    network, in the order of their names.
+    If there is no ROOT/val, the folders in ROOT are the classes. For a network with ImageNet
+    classes, folders may be a subset of them, named by WordNet ids. Otherwise there must be one
+    folder for each class of the network, in alphabetical order.
 
     Raises:
-        ValueError: another layout, or folders of which it is not known which classes they are.
+        ValueError: another layout, or folders that cannot be assigned to classes.
     """
     has_val = (root / "val").is_dir()
     images = _numbered(labeled(root / "val" if has_val else root), subject)
     colors = resolve_data_config({}, model=subject.network)
     transform = create_transform(**colors, normalize=False)
-    test = Stream("test", Pixels(images, transform), of_files(images.paths, str(colors)))
+    of_test = fingerprint_of_files(images.paths, str(colors))
+    test = Stream("test", Pixels(images, transform), of_test)
     bank = None
     if has_val and (root / "train").is_dir() and "ood" in settings.parts:
         bank = _bank(labeled(root / "train"), transform, settings, str(colors))
     classes = images.classes
-    return Data(test, classes, bank, outside(settings, test), overlaps(settings, classes))
+    return Data(test, classes, bank, ood_streams(settings, test), overlaps(settings, classes))
 
 
-def _bank(images: Labeled, transform: Any, settings: Settings, made: str) -> Stream:
+def _bank(images: Labeled, transform: Any, settings: Settings, processing: str) -> Stream:
     chosen = settings.bank_of(len(images))
-    files = [images.paths[i] for i in chosen]
-    return Stream("train", Pixels(images, transform, chosen), of_files(files, made))
+    of_bank = fingerprint_of_files([images.paths[i] for i in chosen], processing)
+    return Stream("train", Pixels(images, transform, chosen), of_bank)
 
 
 def _numbered(images: Labeled, subject: Subject) -> Labeled:
-    """Labels as the network numbers its classes."""
+    """Map labels to the class indices of the network."""
     known, classes = _names(subject.network), subject.stages.num_classes
     if known and set(images.classes) <= set(known):
         places = torch.tensor([known.index(name) for name in images.classes])
@@ -162,13 +163,13 @@ def _numbered(images: Labeled, subject: Subject) -> Labeled:
     if len(images.classes) != classes:
         raise ValueError(
             f"The data has {len(images.classes):,} classes ({', '.join(images.classes[:3])}, ...) "
-            f"and {subject.name} has {classes:,}: folders need to be all of its classes, or "
-            f"to have the names of ImageNet's (such as n01440764)."
+            f"and {subject.name} has {classes:,}. There must be a folder for each of its classes, "
+            f"or folders must be named like classes of ImageNet (such as n01440764)."
         )
     return images
 
 
 def _names(network: nn.Module) -> list[str]:
-    """WordNet's ids of the network's classes; none where it is none of ImageNet's."""
+    """WordNet ids of the classes, if the network has ImageNet classes."""
     subset = infer_imagenet_subset(network)
     return list(ImageNetInfo(subset).label_names()) if subset else []

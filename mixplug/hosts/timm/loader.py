@@ -1,4 +1,4 @@
-"""What the training loader of a script tells: where its epochs begin, and how it normalizes."""
+"""timm: watch a script's training loader for the epoch, and for how it normalizes images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.stages.pixels import Pixels
 
 
 class Passed:
-    """A loader that notes which of its passes the latest batch is from."""
+    """A loader that notes which of its passes the last batch belongs to."""
 
     seen_by: TrainingLoader
 
@@ -24,11 +24,11 @@ class Passed:
 
 
 class TrainingLoader:
-    """What is known of the loader that timm's ``create_loader`` made for training.
+    """Facts about the loader that timm's ``create_loader`` made for training.
 
     Attributes:
-        current: the pass that the latest batch is from, None before the first batch.
-        pixels: (mean, std) by which images are normalized, None as long as there is no loader.
+        current: the pass that the last batch belongs to; None before the first batch.
+        pixels: (mean, std) by which images are normalized; None before the loader is made.
     """
 
     def __init__(self) -> None:
@@ -36,9 +36,9 @@ class TrainingLoader:
         self.pixels: Pixels | None = None
 
     def watched(self, create_loader: Callable[..., Any]) -> Callable[..., Any]:
-        """``timm.data.create_loader``, watched: to stand in its place before a script imports it.
+        """Wrap ``timm.data.create_loader``; it must be replaced before the script imports it.
 
-        The loader is the one that timm makes, prefetcher or not.
+        The loaders stay timm's own, with and without the prefetcher.
         """
         signature = inspect.signature(create_loader)
 
@@ -59,14 +59,14 @@ class TrainingLoader:
 class EpochCount:
     """The epoch that a training step belongs to.
 
-    An epoch is one pass over the training loader that is trained on. So validation within an epoch
-    does not count, whatever it does to the model's mode, and neither does a pass that only looks at
-    batches.
+    An epoch is a pass over the training loader whose batches are trained on. Validation within an
+    epoch does not change the count, whatever it does to the model's mode. Passes that only look at
+    batches do not count either.
 
     Args:
-        loader: of the script; None if there is none to watch.
+        loader: the watched loader; None if there is none.
         first: the first epoch.
-        fixed: whether a resumed run begins at ``first``, too.
+        fixed: whether a resumed run also begins with ``first``.
     """
 
     def __init__(self, loader: TrainingLoader | None, first: int = 0, fixed: bool = False) -> None:
@@ -78,16 +78,16 @@ class EpochCount:
         self._trained_on: object | None = None
 
     def tell(self, epoch: int | None) -> None:
-        """The loop says the epoch of the batches that come; from now on nothing is counted."""
+        """Set the epoch of the next batches. From now on epochs are not counted."""
         self.epoch, self._told = epoch, True
 
     def resume(self, first: int | None) -> None:
-        """The run goes on at another first epoch; None if it is not known at which."""
+        """Begin with this epoch instead; None means that it is not known."""
         if not self._fixed:
             self._first = first
 
     def step(self) -> int | None:
-        """The epoch of this training step, None if it is not known."""
+        """Count a training step, and return its epoch, or None if it is not known."""
         current = None if self._loader is None else self._loader.current
         if self._told or current is None or current is self._trained_on:
             return self.epoch

@@ -1,4 +1,4 @@
-"""timm classifiers in stages: input, feature map, embedding, logits."""
+"""timm: its classifiers in stages (input, feature map, embedding, logits)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def timm_stages(
 ) -> Stages:
     """A timm classifier in stages.
 
-    A dense loss works on the last map that ``feature_info`` names. The map A to be aligned is that
-    before the last block (or, where there is no telling, of the last stage but one), for CNNs and
-    transformers alike: the block can carry mixed patches to a class token, and in any network
-    alignment directly before average pooling would be in vain.
+    A dense loss is applied to the last map that ``feature_info`` names. The map A that AlignMixup
+    aligns is the one before the last block or, if there are no blocks, after the second to last
+    stage. In a transformer the last block carries mixed patches to the class token. In a CNN
+    alignment directly before average pooling would have no effect.
 
     Args:
         model: from ``timm.create_model``, with a classifier.
@@ -34,19 +34,19 @@ def timm_stages(
             ``timm.data.resolve_model_data_config(model)`` holds, if the loader normalizes by them.
 
     Raises:
-        ValueError: no single classifier module, or no ``feature_info``.
+        ValueError: the model has no single classifier module, or no ``feature_info``.
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
         raise ValueError(
-            f"{type(model).__name__} has no single classifier module to mix before, got "
-            f"{type(head).__name__}. Give it num_classes > 0, and one head only."
+            f"{type(model).__name__} needs a single classifier module, got {type(head).__name__}. "
+            f"Create it with num_classes > 0 and one head."
         )
     classifier = next(name for name, module in model.named_modules() if module is head)
     info = getattr(model, "feature_info", None)
     if not info:
         raise ValueError(
-            f"{type(model).__name__} has no feature_info, so its feature map is not known. Use "
+            f"{type(model).__name__} has no feature_info, so its feature map is unknown. Use "
             f"mixplug.Stages(model, features=NAME, classifier={classifier!r})."
         )
     last = info[-1]["module"]
@@ -56,7 +56,7 @@ def timm_stages(
 
 
 def map_layout(model: nn.Module) -> Layout:
-    """How a timm model's last map lies in what ``forward_features`` gives."""
+    """How a timm model's ``forward_features`` holds the last map."""
     patches = getattr(model, "patch_embed", None)
     return Layout(
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
@@ -67,18 +67,18 @@ def map_layout(model: nn.Module) -> Layout:
 
 
 class KeepsMap:
-    """A timm model that keeps the output of its trunk until it is taken."""
+    """A timm model that keeps the output of ``forward_features`` until it is taken."""
 
     last_map: Tensor | None = None
 
     def forward_features(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What the plain model gives."""
+        """As in the plain model."""
         self.last_map = self.plain.forward_features(self, *args, **kwargs)
         return self.last_map
 
 
 class TimmTail:
-    """Pooling and what precedes the classifier: timm's ``forward_head(..., pre_logits=True)``."""
+    """All layers between map and classifier: timm's ``forward_head(..., pre_logits=True)``."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

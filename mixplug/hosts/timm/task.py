@@ -1,4 +1,4 @@
-"""timm: its models in stages, its losses term by term, its training task with a mixer."""
+"""timm: its training task with a mixer, and its losses as criteria."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mixplug.hosts.timm.stages import timm_stages
 from mixplug.mixers.base import Mixer
 from mixplug.stages.pixels import Pixels
 
-LEARNED = "mixup."  # prefix of the mixer's own parameters on the model
+LEARNED = "mixup."  # prefix of the mixer's parameters in the model
 
 
 @register(SoftTargetCrossEntropy)
@@ -41,7 +41,7 @@ def _(loss: LabelSmoothingCrossEntropy) -> Criterion:
 
 @register(BinaryCrossEntropy)
 def _(loss: BinaryCrossEntropy) -> Criterion:
-    smooth_dense = getattr(loss, "smooth_dense", False)  # came after timm 1.0.27
+    smooth_dense = getattr(loss, "smooth_dense", False)  # newer than timm 1.0.27
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
         if smooth_dense:
@@ -58,15 +58,15 @@ def _(loss: BinaryCrossEntropy) -> Criterion:
 
 @register(JsdCrossEntropy)
 def _(loss: JsdCrossEntropy) -> Criterion:
-    raise ValueError("--jsd-loss compares augmented splits of a batch and cannot be mixed.")
+    raise ValueError("--jsd-loss compares augmented splits of a batch, so it cannot be mixed.")
 
 
 class MixupTask(ClassificationTask):
-    """timm's classification task with a mixer; :func:`bind` makes the class that train.py calls.
+    """timm's classification task with a mixer. :func:`bind` makes the class that train.py uses.
 
-    ``forward`` mixes while the model is in training mode. The state dict that a checkpoint gets is
-    the model's own; what else a resumed run needs, the mixer's parameters among it, goes into
-    timm's ``task_state``.
+    ``forward`` mixes if the model is in training mode. In a checkpoint, ``state_dict`` is that of
+    the plain model. Everything else that a resumed run needs, including the mixer's parameters, is
+    in timm's ``task_state``.
 
     Attributes:
         epoch: of the latest batch. A loop of your own sets it at the start of every epoch, counted
@@ -80,10 +80,10 @@ class MixupTask(ClassificationTask):
     built = False
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
-        """Take what timm's task takes."""
+        """As in timm's task."""
         super().__init__(model, *args, **kwargs)
         type(self).built = True
-        as_criterion(self.criterion)  # says at once if it cannot be mixed
+        as_criterion(self.criterion)  # raises now if it cannot be mixed
         self.stages = timm_stages(model, call=self.run, pixels=self._pixels)
         self.mixer.attach(self.stages)
         self.seed, self.rank, self.step = ranks.shared_seed(), ranks.rank(), 0
@@ -104,19 +104,19 @@ class MixupTask(ClassificationTask):
         self._epochs.resume(epoch)
 
     def run(self, x: Tensor) -> Tensor:
-        """The model, as train.py wrapped it by now."""
+        """Run the model with the wrappers that train.py has put around it."""
         return self.trainable_module(x)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Loss of the mixed batch, and the logits timm's metrics see."""
+        """Loss of the mixed batch, and logits for timm's metrics."""
         if not self.trainable_module.training:
             return super().forward(input, target)
         if not isinstance(input, Tensor):
             raise ValueError(
-                "Mixing needs images in a tensor; --naflex-loader gives packed patches."
+                "Mixing needs images in a tensor, but --naflex-loader gives packed patches."
             )
         criterion = as_criterion(self.criterion)
-        if target.is_floating_point():  # multi-label rows are as soft as they are meant to be
+        if target.is_floating_point():  # soft or multi-label rows are not smoothed again
             criterion = replace(criterion, smoothing=0.0)
         draws = sampling.generators(self.seed, self.step, self.rank)
         epoch = self._epochs.step()
@@ -130,18 +130,17 @@ class MixupTask(ClassificationTask):
         if epoch is None and self.mixer.off_epoch is not None:
             raise ValueError(
                 f"{self.mixer.name} has off_epoch={self.mixer.off_epoch}, but the task does not "
-                f"know the epoch of this batch. In a loop of your own set task.epoch at the start "
-                f"of every epoch. Under timm_hooks.train the script needs to make its training "
-                f"loader by timm.data.create_loader and, if it resumes a checkpoint without the "
-                f"mixer's state, to resume by timm.task.resume_task_checkpoint or be given "
-                f"--start-epoch."
+                f"know the epoch of this batch. In your own loop set task.epoch at the start of "
+                f"every epoch. Under timm_hooks.train the script must make its training loader "
+                f"with timm.data.create_loader. If it loads a checkpoint without the mixer's "
+                f"state, it must use timm.task.resume_task_checkpoint, or pass --start-epoch."
             )
 
     def _pixels(self) -> Pixels | None:
         return None if self.loader is None else self.loader.pixels
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """What to clip; the head, timm's last two parameters, does not include the mixer's."""
+        """Parameters to clip. ``exclude_head`` leaves out the classifier, but not the mixer's."""
         named = list(self.get_trainable_module().named_parameters())
         own = [p for name, p in named if LEARNED not in name]
         learned = [p for name, p in named if LEARNED in name]
@@ -160,7 +159,7 @@ class MixupTask(ClassificationTask):
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Go on with the draws where they stopped."""
+        """Continue the mixer's draws and the count of epochs."""
         super().load_task_state(state, strict=strict, module=module, ema=ema)
         if ema:
             return
@@ -170,7 +169,7 @@ class MixupTask(ClassificationTask):
         self.resume_at(None if done is None else done + 1)
 
     def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """Timm's entries, the state dict without the mixer's parameters."""
+        """Entries of timm's checkpoint; its state dict leaves out the mixer's parameters."""
         state = super().get_checkpoint_state(ema=ema, **kwargs)
         for key in ("state_dict", "state_dict_ema"):
             if key in state:
@@ -184,7 +183,7 @@ class MixupTask(ClassificationTask):
         ema: bool = False,
         strict: bool = True,
     ) -> None:
-        """A plain timm checkpoint, or one of this task with the mixer's parameters beside it."""
+        """Load a plain timm checkpoint, or one of this task, with the mixer's parameters."""
         current = _learned(self.get_trainable_module(ema=ema))
         saved = (task_state or {}).get("mixplug", {}).get("learned", {})
         learned = {k: saved.get(k, v) for k, v in current.items()}
@@ -192,7 +191,7 @@ class MixupTask(ClassificationTask):
 
 
 def _learned(model: nn.Module) -> dict[str, Tensor]:
-    """The mixer's own part of a model's state dict."""
+    """The mixer's part of a model's state dict."""
     state = unwrap_model(model).state_dict()
     return {k: v for k, v in state.items() if k.startswith(LEARNED)}
 
@@ -203,13 +202,13 @@ def bind(
     start_epoch: int | None = None,
     loader: TrainingLoader | None = None,
 ) -> type[MixupTask]:
-    """A task class that is ``base`` with a mixer, to stand in its place.
+    """Make a task class that is ``base`` with a mixer, to replace it.
 
     Args:
         base: timm's ClassificationTask, or a subclass of it.
-        mixer: what to train with.
+        mixer: the mixer to train with.
         start_epoch: train.py's ``--start-epoch``.
-        loader: what is known of the training loader; None in a loop that sets ``task.epoch``.
+        loader: watches the training loader; None in a loop that sets ``task.epoch``.
     """
     bases = (MixupTask,) if base is ClassificationTask else (MixupTask, base)
     own = {"mixer": mixer, "start_epoch": start_epoch, "loader": loader}
@@ -217,9 +216,9 @@ def bind(
 
 
 def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Timm's ``resume_task_checkpoint``, which then tells the task at which epoch the run goes on.
+    """Wrap timm's ``resume_task_checkpoint`` so that the task learns the epoch that comes next.
 
-    Not every checkpoint holds the mixer's own state.
+    A checkpoint of plain timm has no state of the mixer that would say so.
     """
 
     @functools.wraps(resume)

@@ -308,11 +308,11 @@ def test_a_checkpoint_that_numbers_classes_otherwise_is_refused(
     subject: Subject, tmp_path: Path
 ) -> None:
     other = replace(subject, classes=("green", "red", "blue"))
-    with pytest.raises(ValueError, match="class 0 is green there and red here"):
+    with pytest.raises(ValueError, match="class 0 is green in the checkpoint and red in"):
         make_card([other], carded.data(), timeless(), tmp_path)
     named = replace(subject, classes=("n1", "n2", "n3"))
     made = make_card([named], carded.data(), timeless(), tmp_path)
-    assert "classes of other names, such as n1" in made.facts["warnings"][0]
+    assert "classes with other names, such as n1" in made.facts["warnings"][0]
 
 
 def test_without_a_set_outside_that_part_says_so(subject: Subject, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from mixplug.evaluation.card import Card, Settings, Stream, make_card
 from mixplug.evaluation.card.checkpoints import expand, facts_of, names_of
 from mixplug.evaluation.card.lines import Line, lines_of
-from mixplug.evaluation.card.outside import of_files, outside, overlaps
+from mixplug.evaluation.card.outside import fingerprint_of_files, ood_streams, overlaps
 from mixplug.evaluation.card.report import markdown, write_card
 
 NAMES = ["red", "green", "blue"]
@@ -143,7 +143,7 @@ def test_sets_outside_get_the_size_of_the_test_images(tmp_path: Path) -> None:
     picture(tmp_path / "lsun" / "a.png", 12, 20)
     test = carded.data().test
     settings = Settings(ood=[{"root": str(tmp_path / "lsun"), "fit": "crop", "name": "LSUN"}])
-    streams = outside(settings, test)
+    streams = ood_streams(settings, test)
     assert [one.name for one in streams] == ["LSUN", "uniform noise", "gaussian noise"]
     assert [len(one) for one in streams] == [1, carded.COUNT, carded.COUNT]
     whole = torch.from_numpy(np.array(Image.open(tmp_path / "lsun" / "a.png"))).permute(2, 0, 1)
@@ -156,15 +156,15 @@ def test_sets_outside_get_the_size_of_the_test_images(tmp_path: Path) -> None:
 
 def test_a_stream_of_files_is_known_by_what_is_in_it(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 8, 8)
-    before = of_files([tmp_path / "a.png"], "crop 8")
-    assert of_files([tmp_path / "a.png"], "crop 8") == before
-    assert of_files([tmp_path / "a.png"], "resize 8") != before
+    before = fingerprint_of_files([tmp_path / "a.png"], "crop 8")
+    assert fingerprint_of_files([tmp_path / "a.png"], "crop 8") == before
+    assert fingerprint_of_files([tmp_path / "a.png"], "resize 8") != before
     picture(tmp_path / "a.png", 9, 8)
-    assert of_files([tmp_path / "a.png"], "crop 8") != before
-    before = of_files([tmp_path / "a.png"], "")
+    assert fingerprint_of_files([tmp_path / "a.png"], "crop 8") != before
+    before = fingerprint_of_files([tmp_path / "a.png"], "")
     found = (tmp_path / "a.png").stat()
     os.utime(tmp_path / "a.png", ns=(found.st_atime_ns, found.st_mtime_ns + 1))
-    assert of_files([tmp_path / "a.png"], "") != before  # written anew, of one size
+    assert fingerprint_of_files([tmp_path / "a.png"], "") != before  # written anew, of one size
 
 
 def test_a_class_that_is_outside_and_inside_is_told(tmp_path: Path) -> None:
@@ -184,14 +184,14 @@ def test_sets_of_one_name_are_refused(tmp_path: Path) -> None:
         picture(tmp_path / folder / "test" / "0.png", 8, 8)
     roots = [{"root": str(tmp_path / folder / "test")} for folder in ("a", "b")]
     test = carded.data().test
-    streams = outside(Settings(ood=roots, noise=()), test)
+    streams = ood_streams(Settings(ood=roots, noise=()), test)
     assert [one.name for one in streams] == [one["root"] for one in roots]
     named = [{**one, "name": "known"} for one in roots]
     with pytest.raises(ValueError, match="are called known"):
-        carded.Data(test, NAMES, None, outside(Settings(ood=named, noise=()), test))
+        carded.Data(test, NAMES, None, ood_streams(Settings(ood=named, noise=()), test))
     as_test = [{**roots[0], "name": test.name}]
     with pytest.raises(ValueError, match="are called test"):
-        carded.Data(test, NAMES, None, outside(Settings(ood=as_test, noise=()), test))
+        carded.Data(test, NAMES, None, ood_streams(Settings(ood=as_test, noise=()), test))
 
 
 def test_images_of_different_sizes_are_refused() -> None:

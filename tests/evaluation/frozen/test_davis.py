@@ -110,7 +110,7 @@ def test_predictions_of_another_run_are_not_mixed_in(root: Path, tmp_path: Path)
     out = tmp_path / "out"
     run(root, out)
     for split in ("val", "train"):
-        with pytest.raises(ValueError, match=r"another run: topk 5, not 3\. Name another .* --out"):
+        with pytest.raises(ValueError, match=r"another run: topk 5, not 3\. Choose .* --out"):
             run(root, out, protocol=Protocol(films.HEIGHT, topk=3), split=split)
         for change, said in (
             (lambda f: f.encoder.backbone.pos_embed.data.add_(1), r"weights \w+, not \w+"),
@@ -118,7 +118,7 @@ def test_predictions_of_another_run_are_not_mixed_in(root: Path, tmp_path: Path)
         ):
             other = films.network()
             change(other)
-            with pytest.raises(ValueError, match=rf"another run: {said}\. Name another"):
+            with pytest.raises(ValueError, match=rf"another run: {said}\. Choose another"):
                 run(root, out, frozen=other, split=split)
     assert run(root, out, split="train").segmented == ()
     assert (out / "davis-train.json").is_file()
@@ -132,7 +132,7 @@ def test_predictions_without_a_record_are_refused(root: Path, tmp_path: Path) ->
     for damage in (lambda: record.write_text("{}"), record.unlink):
         damage()
         with pytest.raises(
-            ValueError, match=r"such as squares.00000\.png, and no predictions\.jso"
+            ValueError, match=r"such as squares.00000\.png, but no predictions\.jso"
         ):
             run(root, out)
     shutil.rmtree(out / "squares")
@@ -164,7 +164,7 @@ def test_void_counts_as_background(tmp_path: Path) -> None:
 
 def test_videos_that_cannot_be_scored(tmp_path: Path) -> None:
     root = films.write(tmp_path / "short", {"v": films.squares(2)})
-    with pytest.raises(ValueError, match=r"v: at least 3 frames are needed.*got 2"):
+    with pytest.raises(ValueError, match=r"v needs at least 3 frames, .* got 2"):
         run(root, tmp_path / "out")
     frames, annotations = films.squares(3)
     empty = [torch.zeros_like(a) for a in annotations]
@@ -189,7 +189,7 @@ def test_the_command(root: Path, tmp_path: Path) -> None:
     assert any(line.split()[:3] == ["stripes", "2", "100.0"] for line in lines)
     assert "speed: " in found.output and f"json: {out / 'davis-val.json'}" in found.output
     again = invoke(*words)
-    assert "2 of 2 videos were scored by the predictions that were there" in again.output
+    assert "2 of 2 videos already had predictions" in again.output
     assert "speed" not in again.output
 
 

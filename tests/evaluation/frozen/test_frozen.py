@@ -48,7 +48,7 @@ def test_of_a_checkpoint(tmp_path: Path) -> None:
     with torch.no_grad():
         vit.blocks[1].mlp.fc2.bias[3] += 1e-3
     assert frozen.fingerprint() != Frozen(as_encoder(vit), "").fingerprint()
-    with pytest.raises(ValueError, match="cannot be put on nowhere"):
+    with pytest.raises(ValueError, match="cannot be moved to nowhere"):
         Frozen.of(tmp_path / "vit.pth", device="nowhere")
 
 

@@ -104,7 +104,7 @@ def test_progress_counts_the_images_of_both(frozen: Frozen, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("ks", "temperature", "message"),
     [
-        ([10], 0.07, r"k in \[1, 9\], the images of train, got \[10\]"),
+        ([10], 0.07, r"k in \[1, 9\], the number of training images, got \[10\]"),
         ([0, 2], 0.07, r"got \[0, 2\]"),
         ([], 0.07, r"got \[\]"),
         ([1], 0.0, r"temperature > 0 or None, got 0.0"),

@@ -142,7 +142,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"labels in \[0, 1\], got 2"):
         next(segment(films.network(), frames, annotations[0], 1))
     small = [frames[0], frames[1][:, 1:]]
-    with pytest.raises(ValueError, match=r"Frame 1 is of \(63, 128\) pixels, .* of \(64, 128\)"):
+    with pytest.raises(ValueError, match=r"Frame 1 has \(63, 128\) pixels, .* has \(64, 128\)"):
         list(segment(films.network(), small, annotations[0], 2, OWN_SIZE))
 
 

@@ -74,7 +74,7 @@ def test_steps_by_hand(frozen: Frozen, root: Path, tmp_path: Path) -> None:
     found = linear(frozen, train, val, tmp_path / "none", probe, 0)
 
     crops = Crops(train, 32, augment=True, seed=5)
-    start = module._Job(frozen, train, val, probe, 0, module.unseen).head
+    start = module._Job(frozen, train, val, probe, 0, module.no_progress).head
     assert float(start.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
     assert not start.bias.any()
     w = torch.cat([start.weight, start.bias[:, None]], 1).detach().double()
@@ -150,15 +150,15 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
 def test_a_checkpoint_of_another_training(frozen: Frozen, root: Path, tmp_path: Path) -> None:
     splits, probe = image_folders(root), Probe(epochs=1, **SMALL)
     linear(frozen, *splits, tmp_path, probe, 0)
-    with pytest.raises(ValueError, match=r"another training: lr 0.001 there and 0.1 here. Name"):
+    with pytest.raises(ValueError, match=r"another training: lr is 0.001 in .* and 0.1 now"):
         linear(frozen, *splits, tmp_path, Probe(epochs=1, lr=0.1, **SMALL), 0)
     other = vit()
     with torch.no_grad():
         other.cls_token.add_(1)
-    with pytest.raises(ValueError, match=r"another training: network \w+ there and \w+ here"):
+    with pytest.raises(ValueError, match=r"another training: network is \w+ in .* and \w+ now"):
         linear(Frozen(as_encoder(other), ""), *splits, tmp_path, probe, 0)
     torch.save(other.state_dict(), tmp_path / CHECKPOINT)
-    with pytest.raises(ValueError, match=r"it is not of a linear probe"):
+    with pytest.raises(ValueError, match=r"it is not one of a linear probe"):
         linear(frozen, *splits, tmp_path, probe, 0)
 
 
@@ -171,11 +171,11 @@ def test_a_checkpoint_of_as_many_other_images(frozen: Frozen, root: Path, tmp_pa
     assert linear(frozen, *image_folders(moved), out, probe, 0, Stop(49)) == first
     train, val = image_folders(moved)
     other = dataclasses.replace(train, labels=train.labels.flip(0))
-    with pytest.raises(ValueError, match=r"another training: train_list \w+ there and \w+ here"):
+    with pytest.raises(ValueError, match=r"another training: train_list is \w+ in the "):
         linear(frozen, other, val, out, probe, 0)
     file = Path(val.paths[0])
     file.rename(file.with_name(f"other{file.suffix}"))
-    with pytest.raises(ValueError, match=r"another training: val_list \w+ there and \w+ here"):
+    with pytest.raises(ValueError, match=r"another training: val_list is \w+ in the "):
         linear(frozen, *image_folders(moved), out, probe, 0)
 
 
@@ -192,7 +192,7 @@ def test_settings_and_losses_that_are_not_allowed(
             frozen, *splits, tmp_path, Probe(epochs=3, lr=1e38, **{**SMALL, "batch_size": 64}), 0
         )
     assert len(torch.load(tmp_path / CHECKPOINT, weights_only=True)["epochs"]) == 1
-    said = r"blocks \(of a command, --blocks\) in \[1, 2\], .* got 4"
+    said = r"blocks \(option --blocks\) in \[1, 2\], .* got 4"
     with pytest.raises(ValueError, match=said):  # before anything is seen
         linear(frozen, *splits, tmp_path / "b", Probe(epochs=1, size=32), 0, Stop(-1))
 

@@ -103,13 +103,13 @@ def test_the_command(tmp_path: Path) -> None:
 def test_what_can_be_mended_is_said_in_a_line(tmp_path: Path) -> None:
     checkpoint(tmp_path / "x.pth", 2)
     for arguments, text in (
-        ([f"timm:{NAME}"], "--data names the folder"),
+        ([f"timm:{NAME}"], "needs --data, a folder"),
         (["timm:resnet5", "--data", "."], "Nearest: resnet"),
         (["timm:resnet5", str(tmp_path / "x.pth"), "--data", "."], "Nearest: resnet"),
         (["timm:resnet10t", str(tmp_path / "x.pth"), "--data", "."], "x.pth does not fit"),
         (
             [f"timm:{NAME}", str(tmp_path / "x.pth"), "--data", ".", "--device", "cuda:7"],
-            "cannot be put on cuda:7",
+            "cannot be moved to cuda:7",
         ),
     ):
         done = CliRunner().invoke(app, ["eval", "card", *arguments])

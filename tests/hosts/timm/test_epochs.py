@@ -192,9 +192,9 @@ def test_a_loop_of_ones_own_sets_the_epoch() -> None:
 def test_an_epoch_that_nobody_tells_is_refused() -> None:
     x, y = batch()
     message = (
-        r"InputMixup has off_epoch=1, but the task does not know the epoch of this batch\. In a "
-        r"loop of your own set task\.epoch at the start of every epoch\. Under timm_hooks\.train "
-        r"the script needs to make its training loader by timm\.data\.create_loader"
+        r"InputMixup has off_epoch=1, but the task does not know the epoch of this batch\. In your "
+        r"own loop set task\.epoch at the start of every epoch\. Under timm_hooks\.train the "
+        r"script must make its training loader with timm\.data\.create_loader\."
     )
     for task in (make_task(), make_task(loader=TrainingLoader())):
         with pytest.raises(ValueError, match=message):
@@ -213,7 +213,7 @@ def test_weights_that_do_not_say_their_epoch_are_refused_to_count_from() -> None
         task.load_checkpoint_state(plain)
         next(iter(loader))
         if expected is None:
-            with pytest.raises(ValueError, match="or be given --start-epoch"):
+            with pytest.raises(ValueError, match="or pass --start-epoch"):
                 task(*batch())
         else:
             assert mixes(task)

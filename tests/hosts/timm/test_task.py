@@ -295,16 +295,16 @@ def test_packed_patches_are_refused() -> None:
 
 
 CLASHES = {
-    "--mixup 0.2": r"--mixup cannot go together with --mixup-impl: both would mix the batch",
-    "--cutmix 1.0": r"--cutmix cannot .*leave it out, or use --mixup-impl mixplug\.cutmix",
-    "--cutmix-minmax 0.2 0.8": r"--cutmix-minmax cannot go together",
-    "--kd-model-name resnet18": r"--kd-model-name cannot .*distillation has a task of its own",
+    "--mixup 0.2": r"--mixup cannot be used with --mixup-impl: both would mix the batch",
+    "--cutmix 1.0": r"--cutmix cannot .*Leave it out, or use --mixup-impl mixplug\.cutmix",
+    "--cutmix-minmax 0.2 0.8": r"--cutmix-minmax cannot be used",
+    "--kd-model-name resnet18": r"--kd-model-name cannot .*distillation uses another task of timm",
     "--kd-model resnet18": r"--kd-model-name cannot",
     "--naflex-loader": r"--naflex-loader cannot",
-    "--torchscript": r"--torchscript cannot .*use --torchcompile",
-    "--grad-checkpointing": r"--grad-checkpointing cannot .*: leave it out",
+    "--torchscript": r"--torchscript cannot .*Use --torchcompile",
+    "--grad-checkpointing": r"--grad-checkpointing cannot .*Leave it out",
     "--jsd-loss": r"--jsd-loss cannot",
-    "--config clash.yaml": r"--mixup cannot go together",
+    "--config clash.yaml": r"--mixup cannot be used",
     "--mixup-impl mixplug.alignmx": r"no mixer 'mixplug\.alignmx'\. Did you mean 'AlignMixup'",
     "--mixup-impl no_such.Mixer": r"Nothing is importable as 'no_such\.Mixer'",
     "--mixup-impl torch.nn.ReLU": r"is no mixer: it gives a ReLU",
@@ -338,7 +338,7 @@ def test_a_wrong_command_exits_with_2(tmp_path: Path) -> None:
     command += ["--mixup", "0.2", "--mixup-impl", "mixplug.alignmix"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 2
-    assert "--mixup cannot go together with --mixup-impl" in done.stderr
+    assert "--mixup cannot be used with --mixup-impl" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -224,14 +224,14 @@ class EmbeddingQuality(WatchingMetric):
 
 @METRICS.register_module()
 class InDistribution(BaseMetric):
-    """Any other evaluator, which does not see what is out of distribution.
+    """Runs another evaluator on the in-distribution data samples only.
 
     Args:
-        metric: config of an evaluator of data samples one by one, such as Accuracy.
-        **options: collect_device, prefix and collect_dir, mmengine's.
+        metric: config of an evaluator that processes data samples one by one, such as Accuracy.
+        **options: collect_device, prefix and collect_dir of mmengine.
 
     Raises:
-        ValueError: an evaluator that looks into the model: it passes over those anyway.
+        ValueError: an evaluator of this module, which skips out-of-distribution samples itself.
     """
 
     default_prefix = ""
@@ -244,21 +244,21 @@ class InDistribution(BaseMetric):
         self.prefix = self.prefix or self.metric.prefix
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Hand on what is in distribution; every data sample leaves one entry, maybe empty."""
+        """Pass on in-distribution samples; each sample leaves one entry, which may be empty."""
         for sample in data_samples:
             if sample.get("role") != OUTSIDE:
                 self.metric.process(data_batch, [sample])
-            self.results.append(list(self.metric.results))  # ranks need as many as samples
+            self.results.append(list(self.metric.results))  # mmengine collects one entry per sample
             self.metric.results.clear()
 
     def compute_metrics(self, results: list[list]) -> dict[str, float]:
-        """Those of the evaluator."""
+        """Scores of the evaluator."""
         self.metric.dataset_meta = self.dataset_meta
         return self.metric.compute_metrics([row for entry in results for row in entry])
 
 
 def rows(values: Tensor, labels: Sequence[int]) -> list[Rows]:
-    """Rows of a batch to be kept: copies, since a row of a tensor is sent with all of its batch."""
+    """Rows of a batch as copies, since sending a view to a rank would send the whole batch."""
     return [(row.copy(), y) for row, y in zip(values.cpu().numpy(), labels, strict=True)]
 
 
@@ -266,7 +266,7 @@ def inside(who: str, results: list[Rows]) -> tuple[Tensor, Tensor]:
     """Rows (N, ...) and classes (N,) of the examples that have a class.
 
     Raises:
-        ValueError: none has.
+        ValueError: no example has a class.
     """
     kept = [(row, label) for row, label in results if label >= 0]
     if not kept:

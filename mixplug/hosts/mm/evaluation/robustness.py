@@ -18,23 +18,24 @@ from mixplug.registry import METRICS
 
 @METRICS.register_module()
 class RobustAccuracy(WatchingMetric):
-    """Top-1 error in percent under an attack (Tables 3.3 and 5.4), as 'fgsm_error' and so on.
+    """Top-1 error under an attack, in percent: 'fgsm_error', 'pgd_error' or 'apgd_error'.
 
-    Images are attacked in pixel space, [0, 1], through the model's data preprocessor, whatever it
-    normalizes and whichever order its channels have; the model runs in float32. An attack costs
-    about three more forward passes per step. Attacked images are not rounded to whole gray levels.
+    These are the errors of Tables 3.3 and 5.4. Images are attacked in pixel space, [0, 1], through
+    the data preprocessor of the model, so normalization and channel order do not matter. The model
+    runs in float32. Each step of an attack costs about three forward passes. Attacked images are
+    not rounded to integer gray levels.
 
     Args:
         attack: 'fgsm', 'pgd' or 'apgd', see :mod:`mixplug.functional.attacks`.
-        white: what inputs have where pixels are 1; None is 255, and wants inputs in uint8.
-        seed: of random starts; draws depend on it, the rank, and the number of the example.
-        collect_device: mmengine's.
-        prefix: mmengine's. Two settings of one attack need different ones.
-        collect_dir: mmengine's.
-        **settings: of the attack, such as ``eps`` and ``iters``.
+        white: value of a white pixel in the inputs; None means 255 and requires uint8 inputs.
+        seed: of random starts; they also depend on the rank and on the index of the example.
+        collect_device: of mmengine.
+        prefix: of mmengine; two settings of one attack need different prefixes.
+        collect_dir: of mmengine.
+        **settings: settings of the attack, such as ``eps`` and ``iters``.
 
     Raises:
-        ValueError: another attack, or white <= 0.
+        ValueError: an unknown attack, or white <= 0.
         KeyError: a setting that the attack does not have.
     """
 
@@ -57,7 +58,7 @@ class RobustAccuracy(WatchingMetric):
         self.attack, self.white, self.seed = Attack(attack, settings), white, seed
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Attack a batch, and keep which images are classified right all the same.
+        """Attack a batch, and keep which images are still classified correctly.
 
         Raises:
             ValueError: see :meth:`pixels` and :func:`mixplug.functional.fgsm`.
@@ -78,22 +79,26 @@ class RobustAccuracy(WatchingMetric):
         self.results += list(zip(right.tolist(), known.tolist(), strict=True))
 
     def pixels(self, inputs: Any, wanted: Tensor) -> Tensor:
-        """The wanted ones of a batch's images in [0, 1], (B, C, H, W), on the model's device.
+        """Selected images of a batch in [0, 1], (B, C, H, W), on the device of the model.
+
+        Args:
+            inputs: images of the batch.
+            wanted: which of them, (N,) bool.
 
         Raises:
-            ValueError: images of different sizes, or neither uint8 nor with ``white``.
+            ValueError: images of different sizes, or images that are not uint8 without ``white``.
         """
         images = [image for image, take in zip(inputs, wanted.tolist(), strict=True) if take]
         if len({image.shape for image in images}) > 1:
             raise ValueError(
-                "RobustAccuracy needs images of one size: end the pipeline with a CenterCrop."
+                "RobustAccuracy needs images of one size: add a CenterCrop to the pipeline."
             )
         batch = torch.stack(images).to(next(self.watched[0].parameters()).device)
         if batch.dtype != torch.uint8 and self.white is None:
             raise ValueError(
-                f"RobustAccuracy needs inputs in uint8, or to be told by white=255 or white=1 what "
-                f"a white pixel is, got {batch.dtype}. Images are to be normalized by the "
-                f"data_preprocessor, not by the pipeline."
+                f"RobustAccuracy needs uint8 inputs, or the value of a white pixel (white=255 or "
+                f"white=1), got {batch.dtype}. The data_preprocessor must normalize images, not "
+                f"the pipeline."
             )
         return batch.float() / (self.white or 255)
 

@@ -1,4 +1,4 @@
-"""mmpretrain: train an image classifier with a mixer, and see it in stages."""
+"""mmpretrain: train an ImageClassifier with a mixer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.blocks import before_last_block
 from mixplug.criterion import Criterion, as_criterion, cross_entropy
-from mixplug.hosts.clock import Clock
+from mixplug.hosts.clock import Clock, known_epoch
 from mixplug.hosts.mm.mixing.criterion import Terms
 from mixplug.hosts.retype import retype
 from mixplug.layouts import Layout
@@ -25,22 +25,23 @@ from mixplug.stages.pixels import Pixels
 
 
 class MixedLoss:
-    """Methods that an ImageClassifier gets: its loss on the mixed batch."""
+    """The loss of an ImageClassifier that mixes its batches."""
 
     mixer: Mixer
     stages: Stages
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Loss of the mixed batch, under the same name as the plain classifier's."""
+        """Losses of the mixed batch, with the names of the plain classifier."""
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
-        mixed = self.mixer(self.stages, inputs, y, draws, clock.epoch, clock.step)
+        epoch = known_epoch(self.mixer, clock)
+        mixed = self.mixer(self.stages, inputs, y, draws, epoch, clock.step)
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
-        """Class indices (B,), or rows (B, K) if samples have scores or several labels."""
+        """Class indices (B,); or rows (B, K), if there are scores or several labels."""
         if "gt_score" in data_samples[0]:
             return torch.stack([sample.gt_score for sample in data_samples])
         if isinstance(self.head, MultiLabelClsHead):
@@ -52,36 +53,36 @@ class MixedLoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Train an ImageClassifier with a mixer. Its parameters and its behavior at test time stay.
+    """Make an ImageClassifier train with a mixer. Its parameters and its testing do not change.
 
     Returns:
-        What is mixed, in words, for the log.
+        What is mixed, for the log.
 
     Raises:
-        ValueError: another kind of model or head, or a model with batch augments of its own.
+        ValueError: the model or its head is of another kind, or its batches are mixed already.
     """
     if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
         raise ValueError(
             f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead or MultiLabelClsHead "
-            f"whose loss is a function of logits and targets alone, got {type(model).__name__} "
-            f"with {type(getattr(model, 'head', None)).__name__}."
+            f"whose loss depends on logits and targets only, got {type(model).__name__} with "
+            f"{type(getattr(model, 'head', None)).__name__}."
         )
     if getattr(model.data_preprocessor, "batch_augments", None) is not None:
         raise ValueError(
-            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch: "
-            "remove one, for instance with model=dict(train_cfg=None)."
+            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch. "
+            "Remove one, for instance with model=dict(train_cfg=None)."
         )
     criterion_of(model.head.loss_module)
-    classifier = classifier_name(model.head)  # refuses before anything is changed
+    classifier = classifier_name(model.head)  # raises before anything is changed
     retype(model, MixedLoss)
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
-    return f"the input of {classifier}"
+    return f"training batches, classifier {classifier}"
 
 
 def _plain_loss(head: nn.Module | None) -> bool:
-    """Whether the loss is the loss module applied to logits that a layer returns."""
+    """Whether the loss is the loss module applied to the output of a layer."""
     return any(
         isinstance(head, plain)
         and type(head).loss is plain.loss
@@ -94,13 +95,14 @@ def _plain_loss(head: nn.Module | None) -> bool:
 def mm_stages(model: ImageClassifier) -> Stages:
     """An mmpretrain classifier in stages.
 
-    A dense loss uses the last level of the backbone's output. If the backbone pools, it uses the
-    map before pooling; if a transformer returns no map, the tokens after its last block. The map A
-    that is aligned comes before the last block: that block can carry mixed patches to the class
-    token, and alignment directly before average pooling has no effect.
+    A dense loss is applied to the last level of the backbone's output. If the backbone pools, it is
+    applied to the map before pooling, and if a transformer returns no map, to the tokens after its
+    last block. The map A that AlignMixup aligns is the one before the last block. In a transformer
+    this block carries mixed patches to the class token. In other networks alignment directly before
+    average pooling would have no effect.
 
     Raises:
-        ValueError: the head has no linear layer for its classes.
+        ValueError: the head has no layer with one output per class.
     """
     classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
@@ -126,20 +128,20 @@ def _pixels(model: ImageClassifier) -> Pixels:
     preprocessor = model.data_preprocessor
     if getattr(preprocessor, "mean", None) is None:
         raise ValueError(
-            f"It is not known how the images were normalized: {type(preprocessor).__name__} does "
-            f"not do it. Give it to the model, and not to the pipeline: "
+            f"It is not known how the images were normalized: {type(preprocessor).__name__} has no "
+            f"mean. Normalize in the model instead of the pipeline: "
             f"data_preprocessor=dict(mean=[...], std=[...]), for pixels from 0 to 255."
         )
     return preprocessor.mean / 255, preprocessor.std / 255
 
 
 def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
-    """Logits (B, K) of the plain forward."""
+    """Logits (B, K) of the plain model."""
     return model.head(model.extract_feat(inputs))
 
 
 def classifier_name(head: nn.Module) -> str:
-    """Name of the last layer of the head with one output per class."""
+    """Name of the last layer of a head with one output per class."""
     classes = getattr(head, "num_classes", None)
     names = [
         f"head.{name}"
@@ -155,9 +157,10 @@ def classifier_name(head: nn.Module) -> str:
 
 
 def criterion_of(loss: nn.Module) -> Criterion:
-    """The loss of a head, one value per term.
+    """A head's loss as a criterion.
 
-    OpenMMLab losses return one value per term if they take ``reduction_override``.
+    mm losses average over examples and sum over classes. With ``reduction_override='none'`` they
+    return one value per term.
     """
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
@@ -165,7 +168,7 @@ def criterion_of(loss: nn.Module) -> Criterion:
 
 
 def _fused(loss: nn.Module) -> Criterion | None:
-    """The criterion of a cross-entropy that the fused loss can replace, else None."""
+    """The criterion of a plain cross-entropy, which can be computed in factored form, else None."""
     ce = loss.ce if isinstance(loss, LabelSmoothLoss) else loss
     if (
         type(ce).forward is not CrossEntropyLoss.forward

@@ -1,4 +1,4 @@
-"""Cross-entropies of OpenMMLab heads, one value per term."""
+"""Cross-entropies of mm heads as one value per term."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.criterion import Criterion, cross_entropy
 
 @dataclass(frozen=True)
 class Terms:
-    """An OpenMMLab loss as one value per term: summed over classes, times its loss weight."""
+    """An mm loss as one value per term: the sum over classes, times the loss's own weight."""
 
     loss: nn.Module
 
@@ -23,19 +23,20 @@ class Terms:
 
 
 def softmax_criterion(loss: nn.Module) -> Criterion:
-    """Criterion of a softmax CrossEntropyLoss of mmdet or mmseg; fused without class weights."""
+    """The criterion of a softmax CrossEntropyLoss of mmdet or mmseg."""
     if loss.class_weight is None:
         return cross_entropy(scale=loss.loss_weight)
     return Criterion(Terms(loss))
 
 
 def total_weight(loss: nn.Module, labels: Tensor, weight: Tensor, ignore_index: int) -> Tensor:
-    r"""Total weight of the pixels in mmseg's CrossEntropyLoss after its averaging.
+    r"""Total weight of the pixels in mmseg's CrossEntropyLoss, ``\sum_i w_i / F``.
 
-        L = loss_weight \sum_i w_i c_{y_i} H_i / F,   this function:   \sum_i w_i / F
+        L = loss_weight \sum_i w_i c_{y_i} H_i / F
 
-    F is the divisor: the sum of the class weights c of labeled pixels; without class weights the
-    number of labeled pixels, or of all pixels with ``avg_non_ignore=False``. A plain mean gives 1.
+    F is the loss's divisor. With class weights c it is their sum over labeled pixels. Without, it
+    is the number of labeled pixels, or of all pixels if ``avg_non_ignore=False``. A total weight of
+    1 is a plain mean.
 
     Args:
         loss: with reduction='mean'.
@@ -51,11 +52,11 @@ def total_weight(loss: nn.Module, labels: Tensor, weight: Tensor, ignore_index: 
         factor = weight.new_tensor(loss.class_weight)[labels[known]].sum()
     else:
         factor = known.sum() if loss.avg_non_ignore else known.numel()
-    return weight.sum() / (factor + torch.finfo(torch.float32).eps)  # its own guard against 0
+    return weight.sum() / (factor + torch.finfo(torch.float32).eps)  # as mmseg guards against 0
 
 
-def reason_to_refuse(loss: object, cross_entropy_loss: type) -> str | None:
-    """Why the loss of a head cannot be mixed, in words; None if it can."""
+def unsupported_loss(loss: object, cross_entropy_loss: type) -> str | None:
+    """Why the loss of a host cannot be mixed, or None if it can."""
     if getattr(type(loss), "forward", None) is not cross_entropy_loss.forward:
         return type(loss).__name__
     settings = {"use_sigmoid": False, "use_mask": False, "reduction": "mean", "ignore_index": None}

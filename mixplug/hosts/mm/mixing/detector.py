@@ -1,4 +1,4 @@
-"""mmdet: train the RoI classifier of a two-stage detector on mixed RoI embeddings."""
+"""mmdet: train the RoI classifier of a two-stage detector on mixed RoIs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from mixplug.hosts.clock import Clock, plan_within
-from mixplug.hosts.mm.mixing.criterion import reason_to_refuse, softmax_criterion
+from mixplug.hosts.mm.mixing.criterion import softmax_criterion, unsupported_loss
 from mixplug.hosts.retype import retype
 from mixplug.mixers.base import CLEAN, Mixer
 
 _HOST = "an mmdet detector"
-_LINEAR = (nn.Linear.forward, Linear.forward)  # mmcv's knows what to do without RoIs
+_LINEAR = (nn.Linear.forward, Linear.forward)  # mmcv's also handles a batch without RoIs
 
 
 class MixedRoILoss:
-    """Methods that a BBoxHead gets: its classification loss is computed on mixed RoIs.
+    """A BBoxHead whose classification loss is computed on mixed RoIs.
 
     The embedding of an RoI is the input of ``fc_cls``. That layer is linear, so logits are mixed
-    instead. Background is a class. RoIs with label weight 0 are left out. Box and mask losses,
-    targets and ``acc`` use the clean RoIs.
+    instead of embeddings. Background is one of the classes. RoIs with label weight 0 are not mixed.
+    Box and mask losses, targets and ``acc`` are those of the clean RoIs.
     """
 
     mixer: Mixer
@@ -42,7 +42,7 @@ class MixedRoILoss:
         bbox_weights: Tensor,
         reduction_override: str | None = None,
     ) -> dict[str, Tensor]:
-        """The losses of the plain head, but ``loss_cls`` is that of the mixed RoIs."""
+        """Losses of the plain head, except ``loss_cls``, which is that of the mixed RoIs."""
         losses = self.plain.loss(
             self,
             cls_score,
@@ -54,9 +54,7 @@ class MixedRoILoss:
             bbox_weights,
             reduction_override,
         )
-        if (
-            reduction_override is not None
-        ):  # a sampler of hard examples needs the losses of clean RoIs
+        if reduction_override is not None:  # a sampler of hard RoIs needs clean losses
             return losses
         plan = plan_within(self.mixer, self.clock, self.place)
         rows = label_weights.nonzero().flatten()
@@ -67,13 +65,13 @@ class MixedRoILoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Train a two-stage detector with a mixer, in a cascade at every stage.
+    """Make a two-stage detector train with a mixer; a cascade does so in every stage.
 
     Returns:
-        What is mixed, in words, for the log.
+        What is mixed, for the log.
 
     Raises:
-        ValueError: another kind of detector, head, classifier or loss; or a mixer without
+        ValueError: the detector, head, classifier or loss is of another kind, or the mixer has no
             ``mix_rows``.
     """
     heads = _heads(model)
@@ -105,15 +103,15 @@ def _require(head: nn.Module) -> None:
     classifier = getattr(head, "fc_cls", None)
     if not isinstance(classifier, nn.Linear) or type(classifier).forward not in _LINEAR:
         raise _unsupported(f"{name} whose fc_cls is {type(classifier).__name__}")
-    why = reason_to_refuse(head.loss_cls, CrossEntropyLoss)
+    why = unsupported_loss(head.loss_cls, CrossEntropyLoss)
     if why is not None:
         raise _unsupported(f"{name} whose loss_cls is {why}")
 
 
 def _unsupported(found: str) -> ValueError:
     return ValueError(
-        "The mixup key looks for the RoI classifier of a two-stage detector: roi_head.bbox_head "
-        "(of a cascade, every one), a BBoxHead with its own loss, whose fc_cls is an nn.Linear and "
-        "whose loss_cls is a CrossEntropyLoss with softmax and reduction='mean'. It found "
-        f"{found}. One-stage and query detectors have no sampled RoIs to mix."
+        "The mixup key needs a two-stage detector. Its roi_head.bbox_head (in a cascade, every "
+        "one) must be a BBoxHead with BBoxHead's loss, fc_cls an nn.Linear, and loss_cls a "
+        f"CrossEntropyLoss with softmax and reduction='mean'. Found {found}. One-stage and query "
+        f"detectors have no sampled RoIs to mix."
     )

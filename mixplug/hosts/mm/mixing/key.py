@@ -1,4 +1,4 @@
-"""The key ``mixup``: choose the adapter that trains a model with a mixer."""
+"""The ``mixup`` key: find the adapter for a model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from mixplug.mixers.base import Mixer
 
-# Base class of a framework's models, and the module that trains them. The framework is not imported
-# here: if nobody has imported it, the model is not one of its own.
+# Class of a host's models to the adapter for them. Only loaded modules are looked at: if a host is
+# not imported, the model cannot be one of its models.
 _HOSTS = {
     ("mmpretrain.models", "ImageClassifier"): "mixplug.hosts.mm.mixing.classifier",
     ("mmdet.models.detectors", "BaseDetector"): "mixplug.hosts.mm.mixing.detector",
@@ -21,12 +21,12 @@ _HOSTS = {
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> None:
-    """Train a model with a mixer. Its parameters and its behavior at test time stay.
+    """Make a model train with a mixer. Its parameters and its testing do not change.
 
-    The log says which mixer is used, where it mixes, and with which settings.
+    The log says what is mixed.
 
     Raises:
-        ValueError: an unsupported model; the message says what is supported.
+        ValueError: the model belongs to no known host, or the adapter does not support it.
     """
     for (module, name), adapter in _HOSTS.items():
         base = getattr(sys.modules.get(module), name, None)
@@ -36,18 +36,17 @@ def train_with(model: nn.Module, mixer: Mixer) -> None:
             logger.info("%s mixes %s (%s)", mixer.name, mixed, _settings(mixer))
             return
     raise ValueError(
-        "The mixup key looks for the classifier of mmpretrain's ImageClassifier (its head), of "
-        "mmdet's two-stage detectors (roi_head.bbox_head.fc_cls) or of mmseg's EncoderDecoder "
-        f"(decode_head.conv_seg), got {type(model).__name__} with "
-        f"{type(getattr(model, 'head', None)).__name__} as its head."
+        "The mixup key works for mmpretrain's ImageClassifier (head), mmdet's two-stage detectors "
+        "(roi_head.bbox_head.fc_cls) and mmseg's EncoderDecoder (decode_head.conv_seg), got "
+        f"{type(model).__name__} with {type(getattr(model, 'head', None)).__name__} as its head."
     )
 
 
 def _settings(mixer: Mixer) -> str:
-    """Its probability and the settings that differ from the defaults."""
+    """The probability of mixing, and all settings that differ from their defaults."""
     shown = [
         f"{field.name}={getattr(mixer, field.name)!r}"
         for field in fields(mixer)
         if field.name == "prob" or getattr(mixer, field.name) != field.default
     ]
-    return ", ".join(shown) or "as by default"
+    return ", ".join(shown) or "default settings"

@@ -1,4 +1,4 @@
-"""mmseg: train the pixel classifier of an EncoderDecoder on mixed pixel embeddings."""
+"""mmseg: train the pixel classifier of an EncoderDecoder on mixed pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mixplug.hosts.clock import Clock, plan_within
-from mixplug.hosts.mm.mixing.criterion import reason_to_refuse, softmax_criterion, total_weight
+from mixplug.hosts.mm.mixing.criterion import softmax_criterion, total_weight, unsupported_loss
 from mixplug.hosts.retype import retype
 from mixplug.mixers.base import CLEAN, Mixer
 
@@ -24,18 +24,18 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class MixedPixelLoss:
-    """Methods that a decode head gets: its losses are computed on pixels mixed over the batch.
+    """A decode head whose losses are computed on pixels that are mixed over the batch.
 
-    The embedding of a pixel is the input of ``conv_seg`` after dropout, resized to the label map.
-    ``conv_seg`` is a 1x1 convolution and bilinear weights sum to 1, so resizing logits gives the
-    same result. Logits are therefore resized first and then mixed. Labels keep their resolution:
-    downsampling them would be cheaper, but thin objects would disappear from the loss.
+    The embedding of a pixel is the input of ``conv_seg``, after dropout, resized to the label map.
+    ``conv_seg`` is a 1x1 convolution and bilinear weights sum to 1, so resizing and mixing logits
+    gives the same as resizing and mixing embeddings. Labels keep their resolution: at the
+    resolution of the features, thin objects would vanish from the loss.
 
-    The mixer averages the terms (5.14). DenseMultiMix averages at each pixel and then over the
-    pixels that are labeled in some image, or, with reduction='global', over all terms. The total
-    weight is that of the plain loss, so mixed and clean batches have the same scale. With one-hot Λ
-    and reduction='global' both losses are equal; see
-    :func:`mixplug.hosts.mm.mixing.criterion.total_weight`.
+    The mixer determines how terms are averaged. DenseMultiMix averages at each pixel, and then over
+    all pixels that have a label in any image (eq. 5.14); with reduction='global' it averages over
+    all labeled pixels of all images at once. The total weight of the terms is that of the plain
+    loss, see :func:`mixplug.hosts.mm.mixing.criterion.total_weight`. So mixed and clean batches
+    have losses of one scale, and with one-hot Λ and reduction='global' the same loss.
     """
 
     mixer: Mixer
@@ -44,9 +44,9 @@ class MixedPixelLoss:
     def loss_by_feat(
         self, seg_logits: Tensor, batch_data_samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
-        """Losses of mixed pixels and accuracy of clean pixels, under the names of the plain head.
+        """Losses of the mixed pixels and accuracy of the clean ones, with the names of the head.
 
-        Ignored pixels have weight 0. The weights of a pixel sampler apply as in the plain loss.
+        Ignored pixels have weight 0. Weights of a sampler are used as in the plain loss.
         """
         plan = plan_within(self.mixer, self.clock)
         if plan.branch == CLEAN:
@@ -76,15 +76,15 @@ class MixedPixelLoss:
 
 
 def train_with(model: nn.Module, mixer: Mixer) -> str:
-    """Train the decode head of a segmentor with a mixer; in a cascade, the last one.
+    """Make the decode head of a segmentor train with a mixer; in a cascade, the last one.
 
-    Auxiliary heads and earlier stages of a cascade stay clean.
+    Auxiliary heads and earlier stages of a cascade are not mixed.
 
     Returns:
-        What is mixed, in words, for the log.
+        What is mixed, for the log.
 
     Raises:
-        ValueError: another kind of segmentor, head, classifier or loss; or a mixer without
+        ValueError: the segmentor, head, classifier or loss is of another kind, or the mixer has no
             ``mix_positions``.
     """
     head, name = getattr(model, "decode_head", None), "decode_head"
@@ -116,7 +116,7 @@ def _require(model: nn.Module, head: nn.Module | None) -> None:
     if head.out_channels < 2:
         raise _unsupported(f"{name} with out_channels={head.out_channels}")
     for loss in _losses(head):
-        why = reason_to_refuse(loss, CrossEntropyLoss)
+        why = unsupported_loss(loss, CrossEntropyLoss)
         if why is not None:
             raise _unsupported(f"{name} whose loss_decode is {why}")
 
@@ -133,8 +133,8 @@ def _losses(head: nn.Module) -> Sequence[nn.Module]:
 
 def _unsupported(found: str) -> ValueError:
     return ValueError(
-        "The mixup key looks for the pixel classifier of mmseg's EncoderDecoder: decode_head (of a "
-        "cascade, the last), with the loss of BaseDecodeHead, whose conv_seg is a 1x1 convolution "
-        "to two or more classes and whose loss_decode is CrossEntropyLoss with softmax and "
-        f"reduction='mean'. It found {found}."
+        "The mixup key needs mmseg's EncoderDecoder. Its decode_head (in a cascade, the last) must "
+        "have BaseDecodeHead's loss, a conv_seg that is a 1x1 convolution to two or more classes, "
+        f"and a loss_decode that is a CrossEntropyLoss with softmax and reduction='mean'. Found "
+        f"{found}."
     )

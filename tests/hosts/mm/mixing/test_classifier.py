@@ -333,8 +333,8 @@ def test_the_log_says_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     mm_mixup.train_with(build_model(), mixplug.build("mixup", alpha=0.2))
     mm_mixup.train_with(build_model(), mixplug.build("multimix"))
     assert told == [
-        "InputMixup mixes the input of head.fc (alpha=0.2, prob=1.0)",
-        "MultiMix mixes the input of head.fc (prob=0.5)",
+        "InputMixup mixes training batches, classifier head.fc (alpha=0.2, prob=1.0)",
+        "MultiMix mixes training batches, classifier head.fc (prob=0.5)",
     ]
 
 

@@ -485,8 +485,8 @@ def test_a_one_stage_detector_is_refused() -> None:
     parts = {k: v for k, v in detector().items() if k in ("backbone", "neck")}
     model = built({"type": "RetinaNet", "bbox_head": {**head, "stacked_convs": 1}, **parts})
     text = (
-        r"looks for the RoI classifier of a two-stage detector: roi_head\.bbox_head \(of a "
-        r"cascade, every one\), .* fc_cls is an nn\.Linear .* It found RetinaNet, which is no "
+        r"needs a two-stage detector\. Its roi_head\.bbox_head \(in a cascade, every one\) must be "
+        r"a BBoxHead with BBoxHead's loss, fc_cls an nn\.Linear, .* Found RetinaNet, which is no "
         r"two-stage detector\. One-stage and query detectors have no sampled RoIs to mix\."
     )
     with pytest.raises(ValueError, match=text):
@@ -527,11 +527,11 @@ def _no_head(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_replace_head, "It found OwnLoss, whose loss is not BBoxHead's."),
-        (_replace_classifier, "It found Shared2FCBBoxHead whose fc_cls is Scaled."),
-        (_replace_loss, "It found Shared2FCBBoxHead whose loss_cls is FocalLoss."),
+        (_replace_head, "Found OwnLoss, whose loss is not BBoxHead's."),
+        (_replace_classifier, "Found Shared2FCBBoxHead whose fc_cls is Scaled."),
+        (_replace_loss, "Found Shared2FCBBoxHead whose loss_cls is FocalLoss."),
         (_sigmoid, "whose loss_cls is CrossEntropyLoss with use_sigmoid=True."),
-        (_no_head, "It found FasterRCNN without roi_head.bbox_head."),
+        (_no_head, "Found FasterRCNN without roi_head.bbox_head."),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(change: Callable[[nn.Module], None], text: str) -> None:

@@ -460,13 +460,13 @@ def _no_head(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_own_loss, "It found OwnLoss, whose loss is not BaseDecodeHead's."),
-        (_own_classifier, "It found OwnClassifier, whose cls_seg is not BaseDecodeHead's."),
-        (_wide, "It found FCNHead whose conv_seg is Conv2d with kernel_size=(3, 3)."),
-        (_dice, "It found FCNHead whose loss_decode is DiceLoss."),
+        (_own_loss, "Found OwnLoss, whose loss is not BaseDecodeHead's."),
+        (_own_classifier, "Found OwnClassifier, whose cls_seg is not BaseDecodeHead's."),
+        (_wide, "Found FCNHead whose conv_seg is Conv2d with kernel_size=(3, 3)."),
+        (_dice, "Found FCNHead whose loss_decode is DiceLoss."),
         (_sigmoid, "whose loss_decode is CrossEntropyLoss with use_sigmoid=True."),
-        (_binary, "It found FCNHead with out_channels=1."),
-        (_no_head, "It found EncoderDecoder with NoneType."),
+        (_binary, "Found FCNHead with out_channels=1."),
+        (_no_head, "Found EncoderDecoder with NoneType."),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(change: Callable[[nn.Module], None], text: str) -> None:
@@ -475,7 +475,7 @@ def test_what_cannot_be_mixed_is_refused(change: Callable[[nn.Module], None], te
     with pytest.raises(ValueError) as raised:
         train_with(model, mixplug.build("dense_multimix"))
     assert text in str(raised.value)
-    assert "looks for the pixel classifier of mmseg's EncoderDecoder: decode_head (of a" in str(
+    assert "needs mmseg's EncoderDecoder. Its decode_head (in a cascade, the last) must" in str(
         raised.value
     )
     assert not hasattr(model, "clock")
@@ -492,8 +492,8 @@ def test_a_mixer_without_positions_is_refused(mixer: str) -> None:
 
 def test_a_model_of_no_host_is_refused() -> None:
     text = (
-        r"mmpretrain's ImageClassifier \(its head\), of mmdet's two-stage detectors \(roi_head\."
-        r"bbox_head\.fc_cls\) or of mmseg's EncoderDecoder \(decode_head\.conv_seg\), got Linear "
+        r"works for mmpretrain's ImageClassifier \(head\), mmdet's two-stage detectors \(roi_head\."
+        r"bbox_head\.fc_cls\) and mmseg's EncoderDecoder \(decode_head\.conv_seg\), got Linear "
         r"with NoneType as its head\."
     )
     with pytest.raises(ValueError, match=text):

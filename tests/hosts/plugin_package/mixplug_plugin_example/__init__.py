@@ -1,4 +1,4 @@
-"""A mixer of somebody else's: the batch and its mirror image, half and half."""
+"""A mixer of another package, which mixes images and their mirror images, and a number of cards."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from torch import Tensor
 import mixplug
 from mixplug.functional import mix
 from mixplug.mixed import Mixed
+from mixplug.numbers import card_number
 from mixplug.stages import Stages
 
 
@@ -27,3 +28,10 @@ class MirrorMix(mixplug.Mixer):
         mirrored = stages(x.flip(-1)).embedding
         logits = stages(x, embedding=lambda e: mix(e, mirrored, self.lam)).logits
         return Mixed(logits, mixplug.functional.targets.soft_targets(y, logits.shape[-1]))
+
+
+@card_number("margin", part="calibration", source="probabilities", label="mean margin")
+def margin(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Difference of the two largest probabilities of each example."""
+    first, second = probabilities.topk(2).values.unbind(1)
+    return first - second
