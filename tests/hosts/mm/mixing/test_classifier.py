@@ -292,7 +292,9 @@ def test_a_wrong_key_says_what_would_be_right(
 def test_batch_augments_beside_the_key_are_refused(tmp_path: Path) -> None:
     config = mm_config(tmp_path, {"type": "AlignMixup"})
     config.model.train_cfg = {"augments": {"type": "Mixup", "alpha": 0.8}}
-    with pytest.raises(ValueError, match=r"would both mix the batch\. .*model=dict\(train_cfg=None"):
+    with pytest.raises(
+        ValueError, match=r"would both mix the batch\. .*model=dict\(train_cfg=None"
+    ):
         Runner.from_cfg(config)
 
 
