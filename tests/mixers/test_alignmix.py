@@ -513,7 +513,7 @@ def test_a_decoder_that_was_never_attached(branch: str) -> None:
     _, stages = toy(torch.float32)
     x, y = batch(torch.float32, 3)
     mixer = AlignMixup(decoder="ae", image_shape=SHAPE, off_epoch=1)
-    message = r"AlignMixup has a decoder: call attach\(stages\) before training\."
+    message = r"AlignMixup has a decoder, so call attach\(stages\) before training\."
     with pytest.raises(ValueError, match=message):
         if branch == "off":
             mixer(stages, x, y, sampling.generators(0, 0), epoch=1)

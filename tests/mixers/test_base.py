@@ -275,7 +275,7 @@ def test_nan_inputs_are_refused_before_the_model_sees_them(
     x[1, 0, 0, 0] = torch.nan
     seen: list[object] = []
     model.register_forward_pre_hook(lambda module, args: seen.append(args))
-    with pytest.raises(ValueError, match=f"{name}, step 4: the input has NaN features"):
+    with pytest.raises(ValueError, match=f"{name}, step 4: the input contains NaN"):
         mixer(stages, x, y, sampling.generators(0, 4), step=4)
     assert not seen
 
@@ -284,7 +284,7 @@ def test_nan_inputs_are_refused_before_the_model_sees_them(
     ("y", "message"),
     [
         (torch.zeros(2, dtype=torch.long), r"one target per example.*targets of shape \(2,\)"),
-        (torch.zeros(3, 4, dtype=torch.long), r"Use y\.float\(\) for rows"),
+        (torch.zeros(3, 4, dtype=torch.long), r"For rows pass y\.float\(\)"),
         (torch.tensor(1), "one target per example"),
     ],
 )
@@ -314,7 +314,9 @@ def test_settings_of_a_wrong_type(name: str, key: str, value: object) -> None:
 
 def test_a_resolution_that_would_do_nothing() -> None:
     _, stages = toy(torch.float32)
-    with pytest.raises(ValueError, match="InputMixup mixes no map here, so resolution=2 needs"):
+    with pytest.raises(
+        ValueError, match="InputMixup mixes no map with these settings, so resolution=2 needs"
+    ):
         mixplug.build("mixup", resolution=2).attach(stages)
     mixplug.build("mixup", resolution=2, dense=True).attach(stages)
     mixplug.build("manifold", resolution=2).attach(stages)

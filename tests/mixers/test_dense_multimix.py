@@ -300,7 +300,7 @@ def test_the_default_is_the_thesis() -> None:
         ({"resolution": 0}, r"DenseMultiMix needs resolution >= 1 or None, got 0\."),
         (
             {"layer": "body"},
-            r"DenseMultiMix needs layer None: it works on the last map, got 'body'",
+            r"DenseMultiMix needs layer None, since it mixes the last map, got 'body'",
         ),
         ({"n": 0}, r"DenseMultiMix needs n >= 1, got 0\."),
         ({"alpha": -1.0}, r"DenseMultiMix: alpha must be a number > 0"),

@@ -179,7 +179,7 @@ def test_soft_labels_have_no_pairs(y: Tensor) -> None:
 def test_it_must_be_attached() -> None:
     _, stages = toy(torch.float64)
     x, y = batch(torch.float64, 7)
-    with pytest.raises(ValueError, match="must be attached"):
+    with pytest.raises(ValueError, match="has a loss, so call attach\(stages\)"):
         build_mixer("Contrastive")(stages, x, y, sampling.generators(0, 0))
 
 
