@@ -552,7 +552,7 @@ MODES_TEXT = r"AlignMixup needs modes a non-empty tuple of 'x', 'A', \"A'\", 'e'
         ({"decoder": "gan"}, r"AlignMixup needs decoder None or in \('ae', 'vae'\), got 'gan'\."),
         (
             {"decoder": "ae"},
-            r"AlignMixup needs image_shape \(channels, height, width\) where .*"
+            r"AlignMixup needs image_shape \(channels, height, width\) if .*"
             r"decoder, got None\.",
         ),
         ({"decoder": "vae", "image_shape": (3, 32)}, r"AlignMixup needs image_shape .*\(3, 32\)\."),
