@@ -171,8 +171,8 @@ def test_the_off_epoch() -> None:
 def test_a_mixer_without_the_way_names_those_that_have_it() -> None:
     text = (
         r"^InputMixup does not work in a host: it has no mix_rows, which mixes classified rows "
-        r"with one label each, such as a detector's RoIs\. It mixes pairs of images, whose boxes do "
-        r"not come in pairs\. Mixers that have it: MultiMix(, \w+)*\.$"
+        r"with one label each, such as a detector's RoIs\. It mixes pairs of images, whose boxes "
+        r"do not come in pairs\. Mixers that have it: MultiMix(, \w+)*\.$"
     )
     with pytest.raises(ValueError, match=text) as raised:
         mixplug.build("mixup").require_way("mix_rows", "a host")
