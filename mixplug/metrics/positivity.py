@@ -15,7 +15,7 @@ from mixplug.losses.pair import MultiSimilarity
 from mixplug.losses.relation import Relation
 
 GRID = tuple(i / 20 for i in range(21))
-_PAIRS = 1 << 20  # similarities at a time
+_PAIRS = 1 << 20  # similarities per block
 _RULES = (acts_positive, expected_positive)  # as measured, and by (4.14)
 
 
@@ -23,12 +23,12 @@ _RULES = (acts_positive, expected_positive)  # as measured, and by (4.14)
 class Positivity:
     """Share of mixed embeddings that act as positives, for each λ of a grid.
 
-    Every positive of an anchor is mixed with every negative, as Metrix does at level 'embed', but
-    all pairs share the λ.
+    Every positive of an anchor is mixed with every negative, as in Metrix at level 'embed', but
+    all pairs share one λ.
 
     Attributes:
         grid: values of λ in [0, 1], the weight of the positive.
-        loss: whose β, γ and m are taken.
+        loss: the loss with β, γ and m of acting as a positive.
         renormalize: whether mixed embeddings are ℓ2-normalized again.
     """
 

@@ -75,5 +75,5 @@ OF_NEIGHBORS: dict[
 }
 OF_EMBEDDINGS = {"nmi": _nmi, "alignment": _alignment, "uniformity": _uniformity}
 NAMES = (*OF_NEIGHBORS, *OF_EMBEDDINGS)
-# Scores whose names begin so are no shares, so that they have no percent. Lower is better.
+# Scores whose names begin with these are not shares and not in percent. Lower is better.
 NOT_SHARES = ("alignment", "uniformity", "utilization")

@@ -53,5 +53,5 @@ def speeds(
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a device; results of different GPU models are kept apart."""
+    """Name of a device; results of different GPU models are cached separately."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -121,7 +121,7 @@ class CalibrationError(WatchingMetric):
 class OODDetection(WatchingMetric):
     """How well a score separates in- and out-of-distribution images, in percent.
 
-    The scores of the evaluator are those of thesis, Tables 3.4 and 5.7: 'auroc', 'aupr_in',
+    The scores are those of Tables 3.4 and 5.7: 'auroc', 'aupr_in',
     'aupr_out', 'fpr95', 'det_acc_best', and for 'max_softmax' also 'det_acc' at threshold 0.5.
     :func:`mixplug.metrics.ood.ood_scores` defines them. The data set must have images of both
     kinds::
