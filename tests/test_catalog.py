@@ -31,6 +31,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, catalog.Entry]]
     mixplug.entries()
     copied = dict(catalog._table)
     monkeypatch.setattr(catalog, "_table", copied)
+    monkeypatch.setattr(catalog, "_followers", [])  # or mm keeps a model of what a test registers
     yield copied
 
 
@@ -311,11 +312,8 @@ def test_a_name_that_is_taken_names_both_owners(
     assert table == before
 
 
-def test_who_follows_gets_every_row_of_a_kind(
-    table: dict[str, catalog.Entry], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_follows_gets_every_row_of_a_kind(table: dict[str, catalog.Entry]) -> None:
     """Those there are and those to come, each once."""
-    monkeypatch.setattr(catalog, "_followers", [])
     methods: list[str] = []
     everything: list[str] = []
     catalog.follow(lambda entry: methods.append(entry.name), kind="selfsup")
