@@ -239,8 +239,8 @@ def test_pixels_of_mm_that_its_pipeline_normalizes() -> None:
     model = MODELS.build({**mm_classifier(data_preprocessor={}), "_scope_": "mmpretrain"})
     train_with(model, mixplug.build("mixup"))
     message = (
-        r"It is not known how the images were normalized: ClsDataPreprocessor does not do it\. "
-        r"Give it to the model, and not to the pipeline: data_preprocessor=dict\(mean=\[\.\.\.\]"
+        r"It is not known how the images were normalized: ClsDataPreprocessor has no mean\. "
+        r"Normalize in the model instead of the pipeline: data_preprocessor=dict\(mean=\[\.\.\.\]"
     )
     with pytest.raises(ValueError, match=message):
         _ = model.stages.pixels

@@ -180,11 +180,11 @@ def test_a_file_of_another_hash(tmp_path: Path) -> None:
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
     saved(path := tmp_path / "teacher.pth", nn.Linear(2, 2).state_dict())
-    with pytest.raises(ValueError, match=r"100 % of Sequential need to be loaded"):
+    with pytest.raises(ValueError, match=r"100 % of Sequential must be loaded"):
         FromFile(teacher, path)()
 
 
 def test_weights_that_run_something_are_refused(tmp_path: Path) -> None:
     saved(path := tmp_path / "teacher.pth", {"a": Tensor([1.0]), "b": Path("x")})
-    with pytest.raises(ValueError, match="no checkpoint of weights"):
+    with pytest.raises(ValueError, match="is not a checkpoint of weights"):
         FromFile(teacher, path)()

@@ -197,14 +197,14 @@ def test_every_branch_of_a_mixer_gives_finite_gradients(name: str, mixer: str) -
 
 
 def test_without_a_classifier_it_says_so() -> None:
-    with pytest.raises(ValueError, match=r"ResNet has no single classifier .* got Identity\. Give"):
+    with pytest.raises(ValueError, match=r"ResNet needs a single classifier .* got Identity\. Create"):
         timm_stages(make("test_resnet", num_classes=0))
 
 
 def test_two_classifiers_are_refused() -> None:
     options = {**_VIT, "num_classes": 5}
     model = timm.create_model("deit_tiny_distilled_patch16_224", **options)
-    with pytest.raises(ValueError, match="VisionTransformerDistilled has no single classifier"):
+    with pytest.raises(ValueError, match="VisionTransformerDistilled needs a single classifier"):
         timm_stages(model)
 
 
