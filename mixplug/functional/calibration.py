@@ -49,10 +49,16 @@ def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Ten
         the sum of confidences.
 
     Raises:
-        ValueError: bins < 1.
+        ValueError: bins < 1, or other shapes.
     """
     if bins < 1:
         raise ValueError(f"calibration needs bins >= 1, got {bins}.")
+    if confidence.dim() != 1 or correct.shape != confidence.shape:
+        raise ValueError(
+            f"calibration_sums needs confidences (B,) and 0 or 1 for each, (B,), got "
+            f"{tuple(confidence.shape)} and {tuple(correct.shape)}. For probabilities and labels "
+            f"use calibration_bins."
+        )
     confidence, correct = confidence.double(), correct.double()
     edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
