@@ -97,7 +97,7 @@ class MixupTask(ClassificationTask):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._epochs.tell(epoch)
+        self._epochs.set_epoch(epoch)
 
     def resume_at(self, epoch: int | None) -> None:
         """A resumed run begins with this epoch, unless ``--start-epoch`` gives another."""
@@ -222,10 +222,10 @@ def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
     """
 
     @functools.wraps(resume)
-    def resume_and_tell(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
+    def resume_with_epoch(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
         epoch = resume(task, *args, **kwargs)
         if isinstance(task, MixupTask):
             task.resume_at(epoch or 0)  # as train.py takes it
         return epoch
 
-    return resume_and_tell
+    return resume_with_epoch
