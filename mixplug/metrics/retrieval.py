@@ -200,7 +200,7 @@ class RecallAtK:
 
 @dataclass
 class RetrievalMetrics(RecallAtK):
-    """The old name of :class:`RecallAtK`. It gives fractions, and all scores unless told otherwise.
+    """The old name of :class:`RecallAtK`. It gives fractions, and all scores by default.
 
     It works until mixplug 0.3, with a DeprecationWarning.
     """

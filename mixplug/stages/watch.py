@@ -13,7 +13,7 @@ _ROUNDING = 1e-3  # how far a sum of shares may be outside of [0, 1]
 
 
 class _Seen(NamedTuple):
-    """A number that nobody has read yet, and what it would say."""
+    """A value that was not read yet, and how to judge it."""
 
     value: Tensor
     fault: Callable[[Tensor], str]  # the fault that the value shows, '' if there is none

@@ -12,7 +12,7 @@ from mixplug.stages.pixels import Pixels
 
 
 class Passed:
-    """A loader that notes which of its passes the last batch belongs to."""
+    """A loader that records which of its passes the latest batch belongs to."""
 
     seen_by: TrainingLoader
 

@@ -73,7 +73,7 @@ class RobustAccuracy(WatchingMetric):
             y = labels[known].to(pixels.device)
             draws = sampling.generators(self.seed, len(self.results), ranks.rank())
             key = sampling.key(draws.local)
-            with watch.away():
+            with watch.paused():
                 attacked = self.attack(self.logits, pixels, y, key)
                 with torch.no_grad():
                     right[known] = (self.logits(attacked).argmax(1) == y).cpu()
