@@ -266,7 +266,9 @@ def _of_entry(entry: catalog.Entry, in_mm_too: bool) -> Named:
 
 def _of_mm(name: str, kind: str, target: type, row: catalog.Entry | None) -> Named:
     if row is None:
-        return _named(name, kind, (), ("mm",), source(parse(inspect.getdoc(target)).summary), target)
+        return _named(
+            name, kind, (), ("mm",), source(parse(inspect.getdoc(target)).summary), target
+        )
     kind = kind if row.kind == "metric" else row.kind
     return _named(name, kind, (), ("mm",), row.reference, target)
 
