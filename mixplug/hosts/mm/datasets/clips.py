@@ -54,8 +54,8 @@ class ClipSampler(clip_samplers.ClipSampler):
 class ViewsTransform(BaseTransform):
     """Multi-crop views of an image, for DINO and for DoRA without tracking (6.5.4).
 
-    It is the last transform of a pipeline. The views are drawn by torch's global generator, which the Runner of such a model seeds for
-    every item by seed, epoch and index.
+    It is the last transform of a pipeline. The views are drawn by torch's global generator, which
+    the Runner of such a model seeds for every item by seed, epoch and index.
 
     Args:
         bgr: whether the channels of ``img`` (H, W, 3) are in the order BGR, as mmcv loads them.

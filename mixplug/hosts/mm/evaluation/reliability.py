@@ -122,8 +122,8 @@ class OODDetection(WatchingMetric):
     """How well a score separates in- and out-of-distribution images (Tables 3.4, 5.7), in percent.
 
     The scores are 'auroc', 'aupr_in', 'aupr_out', 'fpr95', 'det_acc_best', and for 'max_softmax'
-    also 'det_acc' at threshold 0.5. :func:`mixplug.metrics.ood.ood_scores` defines them. The data set must have images of both
-    kinds::
+    also 'det_acc' at threshold 0.5. :func:`mixplug.metrics.ood.ood_scores` defines them. The data
+    set must have images of both kinds::
 
         val_dataloader = dict(dataset=dict(
             type='ConcatDataset', ignore_keys='classes',

@@ -20,10 +20,10 @@ from mixplug.registry import METRICS
 class RobustAccuracy(WatchingMetric):
     """Top-1 error under an attack in percent (Tables 3.3, 5.4).
 
-    Its name is 'fgsm_error', 'pgd_error' or 'apgd_error'. Images are attacked in pixel space, [0, 1], through
-    the data preprocessor of the model, so normalization and channel order do not matter. The model
-    runs in float32. Each step of an attack costs about three forward passes. Attacked images are
-    not rounded to integer gray levels.
+    Its name is 'fgsm_error', 'pgd_error' or 'apgd_error'. Images are attacked in pixel space,
+    [0, 1], through the data preprocessor of the model, so normalization and channel order do not
+    matter. The model runs in float32. Each step of an attack costs about three forward passes.
+    Attacked images are not rounded to integer gray levels.
 
     Args:
         attack: 'fgsm', 'pgd' or 'apgd', see :mod:`mixplug.functional.attacks`.

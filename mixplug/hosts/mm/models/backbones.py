@@ -99,8 +99,8 @@ class TimmBackbone(BaseModule):
     channels-last maps as in Swin, and patch tokens of ViTs without class and register tokens.
 
     Args:
-        model_name: name of a model, as for ``timm.create_model``, such as 'resnet50.a1_in1k'. For 'hf-hub:NAME' timm
-            downloads the config of the model.
+        model_name: name of a model, as for ``timm.create_model``, such as 'resnet50.a1_in1k'. For
+            'hf-hub:NAME' timm downloads the config of the model.
         pretrained: whether weights are downloaded; if False nothing is downloaded.
         init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own; None keeps
             timm's.
@@ -144,7 +144,7 @@ def _drop_head(model: nn.Module) -> None:
 
 @MODELS.register_module()
 class VGGGAP(vgg_gap.VGGGAP, BaseModule):
-    """VGG-16 with another convolution in place of its classifier: 1024x14x14 maps of 224x224 images.
+    """VGG-16 with a convolution in place of its classifier: 1024x14x14 maps of 224x224 images.
 
     ::
 
