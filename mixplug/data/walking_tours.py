@@ -1,7 +1,7 @@
 """The ten Walking Tours (Table 6.2), and a check whether a file is one of them.
 
-Nothing is downloaded. The videos are on YouTube under CC-BY, and the authors' page links to them:
-https://shashankvkt.github.io/dora.
+Nothing is downloaded. The videos are on YouTube under CC-BY; the authors' page :data:`PAGE` links
+to them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from mixplug.renamed import old_names
 from mixplug.video.index import VideoIndex
 from mixplug.video.spans import Span, subtract
 
+LICENSE = "CC-BY"
+PAGE = "https://shashankvkt.github.io/dora"
 WIDTH, HEIGHT, FPS = 3840, 2160, 60.0  # the same for all tours (6.3.1)
 _TOLERANCE = 0.01  # share of a duration or count up to which a difference is ignored
 _LONGER = 0.05  # a file longer by this share may not show the part that the thesis used

@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from mixplug.data.walking_tours import TOURS, check, tour
+from mixplug.data.walking_tours import LICENSE, TOURS, check, tour
 from mixplug.video import VideoIndex
 
 HOURS = 3600.0
@@ -15,7 +15,7 @@ HOURS = 3600.0
 
 def test_the_averages_of_the_table() -> None:
     tours = TOURS.values()
-    assert len(TOURS) == 10
+    assert len(TOURS) == 10 and LICENSE == "CC-BY"
     assert round(mean(t.kiloframes for t in tours), 1) == 153.2
     assert round(mean(t.minutes for t in tours), 1) == 82.8
     assert round(mean(t.shots for t in tours), 1) == 1.6
