@@ -90,7 +90,7 @@ moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a name stands for when it is first used, because torch takes seconds."""
+    """Import a public name when it is first used, because torch takes seconds."""
     if name in _DEFINED_IN:
         value = getattr(import_module(_DEFINED_IN[name]), name)
         globals()[name] = value

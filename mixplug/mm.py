@@ -93,7 +93,7 @@ def enable() -> None:
 
 
 def learn_score_directions() -> None:
-    """Tell the hooks that compare scores which of ours are better higher, and which lower."""
+    """Register with mmengine's hooks which of our scores are better when higher, and when lower."""
     higher, lower = score_directions()
     for hook in (CheckpointHook, EarlyStoppingHook):
         hook._default_greater_keys = list(dict.fromkeys([*hook._default_greater_keys, *higher]))

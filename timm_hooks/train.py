@@ -136,8 +136,9 @@ def bind_tasks(
     timm_data = optional("timm.data", "timm", "timm_hooks")
     from mixplug.hosts.timm.loader import TrainingLoader
     from mixplug.hosts.timm.task import bind, resuming
-    from mixplug.models.small import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
+    from mixplug.models import register_in_timm
 
+    register_in_timm()
     if off_epoch:  # in timm 0 means never
         settings = {"off_epoch": off_epoch, **settings}
     mixer = build_mixer(impl, **settings)

@@ -59,9 +59,9 @@ def _groups(found: Sequence[Named]) -> Group:
     parts: list[RenderableType] = []
     for kind in kinds:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True, width=24)
-        table.add_column(width=16)
-        table.add_column(ratio=1)
+        table.add_column(width=24, overflow="fold")
+        table.add_column(width=16, overflow="fold")
+        table.add_column(ratio=1, overflow="fold")
         for name in dict.fromkeys(one.name for one in found if one.kind == kind):
             rows = [one for one in found if (one.kind, one.name) == (kind, name)]
             hosts = dict.fromkeys(host for one in rows for host in one.hosts)
@@ -117,7 +117,9 @@ def _explained(one: Named) -> Group:
 
 
 def _keys(one: Named) -> Table:
-    table = Table("key", "default", "meaning", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("key", "default", "meaning"):
+        table.add_column(heading, overflow="fold")  # a name longer than the column is not cut
     for key in one.keys:
         default = "required" if key.required else key.default or ""
         table.add_row(Text(key.name, "bold"), Text(default, "dim"), Text(key.meaning))
@@ -140,7 +142,9 @@ def doctor() -> None:
     from mixplug.doctor import examine
 
     colors = {"ok": "green", "missing": "yellow", "broken": "red"}
-    table = Table("", "", "state", box=None, show_header=False)
+    table = Table(box=None, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         findings = list(examine())

@@ -42,12 +42,12 @@ class RecallAtK:
     classes takes longer than everything else.
 
     Attributes:
-        ks: the values of K.
+        ks: the values of K in Recall@K.
         scores: 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
             'uniformity', or several of them, or 'all'.
         backend: of the search, 'auto', 'faiss' or 'torch'.
         index: of the search, 'flat', which is exact, 'hnsw' or 'ivf'.
-        seed: of the clusters that 'nmi' needs.
+        seed: seed of the clusters that 'nmi' needs.
         metric: by which neighbors are found: 'cosine', which brings all embeddings to length 1
             first, or 'l2' or 'ip' of embeddings as they are.
         device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU if
@@ -200,7 +200,7 @@ class RecallAtK:
 
 @dataclass
 class RetrievalMetrics(RecallAtK):
-    """The old name of :class:`RecallAtK`. It gives fractions, and all scores unless told otherwise.
+    """The old name of :class:`RecallAtK`. It gives fractions, and all scores by default.
 
     It works until mixplug 0.3, with a DeprecationWarning.
     """

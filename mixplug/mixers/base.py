@@ -181,7 +181,7 @@ class Mixer:
         Each is built once, by :meth:`attach`, and is ``stages.frozen[name]`` from then on: in
         evaluation mode, without gradients of its parameters, on the model's device, and no part of
         the model, its state dict, its optimizer or its copies. A network with trained weights comes
-        from :class:`mixplug.mixers.frozen.FromFile`.
+        from :class:`mixplug.mixers.FromFile`.
         """
         return {}
 

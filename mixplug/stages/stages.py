@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from mixplug.layouts import Layout
 from mixplug.stages.attention import KeptAttention, class_attention
-from mixplug.stages.forward import Edit, Forward, NanWatch, Tail
+from mixplug.stages.forward import Edit, Forward, Tail
 from mixplug.stages.frozen import FrozenNetworks
 from mixplug.stages.head import declared, linear_head
 from mixplug.stages.passes import Passes
 from mixplug.stages.pixels import Normalization, Pixels
 from mixplug.stages.probe import Probe, look
 from mixplug.stages.taps import Step
+from mixplug.stages.watch import Watch
 
 
 class Stages:
@@ -69,7 +70,7 @@ class Stages:
         self.learned: nn.Module | None = None
         self.frozen = FrozenNetworks(model)
         self.judged: set[str] = set()  # maps of which it is known whether only pooling follows
-        self._watch = NanWatch()
+        self._watch = Watch()
         self._pixels = Normalization(pixels)
         self._attention = KeptAttention()
         self._passes = Passes(model, classifier, self.last, self.layout)
@@ -158,6 +159,9 @@ class Stages:
         then gets the gradient of the sum, and DDP averages it over the ranks once. In the other
         order, DDP would overwrite buffers that the backward pass needs, and torch raises an error.
 
+        :meth:`attention` is that of this pass from now on. Read it before, if that of the earlier
+        pass is needed.
+
         Args:
             x: (B', ...) input.
             **edits: as in a call.
@@ -233,7 +237,10 @@ class Stages:
         self._attention.keep(block, attention)
 
     def attention(self, block: int | None = None) -> Tensor:
-        """Class-to-patch attention of the last pass, (B, N): mean over heads, detached, float32.
+        """Class-to-patch attention of the latest pass, (B, N): mean over heads, detached, float32.
+
+        The latest pass is a call, or :meth:`again` after it: every pass replaces what the one
+        before it left, which a tensor that was already read keeps. A probe does not count.
 
         It is computed again from the block's qkv projection, so the block keeps its fused
         attention. The softmax is over all tokens, so rows sum to at most 1. Dropout of attention is
@@ -247,8 +254,22 @@ class Stages:
         """
         return self._attention.of(block)
 
+    def watch_shares(self, shares: Tensor, what: str) -> None:
+        """Look at shares that a mixer has measured: they must be finite and in [0, 1].
+
+        On an accelerator nothing waits: :meth:`check` of the next step raises.
+
+        Args:
+            shares: of any shape.
+            what: the step, for the message.
+
+        Raises:
+            ValueError: they are on the CPU, and one is not finite or not in [0, 1].
+        """
+        self._watch.see_shares(shares, what)
+
     def check(self, what: str) -> None:
-        """Raise ValueError if the embeddings of this step's passes hold a NaN.
+        """Raise ValueError if this step's embeddings hold a NaN, or its shares are none.
 
         On the CPU at once. On an accelerator at the next check, because to read the answer is to
         wait for it.

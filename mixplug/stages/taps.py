@@ -106,8 +106,8 @@ class Taps:
 def _keep_eager() -> None:
     """Make a compiled model break its graph at the taps, whose edits change from step to step.
 
-    And make Dynamo tell modules with a tap from modules without: by default it compiles the first
-    of equal blocks and runs that for all, also for the one block that has a tap.
+    Also make Dynamo distinguish modules with a tap from modules without. By default it compiles the
+    first of several equal blocks and runs the result for all, also for the block that has a tap.
 
     This is done once something has been compiled: to import Dynamo takes longer than to import
     torch.

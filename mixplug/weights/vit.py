@@ -74,7 +74,7 @@ def keys_of(
 def describe(
     backbone: Mapping[str, Tensor], grid: Grid | None = None, heads: int | None = None
 ) -> str:
-    """Describe the network of some tensors, as far as shapes, ``grid`` and ``heads`` tell."""
+    """Describe the network that tensors belong to, by their shapes, ``grid`` and ``heads``."""
     layout = layout_of(backbone)
     if layout is None:
         return "no vision transformer of timm, mmpretrain, mmseg or DINO"

@@ -1,4 +1,4 @@
-"""timm: watch a script's training loader for the epoch, and for how it normalizes images."""
+"""timm: find out the epoch and the normalization of images from a script's training loader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixplug.stages.pixels import Pixels
 
 
 class Passed:
-    """A loader that notes which of its passes the last batch belongs to."""
+    """A loader that records which of its passes the latest batch belongs to."""
 
     seen_by: TrainingLoader
 
@@ -74,22 +74,30 @@ class EpochCount:
         self._loader = loader
         self._first: int | None = first
         self._fixed = fixed
-        self._told = False
+        self._set_by_loop = False
         self._trained_on: object | None = None
 
-    def tell(self, epoch: int | None) -> None:
+    def set_epoch(self, epoch: int | None) -> None:
         """Set the epoch of the next batches. From now on epochs are not counted."""
-        self.epoch, self._told = epoch, True
+        self.epoch, self._set_by_loop = epoch, True
 
     def resume(self, first: int | None) -> None:
-        """Begin with this epoch instead; None means that it is not known."""
+        """The next training step begins this epoch, also if there were steps before.
+
+        An epoch that the loop sets itself stays, and a ``fixed`` first epoch is begun again.
+
+        Args:
+            first: the epoch; None if it is not known.
+        """
         if not self._fixed:
             self._first = first
+        if not self._set_by_loop:
+            self.epoch = self._trained_on = None
 
     def step(self) -> int | None:
         """Count a training step, and return its epoch, or None if it is not known."""
         current = None if self._loader is None else self._loader.current
-        if self._told or current is None or current is self._trained_on:
+        if self._set_by_loop or current is None or current is self._trained_on:
             return self.epoch
         self._trained_on = current
         self.epoch = self._first if self.epoch is None else self.epoch + 1

@@ -97,7 +97,7 @@ class MixupTask(ClassificationTask):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._epochs.tell(epoch)
+        self._epochs.set_epoch(epoch)
 
     def resume_at(self, epoch: int | None) -> None:
         """A resumed run begins with this epoch, unless ``--start-epoch`` gives another."""
@@ -159,7 +159,7 @@ class MixupTask(ClassificationTask):
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Continue the mixer's draws and the count of epochs."""
+        """Restore the seed, the step and the epoch from which the mixer continues."""
         super().load_task_state(state, strict=strict, module=module, ema=ema)
         if ema:
             return
@@ -202,13 +202,15 @@ def bind(
     start_epoch: int | None = None,
     loader: TrainingLoader | None = None,
 ) -> type[MixupTask]:
-    """Make a task class that is ``base`` with a mixer, to replace it.
+    """Make a subclass of ``base`` that trains with a mixer.
+
+    It takes the same arguments as ``base``, so it can replace it in a training script.
 
     Args:
         base: timm's ClassificationTask, or a subclass of it.
         mixer: the mixer to train with.
         start_epoch: train.py's ``--start-epoch``.
-        loader: watches the training loader; None in a loop that sets ``task.epoch``.
+        loader: watches the training loader; None in a loop that sets ``task.epoch`` itself.
     """
     bases = (MixupTask,) if base is ClassificationTask else (MixupTask, base)
     own = {"mixer": mixer, "start_epoch": start_epoch, "loader": loader}
@@ -216,16 +218,16 @@ def bind(
 
 
 def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Wrap timm's ``resume_task_checkpoint`` so that the task learns the epoch that comes next.
+    """Wrap timm's ``resume_task_checkpoint`` so that it also passes the next epoch to the task.
 
-    A checkpoint of plain timm has no state of the mixer that would say so.
+    A checkpoint of plain timm has no state of the mixer, in which the task finds the epoch itself.
     """
 
     @functools.wraps(resume)
-    def resume_and_tell(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
+    def resume_with_epoch(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
         epoch = resume(task, *args, **kwargs)
         if isinstance(task, MixupTask):
             task.resume_at(epoch or 0)  # as train.py takes it
         return epoch
 
-    return resume_and_tell
+    return resume_with_epoch

@@ -27,10 +27,10 @@ def _of_cls(key: str, meaning: str) -> Any:
         value: float = getattr(self.targets[CLS], key)
         return value
 
-    def set_(self: StudentTeacher, value: float) -> None:
+    def assign(self: StudentTeacher, value: float) -> None:
         setattr(self.targets[CLS], key, value)
 
-    return property(get, set_, doc=meaning)
+    return property(get, assign, doc=meaning)
 
 
 class StudentTeacher(nn.Module):
@@ -110,7 +110,7 @@ class StudentTeacher(nn.Module):
         self._seen[target.name] = RunningSum()
 
     def add_mask_token(self) -> None:
-        """Give the student a mask token, which stands for patches that :meth:`teach` masks.
+        """Give the student a mask token, which replaces the patches that :meth:`teach` masks.
 
         It is a parameter of the student, ``student.mask_token``; the teacher has none.
         """
