@@ -23,12 +23,26 @@ _RUNNERS = {
     "mmengine.runner.runner": ("Runner", "build_model"),
     "mmengine.runner._flexible_runner": ("FlexibleRunner", "train"),
 }
+_DONE = "_prepared_by_mixplug"
 
 
 def watch() -> None:
     """Prepare mmengine's runners when they are imported; calling it again changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+    _prepare_loaded()
+
+
+def _prepare_loaded() -> None:
+    """Prepare the runners whose modules are loaded.
+
+    Where mmengine is imported before PyTorch, it imports PyTorch while it loads the first of them.
+    So this is done once more after the second.
+    """
+    for module, (name, method) in _RUNNERS.items():
+        runner = getattr(sys.modules.get(module), name, None)
+        if hasattr(runner, method) and not hasattr(getattr(runner, method), _DONE):
+            _prepare(runner, method)
 
 
 def needs_mixplug(config: Mapping[str, Any]) -> bool:
@@ -65,7 +79,7 @@ def _is_ours(target: object) -> bool:
     return target in names or target.startswith("mixplug.")
 
 
-def _prepare(runner: type, method: str) -> None:
+def _prepare(runner: Any, method: str) -> None:
     """Make a runner import mixplug.mm before its method, which that module may replace."""
     plain = getattr(runner, method)
 
@@ -77,6 +91,7 @@ def _prepare(runner: type, method: str) -> None:
 
         return getattr(runner, method)(self, *args, **kwargs)
 
+    setattr(prepared, _DONE, True)
     setattr(runner, method, prepared)
 
 
@@ -92,16 +107,16 @@ class _Finder(MetaPathFinder):
             find = getattr(finder, "find_spec", None)
             spec = find(fullname, path, target) if find and finder is not self else None
             if spec is not None and spec.loader is not None:
-                spec.loader = _Prepared(spec.loader, _RUNNERS[fullname])
+                spec.loader = _Prepared(spec.loader)
                 return spec
         return None
 
 
 class _Prepared(Loader):
-    """Loads a module with its own loader, and then prepares a class of it."""
+    """Loads a module with its own loader, and then prepares its class."""
 
-    def __init__(self, loader: Loader, names: tuple[str, str]) -> None:
-        self.loader, self.names = loader, names
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -111,8 +126,5 @@ class _Prepared(Loader):
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
         self.loader.exec_module(module)
-        name, method = self.names
-        runner = getattr(module, name, None)
-        if runner is not None and hasattr(runner, method):
-            _prepare(runner, method)
+        _prepare_loaded()
 

@@ -92,7 +92,7 @@ for name, make in {
     "bare old": lambda: read("bare_old.py"),
     "no imports": lambda: read("old.py", import_custom_modules=False),
     "options": lambda: read("bare.py", {"mixup.type": "AlignMixup"}),
-    "dict": lambda: dict(read("new.py")._cfg_dict),
+    "dict": lambda: read("new.py").to_dict(),
     "Config": lambda: Config(read("new.py").to_dict()),
     "string": lambda: Config.fromstring(open("bare_old.py").read() + "work_dir='w'", ".py"),
     "dumped": lambda: (read("new.py").dump("dumped.py"), read("dumped.py"))[1],
@@ -193,6 +193,7 @@ def test_the_flexible_runner_refuses_the_key(
     folder: Path, installed: dict[str, str], imports: str
 ) -> None:
     text = OLD + imports + "mixup = dict(type='MultiMix')\nrunner_type = 'FlexibleRunner'\n"
+    text += "env_cfg = dict(dist_cfg=dict(backend='gloo'))\nrandomness = dict(seed=1)\n"
     (folder / "train.py").write_text(text + TRAINING)
     command = [sys.executable, str(mim_tools() / "train.py"), "train.py", "--work-dir", "work"]
     done = run(command, folder, installed)
@@ -207,7 +208,7 @@ def test_pytorch_is_asked_to_prepare_the_runners() -> None:
 
 def test_preparing_the_runners_imports_nothing() -> None:
     code = (
-        "import sys; before = set(sys.modules); from mixplug import autoload; autoload.watch();"
+        "import sys; before = set(sys.modules); from mixplug.autoload import watch; watch();"
         "new = {n.split('.')[0] for n in set(sys.modules) - before};"
         "assert not new & {'torch', 'mmengine', 'timm', 'numpy'}, new"
     )
