@@ -15,6 +15,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from mixplug.renamed import old_name
+
 _VIT = "encoder_base encoder recompute class_tokens pyramid side_by_side timm_vit windows"
 _ROOMS = {  # of mixplug.models
     "heads": "autoencoder decoder embedding",
@@ -112,7 +114,7 @@ class _Finder(MetaPathFinder, Loader):
             for part in found:
                 if hasattr(part, name):
                     return getattr(part, name)
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            return old_name(module.__name__, name)
 
         module.__getattr__ = get  # type: ignore[method-assign]
         warnings.warn(

@@ -5,7 +5,43 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
+
+# Names that had another name or place in mixplug 0.1, both without the leading "mixplug.".
+OLD_NAMES = {
+    "adapters.mm_criterion.unfit_loss": "hosts.mm.mixing.criterion.unsupported_loss",
+    "adapters.mm_pretrained.instead_of_stock": "hosts.mm.models.pretrained.with_own_pretrained",
+    "data.image_folders.Labelled": "data.image_folders.Labeled",
+    "data.image_folders.labelled": "data.image_folders.labeled",
+    "data.unlabelled.Unlabelled": "data.unlabeled.Unlabeled",
+    "data.walking_tours.LICENCE": "data.walking_tours.LICENSE",
+    "evaluation.frozen.Tick": "evaluation.results.Tick",
+    "evaluation.frozen.best_device": "evaluation.results.best_device",
+    "evaluation.frozen.fingerprint": "evaluation.results.fingerprint",
+    "evaluation.frozen.put": "evaluation.results.to_device",
+    "evaluation.frozen.unseen": "evaluation.results.no_progress",
+    "evaluation.frozen.write_results": "evaluation.results.write_results",
+    "evaluation.wsol.Shown": "metrics.localization.LocalizedImage",
+    "evaluation.wsol.localise": "evaluation.wsol.localize",
+    "functional.box_tokens.centre_window": "functional.box_tokens.center_window",
+    "functional.box_tokens.dequantise": "functional.box_tokens.dequantize",
+    "functional.box_tokens.quantise": "functional.box_tokens.quantize",
+    "functional.box_tokens.to_centre": "functional.box_tokens.to_center",
+    "functional.distill.updated_centre": "functional.distill.updated_center",
+    "functional.nearest.settle": "functional.exact_search.sort_by_distance",
+    "functional.nearest.untie": "functional.exact_search.resolve_ties",
+    "losses.recompute.each": "losses.closed_form.map_checkpointed",
+    "mixers.metric.build_mixer": "mixers.building.build_mixer",
+    "models.average.follow": "models.self_distillation.average.update_teacher",
+    "models.dino_head.Network": "models.self_distillation.network.Network",
+    "models.encoder.encoder": "models.vit.encoder.as_encoder",
+    "models.views.normalised": "models.self_distillation.views.normalized",
+    "video.reader.open_reader": "video.open.open_reader",
+    "weights.vit.described": "weights.vit.describe",
+    "weights.vit.timm_model": "models.vit.from_checkpoint.timm_model",
+    "weights.vit.vit_of": "models.vit.from_checkpoint.vit_of",
+}
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -62,6 +98,29 @@ def renamed_names(module: str, new_names: Mapping[str, Any]) -> Callable[[str], 
         return target
 
     return get
+
+
+def old_name(module: str, name: str) -> Any:
+    """The object that had this name in this module, with a warning.
+
+    Args:
+        module: path in mixplug 0.1.
+        name: in it.
+
+    Raises:
+        AttributeError: no such old name.
+    """
+    path = OLD_NAMES.get(f"{module.removeprefix('mixplug.')}.{name}")
+    if path is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    home, _, new = f"mixplug.{path}".rpartition(".")
+    warn(f"{module}.{name}", f"{home}.{new}")
+    return getattr(import_module(home), new)
+
+
+def old_names(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module some of whose names are in :data:`OLD_NAMES`."""
+    return functools.partial(old_name, module)
 
 
 def warn(old: str, new: str) -> None:

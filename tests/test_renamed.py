@@ -1,5 +1,6 @@
 """Old keys and names are accepted with a warning; old and new ones together are an error."""
 
+import importlib
 import inspect
 import io
 from pathlib import Path
@@ -13,7 +14,7 @@ from mixplug.data.multicrop import MultiCrop
 from mixplug.evaluation.card import Settings
 from mixplug.functional import teacher_probabilities, updated_center
 from mixplug.models.self_distillation import DINO
-from mixplug.renamed import renamed_keys
+from mixplug.renamed import OLD_NAMES, renamed_keys
 
 
 @renamed_keys(colour="color")
@@ -41,6 +42,24 @@ def test_a_class_takes_the_old_key_also_by_build() -> None:
         assert mixplug.build(Paint, colour="blue").color == "blue"
     with pytest.raises(KeyError, match=r"no key 'colours'.*Did you mean 'color'"):
         mixplug.build(Paint, colours="blue")
+
+
+@pytest.mark.parametrize("old", sorted(OLD_NAMES))
+def test_an_old_name_is_the_object_of_the_new_one(old: str) -> None:
+    home, _, name = f"mixplug.{old}".rpartition(".")
+    new_home, _, new = f"mixplug.{OLD_NAMES[old]}".rpartition(".")
+    with pytest.warns(DeprecationWarning, match=rf"{home}\.{name} is now {new_home}\.{new}"):
+        found = getattr(importlib.import_module(home), name)
+    assert found is getattr(importlib.import_module(new_home), new)
+
+
+def test_a_name_that_never_was_is_none_of_the_old_ones() -> None:
+    from mixplug.weights import vit
+
+    with pytest.raises(
+        AttributeError, match=r"module 'mixplug\.weights\.vit' has no attribute 'x'"
+    ):
+        vit.x  # noqa: B018
 
 
 def test_both_keys_at_once_raise() -> None:

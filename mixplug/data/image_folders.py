@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from mixplug import sampling
 from mixplug.data.image_views import as_tensor
 from mixplug.optional import optional
+from mixplug.renamed import old_names
 from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 RESIZE = 256 / 224  # ratio of the resized shorter side to the side of the center crop
@@ -145,3 +146,6 @@ def loader(
     return DataLoader(
         crops, batch_size, num_workers=workers, sampler=order, pin_memory=torch.cuda.is_available()
     )
+
+
+__getattr__ = old_names(__name__)

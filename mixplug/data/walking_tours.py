@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mixplug.renamed import old_names
 from mixplug.video.index import VideoIndex
 from mixplug.video.spans import Span, subtract
 
@@ -168,3 +169,6 @@ def _rate(index: VideoIndex) -> Finding:
 
 def _length(spans: list[Span]) -> float:
     return sum(end - start for start, end in spans)
+
+
+__getattr__ = old_names(__name__)

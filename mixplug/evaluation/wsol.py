@@ -12,6 +12,7 @@ from torch import Tensor
 from mixplug.evaluation.results import Tick, no_progress
 from mixplug.functional.localization import heat_of_map
 from mixplug.metrics.localization import FIXED, STEPS, Localization, LocalizedImage, Located
+from mixplug.renamed import old_names
 
 # Inputs (B, 3, H, W) and classes (B,) to logits (B, K) and maps (B, h, w).
 HeatMaps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -98,3 +99,6 @@ def localize(
 def _entry(name: str, one: Located, right: bool) -> dict[str, Any]:
     box = None if one.box is None else one.box.tolist()
     return {"name": name, "right": right, "iou": one.iou, "box": box}
+
+
+__getattr__ = old_names(__name__)

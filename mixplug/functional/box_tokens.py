@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mixplug.renamed import old_names
+
 COORDINATES = 4
 
 
@@ -130,3 +132,6 @@ def center_window(bins: int, device: torch.device | None = None) -> Tensor:
 def _require_bins(bins: int) -> None:
     if bins < 2:
         raise ValueError(f"Box coordinates need bins >= 2, got {bins}.")
+
+
+__getattr__ = old_names(__name__)

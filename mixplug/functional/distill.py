@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
-from mixplug.renamed import renamed_keys
+from mixplug.renamed import old_names, renamed_keys
 
 
 @renamed_keys(centre="center")
@@ -141,3 +141,6 @@ def updated_center(center: Tensor, mean: Tensor, decay: float = 0.9) -> Tensor:
 def _require_temperature(temperature: float, who: str) -> None:
     if not temperature > 0:
         raise ValueError(f"{who} needs temperature > 0, got {temperature}.")
+
+
+__getattr__ = old_names(__name__)

@@ -16,6 +16,7 @@ from mixplug.losses.building import build_loss
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import Mixer, Plan
 from mixplug.models.heads.embedding import EmbeddingHead
+from mixplug.renamed import old_names
 from mixplug.stages import Forward, Stages
 
 _ROUNDING = 0.01  # of the largest value, which bfloat16 keeps
@@ -113,3 +114,6 @@ def _classes(y: Tensor) -> Tensor:
             f"{tuple(y.shape)}. Positives have equal classes and negatives unequal ones."
         )
     return y
+
+
+__getattr__ = old_names(__name__)

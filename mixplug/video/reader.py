@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mixplug.renamed import old_names
+
 Crop = tuple[int, int, int, int]  # top, left, height, width
 
 _READERS: weakref.WeakSet[VideoReader] = weakref.WeakSet()
@@ -138,3 +140,6 @@ class VideoReader(ABC):
 
     @abstractmethod
     def _read(self, source: Any, times: Sequence[float], crop: Crop) -> Tensor: ...
+
+
+__getattr__ = old_names(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mixplug.renamed import old_names
 from mixplug.weights.names import BEIT, kind_of, layout_of, translate
 from mixplug.weights.position import Grid, prefix_tokens, square_grid
 
@@ -111,3 +112,6 @@ def _grid(positions: int, prefix: int, grid: Grid | None) -> tuple[Grid, bool]:
     if prefix and math.isqrt(positions) ** 2 == positions:  # rarely wrong, for a non-square grid
         return square_grid(positions), True
     return square_grid(positions - prefix), False
+
+
+__getattr__ = old_names(__name__)

@@ -6,6 +6,7 @@ from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.knn import knn
 from mixplug.evaluation.frozen.label_propagation import Protocol, segment
 from mixplug.evaluation.frozen.linear import Probe, linear
+from mixplug.renamed import old_names
 
 __all__ = [
     "DavisResult",
@@ -19,3 +20,6 @@ __all__ = [
     "linear",
     "segment",
 ]
+
+
+__getattr__ = old_names(__name__)
