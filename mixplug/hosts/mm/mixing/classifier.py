@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
+from mmengine.hooks import Hook
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
 from mmpretrain.models.heads import ClsHead, CSRAClsHead, MultiLabelClsHead
 from mmpretrain.structures import DataSample
@@ -32,13 +34,34 @@ class MixedLoss:
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Losses of the mixed batch, with the names of the plain classifier."""
+        """Losses of the mixed batch, with the names of the plain classifier.
+
+        Raises:
+            ValueError: something has turned batch augments on, which have mixed this batch already.
+        """
+        _require_unmixed(getattr(self.data_preprocessor, "batch_augments", None), "")
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
         epoch = known_epoch(self.mixer, clock)
         mixed = self.mixer(self.stages, inputs, y, draws, epoch, clock.step)
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
+
+    def check_hooks(self, hooks: Sequence[Hook]) -> None:
+        """Look ahead at what hooks, such as mmpretrain's SwitchRecipeHook, will change.
+
+        Raises:
+            ValueError: a recipe turns batch augments on, or changes to a loss that cannot be mixed.
+        """
+        for hook in hooks:
+            schedule = getattr(hook, "schedule", None)
+            recipes = schedule.items() if isinstance(schedule, Mapping) else ()
+            for epoch, recipe in recipes:
+                if isinstance(recipe, Mapping):
+                    when = f" {type(hook).__name__} turns them on at epoch {epoch}."
+                    _require_unmixed(recipe.get("batch_augments"), when)
+                    if isinstance(recipe.get("loss"), nn.Module):
+                        criterion_of(recipe["loss"])
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
         """Class indices (B,); or rows (B, K), if there are scores or several labels."""
@@ -67,11 +90,7 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
             f"whose loss depends on logits and targets only, got {type(model).__name__} with "
             f"{type(getattr(model, 'head', None)).__name__}."
         )
-    if getattr(model.data_preprocessor, "batch_augments", None) is not None:
-        raise ValueError(
-            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch. "
-            "Remove one, for instance with model=dict(train_cfg=None)."
-        )
+    _require_unmixed(getattr(model.data_preprocessor, "batch_augments", None), "")
     criterion_of(model.head.loss_module)
     classifier = classifier_name(model.head)  # raises before anything is changed
     retype(model, MixedLoss)
@@ -79,6 +98,14 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
     return f"training batches, classifier {classifier}"
+
+
+def _require_unmixed(batch_augments: object, when: str) -> None:
+    if batch_augments is not None:
+        raise ValueError(
+            f"The mixup key and batch augments (model.train_cfg.augments) would both mix the "
+            f"batch.{when} Remove one, for instance with model=dict(train_cfg=None)."
+        )
 
 
 def _plain_loss(head: nn.Module | None) -> bool:

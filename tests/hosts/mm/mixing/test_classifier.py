@@ -150,6 +150,53 @@ def test_the_registry_is_importable_by_itself() -> None:
     assert done.returncode == 0, done.stderr
 
 
+# ---------------------------------------------------------------- recipes
+
+
+def recipe(**keys: Any) -> dict[str, Any]:
+    return {"type": "SwitchRecipeHook", "schedule": [{"action_epoch": 2, **keys}]}
+
+
+def test_a_recipe_that_turns_batch_augments_on_is_refused_before_training(tmp_path: Path) -> None:
+    config = mm_config(tmp_path, {"type": "InputMixup"}, 3)
+    config.custom_hooks = [recipe(batch_augments={"augments": [{"type": "Mixup", "alpha": 0.8}]})]
+    with pytest.raises(ValueError, match="SwitchRecipeHook turns them on at epoch 2"):
+        train(config)
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_recipe_with_a_loss_that_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
+    config = mm_config(tmp_path, {"type": "InputMixup"}, 3)
+    config.custom_hooks = [recipe(loss={"type": "SeesawLoss", "num_classes": 10})]
+    with pytest.raises(ValueError, match="SeesawLoss"):
+        train(config)
+
+
+def test_recipes_that_may_be(tmp_path: Path) -> None:
+    config = mm_config(tmp_path, {"type": "InputMixup"}, 2)
+    loss = {"type": "LabelSmoothLoss", "label_smooth_val": 0.1}
+    config.custom_hooks = [recipe(batch_augments=None, loss=loss)]
+    _, record = train(config)
+    assert len(record.losses) == 8
+
+
+class TurnsOn(Hook):
+    """Changes the preprocessor by itself, without a schedule."""
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if runner.epoch == 1:
+            runner.model.data_preprocessor.batch_augments = lambda inputs, samples: (inputs, samples)
+
+
+def test_whatever_turns_batch_augments_on_stops_the_run(tmp_path: Path) -> None:
+    runner, record = Runner.from_cfg(mm_config(tmp_path, {"type": "InputMixup"}, 3)), Record()
+    runner.register_hook(record)
+    runner.register_hook(TurnsOn())
+    with pytest.raises(ValueError, match="would both mix the batch"):
+        runner.train()
+    assert len(record.losses) == 4  # of the first epoch
+
+
 # ---------------------------------------------------------------- resuming
 
 
@@ -159,8 +206,9 @@ def test_the_registry_is_importable_by_itself() -> None:
         ({"type": "DenseMultiMix", "n": 32}, 0, 3),
         ({"type": "AlignMixup"}, 2, 3),
         (AE, 0, None),
+        ({"type": "OneOf", "mixers": [{"type": "CutMix"}, AE]}, 0, 3),
     ],
-    ids=["dense", "alignmix-workers", "ae-no-seed"],
+    ids=["dense", "alignmix-workers", "ae-no-seed", "one-of"],
 )
 def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
     mixup: dict[str, Any], workers: int, seed: int | None, tmp_path: Path
@@ -177,7 +225,7 @@ def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
     assert resumed_run.model.state_dict().keys() == expected.keys()
     for key, value in resumed_run.model.state_dict().items():
         assert torch.equal(value, expected[key]), key
-    assert any(key.startswith("mixup.") for key in expected) == ("decoder" in mixup)
+    assert any(key.startswith("mixup.") for key in expected) == ("decoder" in str(mixup))
     assert seed in (None, whole_run.seed)
     assert resumed_run.seed == whole_run.seed
 
