@@ -122,8 +122,7 @@ class DenseMultiMix(MultiMix):
         """
         source = plan.generator(logits.device)
         size, _, positions = logits.shape
-        m = None if self.m is None else min(self.m, size)
-        n = min(self.n, size)
+        m, n = self._at_most(size), min(self.n, size)
         drawn = sampling.hull_weights(n, size, self.alpha, m, source, positions)
         m_hat, s = dense_weights(drawn.to(logits.device), weight)
         return HullMixed(
