@@ -102,6 +102,8 @@ class MixupTask(ClassificationTask):
     def resume_at(self, epoch: int | None) -> None:
         """A resumed run begins with this epoch, unless ``--start-epoch`` gives another."""
         self._epochs.resume(epoch)
+        if self.loader is not None and self.start_epoch is None:
+            self.loader.first = epoch or 0
 
     def run(self, x: Tensor) -> Tensor:
         """Run the model with the wrappers that train.py has put around it."""
