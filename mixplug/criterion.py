@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixplug.functional.targets import IGNORED
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -22,17 +24,25 @@ class Criterion:
         scale: factor of the loss.
         is_cross_entropy: whether the terms are plain cross-entropies, which
             :func:`mixplug.functional.hull_cross_entropy` computes faster.
+        mass: maps target (T, K), before smoothing, to the part (T,) of each term in the divisor of
+            the mean. It is used for targets that come from class indices. None is 1 for each.
+        ignore_index: class index of examples that have no part in the loss.
     """
 
     terms: Callable[[Tensor, Tensor], Tensor]
     smoothing: float = 0.0
     scale: float = 1.0
     is_cross_entropy: bool = False
+    mass: Callable[[Tensor], Tensor] | None = None
+    ignore_index: int = IGNORED
 
 
-def cross_entropy(smoothing: float = 0.0, scale: float = 1.0) -> Criterion:
+def cross_entropy(
+    smoothing: float = 0.0, scale: float = 1.0, ignore_index: int = IGNORED
+) -> Criterion:
     """Soft cross-entropy, natural logarithm."""
-    return Criterion(_cross_entropy_terms, smoothing, scale, is_cross_entropy=True)
+    terms = _cross_entropy_terms
+    return Criterion(terms, smoothing, scale, is_cross_entropy=True, ignore_index=ignore_index)
 
 
 _known: dict[type, Callable[[Any], Criterion]] = {}
@@ -78,14 +88,17 @@ def as_criterion(loss: object = None) -> Criterion:
 def _(loss: nn.CrossEntropyLoss) -> Criterion:
     require_mean(loss)
     if loss.weight is None:
-        return cross_entropy(loss.label_smoothing)
+        return cross_entropy(loss.label_smoothing, ignore_index=loss.ignore_index)
     weight = loss.weight
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
-        # as PyTorch does for soft targets: it averages over terms, not by the weights of classes
         return -(target * weight.to(logits.dtype) * F.log_softmax(logits, -1)).sum(-1)
 
-    return Criterion(terms, loss.label_smoothing)
+    def mass(target: Tensor) -> Tensor:
+        # PyTorch divides by the sum of these for class indices, and by the number of rows for rows
+        return target @ weight.to(target.dtype)
+
+    return Criterion(terms, loss.label_smoothing, mass=mass, ignore_index=loss.ignore_index)
 
 
 @register(nn.BCEWithLogitsLoss)

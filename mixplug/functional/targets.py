@@ -9,16 +9,21 @@ from torch import Tensor
 from mixplug.functional.precision import exact_dtype
 
 
+IGNORED = -100  # PyTorch's label of examples that have no part in the loss
+
+
 def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Convert class indices or soft targets to rows over classes.
 
     Args:
-        y: integer class indices (...), or floating-point rows (..., K), soft or multi-label.
+        y: integer class indices (...), or floating-point rows (..., K), soft or multi-label. The
+            index -100 stands for an example without a label.
         num_classes: K, the number of outputs of the classifier.
         dtype: dtype of the result.
 
     Returns:
-        (..., K): one-hot rows for class indices, and ``y`` in ``dtype`` for rows.
+        (..., K): one-hot rows for class indices, rows of 0 for -100, and ``y`` in ``dtype`` for
+        rows.
 
     Raises:
         ValueError: an index is outside [0, K), or the rows do not have K columns. Indices on an
@@ -32,13 +37,16 @@ def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32
             )
         return y.to(dtype)
     y = y.long()
+    ignored = y == IGNORED
+    y = y.masked_fill(ignored, 0)
     if y.device.type == "cpu" and y.numel() and (int(y.min()) < 0 or int(y.max()) >= num_classes):
         wrong = int(y.max()) if int(y.max()) >= num_classes else int(y.min())
         raise ValueError(
             f"Class indices must be in 0 to {num_classes - 1} for a classifier with {num_classes} "
-            f"classes, got {wrong}."
+            f"classes, got {wrong}. If {wrong} marks examples to ignore, pass the mixer "
+            f"ignore_index={wrong}, or {IGNORED} as their label."
         )
-    return F.one_hot(y, num_classes).to(dtype)
+    return F.one_hot(y, num_classes).to(dtype).masked_fill(ignored[..., None], 0)
 
 
 def smooth(target: Tensor, smoothing: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.catalog import KINDS, entries
 from mixplug.functional.aligned import mix
+from mixplug.functional.targets import IGNORED
 from mixplug.mixed import HullMixed, Mixed, clean
 from mixplug.renamed import warn
 from mixplug.stages import Stages
@@ -215,8 +216,13 @@ class Mixer:
         generators: sampling.Generators,
         epoch: int | None = None,
         step: int | None = None,
+        ignore_index: int = IGNORED,
     ) -> Mixed | HullMixed:
         """Mix one training batch: draw a plan, run the model, return the terms of the loss.
+
+        An example whose label is ``ignore_index`` has no part in a mix. The other example of its
+        pair stays clean, MultiMix mixes the examples that have a label, and the loss is averaged
+        over these.
 
         Args:
             stages: the model.
@@ -225,6 +231,7 @@ class Mixer:
             generators: of this step, see :func:`mixplug.sampling.generators`.
             epoch: counted from 0; needed where the mixer has an ``off_epoch``.
             step: for messages.
+            ignore_index: class index of examples without a label, as in PyTorch's losses.
 
         Raises:
             ValueError: settings, model or batch do not fit each other, or features are NaN.
@@ -232,11 +239,34 @@ class Mixer:
         self._check_batch(x, y, step)
         off = self.is_off(epoch)
         plan = Plan(CLEAN) if off else self.sample(x, generators)
+        y, known = labeled(y, ignore_index)
+        plan = plan if known is None else self.leave_out(plan, known)
         mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
+        mixed = _of_known(mixed, y, known)
         stages.check(
             f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}")
         )
         return mixed
+
+    def leave_out(self, plan: Plan, known: Tensor) -> Plan:
+        """The plan in which a pair with an example that is ignored is not mixed.
+
+        Each of the two is then its own partner, with λ = 1.
+
+        Args:
+            plan: of this step.
+            known: (B,) bool, whether an example has a label.
+        """
+        if not len(plan.permutation):
+            return plan
+        permutation, lam = plan.permutation.to(known.device), plan.lam.to(known.device)
+        both = known & known[permutation]
+        itself = torch.arange(len(known), device=known.device)
+        return replace(
+            plan,
+            permutation=torch.where(both, permutation, itself),
+            lam=torch.where(both, lam, torch.ones_like(lam)),
+        )
 
     def _check_batch(self, x: Tensor, y: Tensor, step: int | None) -> None:
         if y.dim() == 0 or len(y) != len(x) or not len(x):
@@ -282,6 +312,32 @@ def _fits(value: object, annotation: str) -> bool:
     if isinstance(value, str) and _PLAIN & set(allowed):
         return "str" in allowed
     return True
+
+
+def labeled(y: Tensor, ignore_index: int = IGNORED) -> tuple[Tensor, Tensor | None]:
+    """Targets whose ignored class indices are -100, and which examples (B,) have a label.
+
+    The latter is None if all have one. On an accelerator it is always given for class indices: to
+    ask whether all have one would be to wait.
+    """
+    if y.is_floating_point():
+        return y, None
+    ignored = (y == ignore_index) | (y == IGNORED)
+    if y.device.type == "cpu" and not bool(ignored.any()):
+        return y, None
+    return torch.where(ignored, IGNORED, y), ~ignored
+
+
+def _of_known(mixed: Mixed | HullMixed, y: Tensor, known: Tensor | None) -> Mixed | HullMixed:
+    """What a mixer returned, with the share of each term that has a label."""
+    mixed = replace(mixed, from_indices=not y.is_floating_point())
+    if known is None or mixed.share is not None or not isinstance(mixed, Mixed):
+        return mixed
+    if len(mixed.logits) != len(known):
+        return mixed
+    share = known.to(mixed.logits.device, torch.float32)
+    terms = mixed.logits.shape[:-1]
+    return replace(mixed, share=share.view(-1, *[1] * (len(terms) - 1)).expand(terms))
 
 
 def pair(t: Tensor, plan: Plan) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mixplug import sampling
@@ -12,7 +13,7 @@ from mixplug.catalog import register
 from mixplug.functional.dense import dense_weights
 from mixplug.functional.targets import soft_targets
 from mixplug.mixed import HullMixed, Mixed, hull_targets
-from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
+from mixplug.mixers.base import CLEAN, Mixer, Plan, labeled, pair
 from mixplug.stages import Stages
 
 _HULL, _INPUT = "hull", "x"
@@ -138,15 +139,24 @@ class MultiMix(Mixer):
 
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Mixed embeddings (eq. 5.6-5.7)."""
-        weights = self.weights(x, plan)
+        weights, share = self.known_weights(self.weights(x, plan), y)
         if self.layer is None and stages.linear is not None:
             logits = stages(x).logits
             target = soft_targets(y, logits.shape[-1])
-            return HullMixed(logits, target, weights, output=logits)
+            return HullMixed(logits, target, weights, output=logits, share=share)
 
         def combine(t: Tensor) -> Tensor:
             return (weights.to(t.dtype) @ t.flatten(1)).view(self.n, *t.shape[1:])
 
         at = {"layers": {self.layer: combine}} if self.layer else {"embedding": combine}
         logits = stages(x, **at).logits
-        return Mixed(logits, hull_targets(weights, y, logits.shape[-1]))
+        return Mixed(logits, hull_targets(weights, y, logits.shape[-1]), share=share)
+
+    def known_weights(self, weights: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Λ (M, B) on the examples that have a label, and which rows (M,) have one; None is all."""
+        known = labeled(y)[1]
+        if known is None:
+            return weights, None
+        m_hat, s = dense_weights(weights[..., None], known.to(weights)[:, None])
+        m_hat, s = m_hat[..., 0], s[:, 0]
+        return torch.where(known.all(), weights, m_hat), (s > 0).to(weights)

@@ -118,6 +118,13 @@ class OneOf(Mixer):
         shared = {name: getattr(own, name) for name in Plan.__dataclass_fields__}
         return MemberPlan(**shared, member=member, own=own)
 
+    def leave_out(self, plan: Plan, known: Tensor) -> Plan:
+        """As the mixer that was drawn."""
+        left = super().leave_out(plan, known)
+        if not isinstance(left, MemberPlan) or left.member == _NOT_MIXED:
+            return left
+        return replace(left, own=self.mixers[left.member].leave_out(left.own, known))
+
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Mix by the mixer that was drawn. Parameters of the others get zero gradients, for DDP."""
         mixer, own = self._drawn(plan)
