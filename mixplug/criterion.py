@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixplug.functional.targets import IGNORED
+
+
+_ONE_CLASS = (
+    "The cross-entropy of a classifier with one output is always 0, so nothing would be trained. "
+    "For two classes with one logit use a binary loss, such as nn.BCEWithLogitsLoss."
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,11 @@ def _(loss: nn.CrossEntropyLoss) -> Criterion:
 @register(nn.BCEWithLogitsLoss)
 def _(loss: nn.BCEWithLogitsLoss) -> Criterion:
     require_mean(loss)
+    if loss.weight is not None and loss.weight.dim() > 1:
+        raise ValueError(
+            f"BCEWithLogitsLoss has a weight of shape {tuple(loss.weight.shape)}, one for each "
+            f"example. Mixed examples are others, so only a weight for each class can be used."
+        )
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
@@ -111,6 +123,57 @@ def _(loss: nn.BCEWithLogitsLoss) -> Criterion:
         ).mean(-1)
 
     return Criterion(terms)
+
+
+@register(nn.MSELoss)
+@register(nn.L1Loss)
+@register(nn.SmoothL1Loss)
+@register(nn.HuberLoss)
+def _(loss: Any) -> Criterion:
+    require_mean(loss)
+    each = copy.copy(loss)
+    each.reduction = "none"
+    return Criterion(lambda logits, target: each(logits, target).mean(-1))
+
+
+@register(nn.NLLLoss)
+@register(nn.MultiMarginLoss)
+@register(nn.MultiLabelMarginLoss)
+def _(loss: Any) -> Criterion:
+    raise ValueError(
+        f"{type(loss).__name__} takes class indices, but mixed targets are rows over classes. Use "
+        f"a loss for rows, or mixplug.criterion.per_class(loss) with reduction='none'."
+    )
+
+
+def require_rows(criterion: Criterion, classes: int, device: torch.device, name: str) -> None:
+    """Try a loss on two mixed targets, before training.
+
+    Args:
+        criterion: what :func:`as_criterion` gives.
+        classes: number K of outputs.
+        device: of the logits.
+        name: of the loss, for the message.
+
+    Raises:
+        ValueError: it does not take rows over classes, or does not return one value per term or
+            their mean.
+    """
+    if criterion.is_cross_entropy and classes == 1:
+        raise ValueError(_ONE_CLASS)
+    logits = torch.linspace(-1, 1, 2 * classes, device=device).view(2, classes)
+    target = torch.full_like(logits, 1 / classes)
+    try:
+        with torch.no_grad():
+            terms = criterion.terms(logits, target)
+        why = "" if terms.shape in ((2,), ()) else f"it returns a shape {tuple(terms.shape)}"
+    except Exception as error:  # of whatever the loss does with what it does not expect
+        why = f"{type(error).__name__}: {str(error).strip() or 'it does not take such targets'}"
+    if why:
+        raise ValueError(
+            f"{name} cannot be mixed. A mixed target is a row of weights over classes, and the "
+            f"loss must give one value for each row of logits and target, but {why}."
+        )
 
 
 def per_class(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:
@@ -143,4 +206,6 @@ def require_mean(loss: object) -> None:
 
 
 def _cross_entropy_terms(logits: Tensor, target: Tensor) -> Tensor:
+    if logits.shape[-1] == 1:
+        raise ValueError(_ONE_CLASS)
     return -(target * F.log_softmax(logits, -1)).sum(-1)

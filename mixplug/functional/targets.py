@@ -17,7 +17,8 @@ def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32
 
     Args:
         y: integer class indices (...), or floating-point rows (..., K), soft or multi-label. The
-            index -100 stands for an example without a label.
+            index -100 stands for an example without a label. For a single output (K = 1), y (...) is
+            the target of that output itself: 0 or 1, or any floating-point number.
         num_classes: K, the number of outputs of the classifier.
         dtype: dtype of the result.
 
@@ -29,6 +30,8 @@ def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32
         ValueError: an index is outside [0, K), or the rows do not have K columns. Indices on an
             accelerator are not checked, because that would synchronize.
     """
+    if num_classes == 1 and y.dim() == 1:
+        return _of_one_output(y, dtype)
     if y.dtype.is_floating_point:
         if y.dim() == 0 or y.shape[-1] != num_classes:
             raise ValueError(
@@ -47,6 +50,19 @@ def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32
             f"ignore_index={wrong}, or {IGNORED} as their label."
         )
     return F.one_hot(y, num_classes).to(dtype).masked_fill(ignored[..., None], 0)
+
+
+def _of_one_output(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """Targets (B, 1) of a binary classifier with one logit, or of a regression."""
+    if not y.dtype.is_floating_point:
+        ignored = y == IGNORED
+        y = y.masked_fill(ignored, 0)
+        if y.device.type == "cpu" and bool(((y != 0) & (y != 1)).any()):
+            raise ValueError(
+                f"A classifier with one output has the classes 0 and 1, got a label "
+                f"{int(y[(y != 0) & (y != 1)][0])}."
+            )
+    return y.to(dtype)[:, None]
 
 
 def smooth(target: Tensor, smoothing: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.blocks import before_last_block
-from mixplug.criterion import Criterion, as_criterion, cross_entropy
+from mixplug.criterion import Criterion, as_criterion, cross_entropy, require_rows
 from mixplug.hosts.clock import Clock, known_epoch
 from mixplug.hosts.mm.mixing.criterion import Terms
 from mixplug.hosts.retype import retype
@@ -61,12 +62,12 @@ class MixedLoss:
                     when = f" {type(hook).__name__} turns them on at epoch {epoch}."
                     _require_unmixed(recipe.get("batch_augments"), when)
                     if isinstance(recipe.get("loss"), nn.Module):
-                        criterion_of(recipe["loss"])
+                        require_mixable(recipe["loss"], self.head.num_classes)
 
     def targets(self, data_samples: list[DataSample]) -> Tensor:
         """Class indices (B,); or rows (B, K), if there are scores or several labels."""
         if "gt_score" in data_samples[0]:
-            return torch.stack([sample.gt_score for sample in data_samples])
+            return torch.stack([sample.gt_score for sample in data_samples]).float()
         if isinstance(self.head, MultiLabelClsHead):
             rows = torch.zeros(len(data_samples), self.head.num_classes)
             for row, sample in zip(rows, data_samples, strict=True):
@@ -91,8 +92,8 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
             f"{type(getattr(model, 'head', None)).__name__}."
         )
     _require_unmixed(getattr(model.data_preprocessor, "batch_augments", None), "")
-    criterion_of(model.head.loss_module)
     classifier = classifier_name(model.head)  # raises before anything is changed
+    require_mixable(model.head.loss_module, model.head.num_classes)
     retype(model, MixedLoss)
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
@@ -192,6 +193,24 @@ def criterion_of(loss: nn.Module) -> Criterion:
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
     return _fused(loss) or Criterion(Terms(loss))
+
+
+def require_mixable(loss: nn.Module, classes: int) -> None:
+    """Try a head's loss on mixed targets.
+
+    Raises:
+        ValueError: it does not take them, or it keeps a state, such as SeesawLoss, which counts
+            class indices.
+    """
+    name, trial = type(loss).__name__, copy.deepcopy(loss)
+    device = next(iter([*trial.parameters(), *trial.buffers()]), torch.empty(0)).device
+    require_rows(criterion_of(trial), classes, device, name)
+    before, after = loss.state_dict(), trial.state_dict()
+    if any(not torch.equal(before[key], after[key]) for key in before):
+        raise ValueError(
+            f"{name} cannot be mixed: it keeps a state ({', '.join(before)}) that it updates with "
+            f"every batch, and what mixed targets would do to it is not defined."
+        )
 
 
 def _fused(loss: nn.Module) -> Criterion | None:
