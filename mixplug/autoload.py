@@ -127,4 +127,3 @@ class _Prepared(Loader):
         module.__loader__ = self.loader
         self.loader.exec_module(module)
         _prepare_loaded()
-

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mixplug.functional.targets import IGNORED
 
-
 _ONE_CLASS = (
     "The cross-entropy of a classifier with one output is always 0, so nothing would be trained. "
     "For two classes with one logit use a binary loss, such as nn.BCEWithLogitsLoss."

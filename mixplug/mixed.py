@@ -13,7 +13,6 @@ from mixplug.functional.hull_labels import hull_label_cross_entropy
 from mixplug.functional.precision import exact_dtype
 from mixplug.functional.targets import smooth, soft_targets
 
-
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -149,8 +148,14 @@ class HullMixed:
         fn = as_criterion(criterion)
         ignores = self.from_indices and 0 <= fn.ignore_index < self.clean_logits.shape[-1]
         if not fn.is_cross_entropy or (self._indexed and fn.smoothing) or ignores:
-            own = {"share": self.share, "from_indices": self.from_indices}
-            return Mixed(self.logits, self.target, self.weight, self.extra, **own).loss(fn)
+            return Mixed(
+                self.logits,
+                self.target,
+                self.weight,
+                self.extra,
+                share=self.share,
+                from_indices=self.from_indices,
+            ).loss(fn)
         loss = self._indexed_loss() if self._indexed else self._fused_loss(fn.smoothing)
         return loss * fn.scale + sum(self.extra.values())
 

@@ -46,10 +46,11 @@ def enable() -> None:
     - has a MixupHook: ``register_hooks`` adds it. It is also added for a model that has a ``clock``
       (MetricLearner, DoRA), and so are the hooks that a model names as its ``own_hooks``.
 
-    Any other Runner behaves as before, and a FlexibleRunner refuses the key. Evaluators that look into the model, such as those of
-    calibration and robustness, get the model. ``save_best='auto'`` learns from the classes of our
-    evaluators which scores are better when they are higher. Bases ``mmseg::`` are found where mmseg
-    is the fork, whose distribution has another name than mmengine looks for.
+    Any other Runner behaves as before, and a FlexibleRunner refuses the key. Evaluators that look
+    into the model, such as those of calibration and robustness, get the model. ``save_best='auto'``
+    learns from the classes of our evaluators which scores are better when they are higher. Bases
+    ``mmseg::`` are found where mmseg is the fork, whose distribution has another name than mmengine
+    looks for.
     """
     if hasattr(Runner, "_mixplug"):
         return

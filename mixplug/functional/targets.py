@@ -8,7 +8,6 @@ from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
 
-
 IGNORED = -100  # PyTorch's label of examples that have no part in the loss
 
 
@@ -17,8 +16,8 @@ def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32
 
     Args:
         y: integer class indices (...), or floating-point rows (..., K), soft or multi-label. The
-            index -100 stands for an example without a label. For a single output (K = 1), y (...) is
-            the target of that output itself: 0 or 1, or any floating-point number.
+            index -100 stands for an example without a label. For a single output (K = 1), y (B,)
+            is the target of that output itself: 0 or 1, or any floating-point number.
         num_classes: K, the number of outputs of the classifier.
         dtype: dtype of the result.
 

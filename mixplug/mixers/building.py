@@ -10,7 +10,6 @@ from mixplug.losses.base import MetricLoss
 from mixplug.mixers.base import Mixer
 from mixplug.mixers.metric import MetricMixing
 
-
 Spec = Mapping[str, Any] | str | Target
 
 

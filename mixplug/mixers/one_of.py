@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mixplug import sampling
@@ -135,7 +136,7 @@ class OneOf(Mixer):
             mixed = mixer.apply(stages, x, y, own)
         return _touched(mixed, stages, index)
 
-    def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed | HullMixed:
+    def unmixed(self, stages: Stages, x: Tensor, y: Tensor) -> Mixed:
         """The batch as it is."""
         return _touched(super().unmixed(stages, x, y), stages)
 
@@ -181,8 +182,9 @@ def _member(spec: Spec) -> Mixer:
 
 
 def _is_share(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and value >= 0
 
 
 @contextmanager
@@ -211,7 +213,9 @@ def _touched(mixed: Mixed | HullMixed, stages: Stages, drawn: int = _NOT_MIXED) 
         return mixed
     others = [module for name, module in learned.items() if name != str(drawn)]
     unused = [p.flatten()[:0].sum() for module in others for p in module.parameters()]
-    return replace(mixed, extra={**mixed.extra, "others": sum(unused)}) if unused else mixed
+    if not unused:
+        return mixed
+    return replace(mixed, extra={**mixed.extra, "others": torch.stack(unused).sum()})
 
 
 class _MemberNetworks(FrozenNetworks):

@@ -11,7 +11,6 @@ import torch
 from batches import batch, plan_of, toy
 from reference.compare import assert_near
 from torch import Tensor, nn
-from toys import stages_of
 
 import mixplug
 from mixplug import Mixer, Plan, Stages, sampling

@@ -185,7 +185,10 @@ class TurnsOn(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         if runner.epoch == 1:
-            runner.model.data_preprocessor.batch_augments = lambda inputs, samples: (inputs, samples)
+            runner.model.data_preprocessor.batch_augments = lambda inputs, samples: (
+                inputs,
+                samples,
+            )
 
 
 def test_whatever_turns_batch_augments_on_stops_the_run(tmp_path: Path) -> None:
@@ -577,3 +580,53 @@ def test_weights_of_a_file_load_under_the_key(tmp_path: Path) -> None:
     runner = Runner.from_cfg(mm_config(tmp_path, {"type": "AlignMixup"}))
     load_checkpoint(runner.model, str(tmp_path / "plain.pth"), strict=True)
     assert torch.equal(runner.model.head.fc.weight, plain.head.fc.weight)
+
+
+def test_integer_scores_are_rows() -> None:
+    model = build_model()
+    train_with(model, mixplug.build("InputMixup", prob=0.0))
+    scores = torch.eye(10, dtype=torch.long)[:4]
+    x = torch.randn(4, 3, 8, 8)
+    found = model.eval().loss(x, [DataSample().set_gt_score(row) for row in scores])["loss"]
+    assert_close(found, nn.functional.cross_entropy(model(x), scores.float()))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"type": "SeesawLoss", "num_classes": 10}, "SeesawLoss cannot be mixed. A mixed target"),
+        ({"type": "CrossEntropyLoss", "class_weight": [1.0] * 3}, "CrossEntropyLoss cannot be"),
+    ],
+)
+def test_a_loss_that_fails_on_mixed_targets_is_refused_at_the_start(
+    loss: dict[str, Any], message: str
+) -> None:
+    head = {**mm_classifier()["head"], "loss": loss}
+    with pytest.raises(ValueError, match=message):
+        train_with(build_model(head=head), mixplug.build("InputMixup"))
+
+
+class Counts(nn.Module):
+    """A loss for rows that counts its batches in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, logits: Tensor, target: Tensor, reduction_override: str = "mean") -> Tensor:
+        self.batches += 1
+        return -(target * logits.log_softmax(-1)).sum(-1)
+
+
+def test_a_loss_with_a_state_is_refused() -> None:
+    model = build_model()
+    model.head.loss_module = Counts()
+    with pytest.raises(ValueError, match=r"Counts cannot be mixed: it keeps a state \(batches\)"):
+        train_with(model, mixplug.build("InputMixup"))
+    assert float(model.head.loss_module.batches) == 0
+
+
+def test_one_class_with_softmax_is_refused() -> None:
+    head = {**mm_classifier()["head"], "num_classes": 1, "topk": (1,)}
+    with pytest.raises(ValueError, match="one output is always 0"):
+        train_with(build_model(head=head), mixplug.build("InputMixup"))

@@ -56,7 +56,7 @@ model = dict(
 )
 """
 # Every way is tried in a process of its own, which has not imported mixplug.mm.
-WAYS = '''
+WAYS = """
 import os, sys, traceback
 import mmpretrain.models
 from mmengine.config import Config
@@ -103,7 +103,7 @@ for name, make in {
     "of another": lambda: read("another.py"),
 }.items():
     mixer_of(make)
-'''
+"""
 EXPECTED = {
     "new": "DenseMultiMix",
     "class": "MultiMix",
