@@ -11,6 +11,7 @@ from mixplug.numbers import card_number
 from mixplug.optional import optional
 
 TEMPERATURES = (1e-3, 1e3)  # search range of fit_temperature
+_ROUNDING = 1e-2  # of the sum of a row in half precision
 _BLOCK = 1 << 22  # logits converted to float64 at a time
 
 
@@ -25,15 +26,48 @@ def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (B,) float64; the second one holds zeros and ones.
 
     Raises:
-        ValueError: shapes do not match, or no examples.
+        ValueError: shapes do not match, no examples, a label outside [0, K), or rows that are no
+            probabilities, such as logits.
     """
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
             f"calibration needs probabilities (B, K) and labels (B,) with B >= 1, got "
             f"{tuple(probabilities.shape)} and {tuple(labels.shape)}."
         )
+    _check("calibration", probabilities, labels, "probabilities")
+    check_probabilities("calibration", probabilities)
     confidence, predicted = probabilities.double().max(-1)
     return confidence, (predicted == labels).double()
+
+
+def check_probabilities(caller: str, p: Tensor) -> None:
+    """Require rows of probabilities, and say what other rows may be.
+
+    Args:
+        caller: name of the function for the error message.
+        p: finite rows, (B, K).
+
+    Raises:
+        ValueError: a value is outside [0, 1], or a row does not sum to 1 within 0.01, which rounding
+            to half precision keeps.
+    """
+    sums = p.double().sum(1)
+    low, high = float(p.amin()), float(p.amax())
+    first, last = float(sums.amin()), float(sums.amax())
+    if low >= -_ROUNDING and high <= 1 + _ROUNDING and max(1 - first, last - 1) <= _ROUNDING:
+        return
+    if low < 0:
+        logs = high <= 0 and bool(((p.double().exp().sum(1) - 1).abs() <= _ROUNDING).all())
+        what, advice = ("log-probabilities", "exp()") if logs else ("logits", "softmax(-1)")
+    elif high > 1 + _ROUNDING:
+        what, advice = "logits", "softmax(-1)"
+    else:
+        what = "scores of independent classes, such as sigmoids"
+        advice = "softmax(-1) of the logits"
+    raise ValueError(
+        f"{caller} needs probabilities, rows in [0, 1] that sum to 1, got values from {low:.4g} to "
+        f"{high:.4g} and sums from {first:.4g} to {last:.4g}. These may be {what}: pass {advice}."
+    )
 
 
 def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
@@ -90,7 +124,7 @@ def calibration_bins(
         All are fractions, and 0 for an empty bin.
 
     Raises:
-        ValueError: shapes do not match, no examples, or bins < 1.
+        ValueError: see :func:`confidences`; or bins < 1.
     """
     return bins_of_sums(calibration_sums(*confidences(probabilities, labels), bins))
 
@@ -205,12 +239,12 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
         (B,), float32 (float64 for float64 input).
 
     Raises:
-        ValueError: shapes do not match, no examples, a label outside [0, K), or non-finite
-            probabilities.
+        ValueError: see :func:`confidences`.
 
     - [0]: Verification of Forecasts Expressed in Terms of Probability, 1950.
     """
     _check("brier_score", probabilities, labels, "probabilities")
+    check_probabilities("brier_score", probabilities)
     p = probabilities.to(exact_dtype(probabilities))
     return p.scatter_add(1, labels[:, None], -torch.ones_like(p[:, :1])).square().sum(1)
 

@@ -185,10 +185,7 @@ class TurnsOn(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         if runner.epoch == 1:
-            runner.model.data_preprocessor.batch_augments = lambda inputs, samples: (
-                inputs,
-                samples,
-            )
+            runner.model.data_preprocessor.batch_augments = lambda *batch: batch
 
 
 def test_whatever_turns_batch_augments_on_stops_the_run(tmp_path: Path) -> None:

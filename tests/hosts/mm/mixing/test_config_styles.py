@@ -1,4 +1,4 @@
-"""The key ``mixup`` in every way in which mmengine reads a config, none of which imports mixplug."""
+"""The key ``mixup`` in every way in which mmengine reads a config."""
 
 from __future__ import annotations
 
