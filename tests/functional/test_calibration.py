@@ -16,8 +16,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mixplug.functional import calibration
 from mixplug.functional.calibration import (
-    brier_score,
     bins_of_sums,
+    brier_score,
     calibration_bins,
     calibration_sums,
     expected_calibration_error,
