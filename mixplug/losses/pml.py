@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mixplug.catalog import REQUIRED, register, suggest
 from mixplug.losses.base import MetricLoss
+from mixplug.losses.pml_wrappers import PACKAGE, Memory, is_pml, of_views
 from mixplug.optional import optional
 
-PACKAGE = "pytorch_metric_learning"
 # Settings of losses and miners that are PML objects themselves, and the modules that define them.
 _PARTS = {
     "loss": "losses",
@@ -77,7 +77,7 @@ class PML(MetricLoss):
                 raise KeyError(f"PML got {sorted(set(own) & set(options))} twice.")
             loss, options = loss.get("type", ""), {**own, **options}
         self.loss = _build("losses", loss, options, ("loss", "miner"))
-        self.memory = _Memory(self.loss) if _is_pml(self.loss, "CrossBatchMemory") else None
+        self.memory = Memory(self.loss) if is_pml(self.loss, "CrossBatchMemory") else None
         config = miner if isinstance(miner, Mapping) else {"type": miner}
         settings = {key: value for key, value in config.items() if key != "type"}
         self.miner = None if miner is None else _build("miners", config.get("type", ""), settings)
@@ -87,76 +87,14 @@ class PML(MetricLoss):
         embeddings, labels = self.prepare(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             indices = None if self.miner is None else self.miner(embeddings, labels)
-            if _is_pml(self.loss, "SelfSupervisedLoss"):
-                return _of_views(self.loss, embeddings, labels, indices)
+            if is_pml(self.loss, "SelfSupervisedLoss"):
+                return of_views(self.loss, embeddings, labels, indices)
             if self.memory is not None:
                 self.memory.require_room(self.loss, len(embeddings))
             loss: Tensor = self.loss(embeddings, labels, indices)
             if self.memory is not None:
                 self.memory.note(self.loss)
         return loss
-
-
-class _Memory(nn.Module):
-    """How far the memory of a CrossBatchMemory is filled, for checkpoints: PML does not save it."""
-
-    filled: Tensor
-
-    def __init__(self, loss: Any) -> None:
-        super().__init__()
-        self.register_buffer("filled", torch.zeros(2, dtype=torch.int64))
-        self.stale = False
-        self.register_load_state_dict_post_hook(_set_stale)
-
-    def require_room(self, loss: Any, count: int) -> None:
-        """Restore where the memory stands, and refuse a batch that does not fit.
-
-        Raises:
-            ValueError: the batch is larger than the memory.
-        """
-        if self.stale:
-            loss.queue_idx, loss.has_been_filled = int(self.filled[0]), bool(self.filled[1])
-            self.stale = False
-        if count > loss.memory_size:
-            raise ValueError(
-                f"PML's CrossBatchMemory has memory_size={loss.memory_size}, but the batch has "
-                f"{count} examples."
-            )
-
-    def note(self, loss: Any) -> None:
-        """Note where the memory stands."""
-        self.filled[0], self.filled[1] = int(loss.queue_idx), int(loss.has_been_filled)
-
-
-def _set_stale(module: nn.Module, incompatible: Any) -> None:
-    module.stale = True
-
-
-def _is_pml(loss: nn.Module, name: str) -> bool:
-    return any(c.__name__ == name and c.__module__.startswith(PACKAGE) for c in type(loss).__mro__)
-
-
-def _of_views(loss: Any, embeddings: Tensor, labels: Tensor, indices: Any) -> Tensor:
-    """SelfSupervisedLoss, of views that have a label in common.
-
-    Raises:
-        ValueError: a miner, with ``symmetric=False``.
-    """
-    value: Tensor
-    if loss.symmetric:
-        value = loss.loss(embeddings, labels, indices)
-        return value
-    if indices is not None:
-        raise ValueError("PML's SelfSupervisedLoss(symmetric=False) takes no miner.")
-    seen = labels[:, None] == labels
-    anchor = ~seen.tril(-1).any(1)  # no earlier example has its label
-    value = loss.loss(
-        embeddings[anchor],
-        labels[anchor],
-        ref_emb=embeddings[~anchor],
-        ref_labels=labels[~anchor],
-    )
-    return value
 
 
 def _build(

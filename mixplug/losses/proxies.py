@@ -216,8 +216,8 @@ def param_groups(
         lr: learning rate of all parameters except proxies.
         proxy_lr_mult: learning rate of the proxies divided by ``lr``; 100 in Proxy Anchor.
 
-    Proxies are those of this module, and the class weights of PyTorch Metric Learning's losses, such
-    as ``proxies`` of its ProxyAnchorLoss, ``W`` of ArcFaceLoss and ``fc`` of SoftTripleLoss.
+    Proxies are those of this module, and the class weights of PyTorch Metric Learning's losses,
+    such as ``proxies`` of its ProxyAnchorLoss, ``W`` of ArcFaceLoss and ``fc`` of SoftTripleLoss.
 
     Returns:
         One group, and a second one if there are proxies.

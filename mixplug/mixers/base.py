@@ -15,6 +15,7 @@ from mixplug.catalog import KINDS, entries
 from mixplug.functional.aligned import mix
 from mixplug.functional.targets import IGNORED
 from mixplug.mixed import HullMixed, Mixed, clean
+from mixplug.mixers.known import labeled, left_out, of_known
 from mixplug.renamed import warn
 from mixplug.stages import Stages
 
@@ -242,7 +243,7 @@ class Mixer:
         y, known = labeled(y, ignore_index)
         plan = plan if known is None else self.leave_out(plan, known)
         mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
-        mixed = _of_known(mixed, y, known)
+        mixed = of_known(mixed, y, known)
         stages.check(
             f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}")
         )
@@ -259,14 +260,8 @@ class Mixer:
         """
         if not len(plan.permutation):
             return plan
-        permutation, lam = plan.permutation.to(known.device), plan.lam.to(known.device)
-        both = known & known[permutation]
-        itself = torch.arange(len(known), device=known.device)
-        return replace(
-            plan,
-            permutation=torch.where(both, permutation, itself),
-            lam=torch.where(both, lam, torch.ones_like(lam)),
-        )
+        permutation, lam = left_out(plan.permutation, plan.lam, known)
+        return replace(plan, permutation=permutation, lam=lam)
 
     def _check_batch(self, x: Tensor, y: Tensor, step: int | None) -> None:
         if y.dim() == 0 or len(y) != len(x) or not len(x):
@@ -312,32 +307,6 @@ def _fits(value: object, annotation: str) -> bool:
     if isinstance(value, str) and _PLAIN & set(allowed):
         return "str" in allowed
     return True
-
-
-def labeled(y: Tensor, ignore_index: int = IGNORED) -> tuple[Tensor, Tensor | None]:
-    """Targets whose ignored class indices are -100, and which examples (B,) have a label.
-
-    The latter is None if all have one. On an accelerator it is always given for class indices: to
-    ask whether all have one would be to wait.
-    """
-    if y.is_floating_point():
-        return y, None
-    ignored = (y == ignore_index) | (y == IGNORED)
-    if y.device.type == "cpu" and not bool(ignored.any()):
-        return y, None
-    return torch.where(ignored, IGNORED, y), ~ignored
-
-
-def _of_known(mixed: Mixed | HullMixed, y: Tensor, known: Tensor | None) -> Mixed | HullMixed:
-    """What a mixer returned, with the share of each term that has a label."""
-    mixed = replace(mixed, from_indices=not y.is_floating_point())
-    if known is None or mixed.share is not None or not isinstance(mixed, Mixed):
-        return mixed
-    if len(mixed.logits) != len(known):
-        return mixed
-    share = known.to(mixed.logits.device, torch.float32)
-    terms = mixed.logits.shape[:-1]
-    return replace(mixed, share=share.view(-1, *[1] * (len(terms) - 1)).expand(terms))
 
 
 def pair(t: Tensor, plan: Plan) -> Tensor:

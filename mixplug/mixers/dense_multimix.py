@@ -21,7 +21,8 @@ from mixplug.functional.dense import (
 from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
 from mixplug.mixed import HullMixed, Mixed, hull_targets
-from mixplug.mixers.base import Mixer, Plan, labeled
+from mixplug.mixers.base import Mixer, Plan
+from mixplug.mixers.known import labeled
 from mixplug.mixers.multimix import MultiMix
 from mixplug.stages import Edit, Stages
 

@@ -14,7 +14,8 @@ from mixplug.functional.targets import soft_targets
 from mixplug.losses.base import MetricLoss, Source
 from mixplug.losses.building import build_loss
 from mixplug.mixed import Mixed
-from mixplug.mixers.base import Mixer, Plan, labeled
+from mixplug.mixers.base import Mixer, Plan
+from mixplug.mixers.known import labeled
 from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.renamed import old_names
 from mixplug.stages import Forward, Stages

@@ -13,7 +13,8 @@ from mixplug.catalog import register
 from mixplug.functional.dense import dense_weights
 from mixplug.functional.targets import soft_targets
 from mixplug.mixed import HullMixed, Mixed, hull_targets
-from mixplug.mixers.base import CLEAN, Mixer, Plan, labeled, pair
+from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
+from mixplug.mixers.known import labeled
 from mixplug.stages import Stages
 
 _HULL, _INPUT = "hull", "x"

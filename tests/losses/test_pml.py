@@ -485,7 +485,7 @@ class TestWrappers:
             mixplug.build({"type": "PML", "loss": "CrossBatchMemory", "embedding_size": 8})
 
     def test_settings_that_are_given_twice(self) -> None:
-        with pytest.raises(KeyError, match="'memory_size'. twice"):
+        with pytest.raises(KeyError, match=r"'memory_size'\] twice"):
             mixplug.build({**XBM, "memory_size": 4})
 
     @pytest.mark.parametrize("symmetric", [True, False])

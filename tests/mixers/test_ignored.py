@@ -16,7 +16,8 @@ from toys import CLASSES, by_hand
 
 import mixplug
 from mixplug import Mixer, Plan, sampling
-from mixplug.mixers.base import IGNORED, labeled
+from mixplug.functional.targets import IGNORED
+from mixplug.mixers.known import labeled
 
 UNKNOWN = [1, 4]  # of seven examples
 
@@ -211,6 +212,7 @@ def test_a_criterion_that_gives_a_mean_cannot_leave_examples_out() -> None:
 def test_a_label_that_is_out_of_range_says_how_to_ignore_it() -> None:
     _, stages = toy(torch.float32)
     x, y = batch(torch.float32, 3)
+    y = y.clone()
     y[1] = 255
     with pytest.raises(ValueError, match=r"got 255.*ignore_index=255, or -100 as their label"):
         build("InputMixup")(stages, x, y, sampling.generators(0, 0))

@@ -25,7 +25,8 @@ from mixplug.criterion import Criterion, as_criterion, cross_entropy, register, 
 from mixplug.hosts.timm.loader import EpochCount, TrainingLoader
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.mixed import HullMixed, Mixed
-from mixplug.mixers.base import Mixer, labeled
+from mixplug.mixers.base import Mixer
+from mixplug.mixers.known import labeled
 from mixplug.stages.pixels import Pixels
 
 _FIRST_STEPS = 20
