@@ -135,6 +135,15 @@ class AlignMixup(PairMixer):
         """In a primed mode λ weighs the pair, since roles are swapped (Algorithm 1, line 17)."""
         return replace(plan, lam=1 - plan.lam) if plan.branch.endswith("'") else plan
 
+    def leave_out(self, plan: Plan, known: Tensor) -> Plan:
+        """As in the base; in a primed mode the pair is the first operand, so λ is 0 there."""
+        left = super().leave_out(plan, known)
+        if not plan.branch.endswith("'"):
+            return left
+        lam = plan.lam.to(known.device)
+        both = known & known[plan.permutation.to(known.device)]
+        return replace(left, lam=torch.where(both, lam, torch.zeros_like(lam)))
+
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
         """Mix in the plan's mode, or reconstruct. Unused parameters get zero gradients, for DDP."""
         if plan.branch != _RECONSTRUCT:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
+from mmengine.hooks import Hook
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
 from mmpretrain.models.heads import ClsHead, CSRAClsHead, MultiLabelClsHead
 from mmpretrain.structures import DataSample
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.blocks import before_last_block
-from mixplug.criterion import Criterion, as_criterion, cross_entropy
+from mixplug.criterion import Criterion, as_criterion, cross_entropy, require_rows
 from mixplug.hosts.clock import Clock, known_epoch
 from mixplug.hosts.mm.mixing.criterion import Terms
 from mixplug.hosts.retype import retype
@@ -32,7 +35,12 @@ class MixedLoss:
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Losses of the mixed batch, with the names of the plain classifier."""
+        """Losses of the mixed batch, with the names of the plain classifier.
+
+        Raises:
+            ValueError: something has turned batch augments on, which have mixed this batch already.
+        """
+        _require_unmixed(getattr(self.data_preprocessor, "batch_augments", None), "")
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
@@ -40,10 +48,26 @@ class MixedLoss:
         mixed = self.mixer(self.stages, inputs, y, draws, epoch, clock.step)
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
+    def check_hooks(self, hooks: Sequence[Hook]) -> None:
+        """Look ahead at what hooks, such as mmpretrain's SwitchRecipeHook, will change.
+
+        Raises:
+            ValueError: a recipe turns batch augments on, or changes to a loss that cannot be mixed.
+        """
+        for hook in hooks:
+            schedule = getattr(hook, "schedule", None)
+            recipes = schedule.items() if isinstance(schedule, Mapping) else ()
+            for epoch, recipe in recipes:
+                if isinstance(recipe, Mapping):
+                    when = f" {type(hook).__name__} turns them on at epoch {epoch}."
+                    _require_unmixed(recipe.get("batch_augments"), when)
+                    if isinstance(recipe.get("loss"), nn.Module):
+                        require_mixable(recipe["loss"], self.head.num_classes)
+
     def targets(self, data_samples: list[DataSample]) -> Tensor:
         """Class indices (B,); or rows (B, K), if there are scores or several labels."""
         if "gt_score" in data_samples[0]:
-            return torch.stack([sample.gt_score for sample in data_samples])
+            return torch.stack([sample.gt_score for sample in data_samples]).float()
         if isinstance(self.head, MultiLabelClsHead):
             rows = torch.zeros(len(data_samples), self.head.num_classes)
             for row, sample in zip(rows, data_samples, strict=True):
@@ -67,18 +91,22 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
             f"whose loss depends on logits and targets only, got {type(model).__name__} with "
             f"{type(getattr(model, 'head', None)).__name__}."
         )
-    if getattr(model.data_preprocessor, "batch_augments", None) is not None:
-        raise ValueError(
-            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch. "
-            "Remove one, for instance with model=dict(train_cfg=None)."
-        )
-    criterion_of(model.head.loss_module)
+    _require_unmixed(getattr(model.data_preprocessor, "batch_augments", None), "")
     classifier = classifier_name(model.head)  # raises before anything is changed
+    require_mixable(model.head.loss_module, model.head.num_classes)
     retype(model, MixedLoss)
     model.mixer, model.clock = mixer, Clock()
     model.stages = mm_stages(model)
     mixer.attach(model.stages)
     return f"training batches, classifier {classifier}"
+
+
+def _require_unmixed(batch_augments: object, when: str) -> None:
+    if batch_augments is not None:
+        raise ValueError(
+            f"The mixup key and batch augments (model.train_cfg.augments) would both mix the "
+            f"batch.{when} Remove one, for instance with model=dict(train_cfg=None)."
+        )
 
 
 def _plain_loss(head: nn.Module | None) -> bool:
@@ -165,6 +193,24 @@ def criterion_of(loss: nn.Module) -> Criterion:
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
     return _fused(loss) or Criterion(Terms(loss))
+
+
+def require_mixable(loss: nn.Module, classes: int) -> None:
+    """Try a head's loss on mixed targets.
+
+    Raises:
+        ValueError: it does not take them, or it keeps a state, such as SeesawLoss, which counts
+            class indices.
+    """
+    name, trial = type(loss).__name__, copy.deepcopy(loss)
+    device = next(iter([*trial.parameters(), *trial.buffers()]), torch.empty(0)).device
+    require_rows(criterion_of(trial), classes, device, name)
+    before, after = loss.state_dict(), trial.state_dict()
+    if any(not torch.equal(before[key], after[key]) for key in before):
+        raise ValueError(
+            f"{name} cannot be mixed: it keeps a state ({', '.join(before)}) that it updates with "
+            f"every batch, and what mixed targets would do to it is not defined."
+        )
 
 
 def _fused(loss: nn.Module) -> Criterion | None:
