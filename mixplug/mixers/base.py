@@ -15,7 +15,7 @@ from mixplug.catalog import KINDS, entries
 from mixplug.functional.aligned import mix
 from mixplug.mixed import HullMixed, Mixed, clean
 from mixplug.renamed import warn
-from mixplug.stages import Stages
+from mixplug.stages import Need, Stages
 
 CLEAN = "clean"
 
@@ -193,6 +193,14 @@ class Mixer:
             return names
         return ()
 
+    def needs(self) -> Sequence[Need]:
+        """Places at which it mixes or splits what the model makes, and what has to hold there.
+
+        They are checked once, before the first batch is mixed; see :class:`mixplug.stages.Need`.
+        The input needs no entry.
+        """
+        return ()
+
     def attach(self, stages: Stages) -> None:
         """Check the model against the settings, and give it what the mixer needs.
 
@@ -200,6 +208,8 @@ class Mixer:
         to be called before the optimizer is built and before DDP or compile wrap the model. A mixer
         that looks at class attention calls ``stages.keep_attention()`` here.
         """
+        if self.needs():
+            stages.require_embedding(f"{self.name} mixes more than the input")
         stages.frozen.build(self.frozen(), self.name)
         for name in self.edited_modules():
             stages.require(name)
@@ -231,6 +241,8 @@ class Mixer:
         """
         self._check_batch(x, y, step)
         off = self.is_off(epoch)
+        if not off:
+            stages.place(self.needs(), x)
         plan = Plan(CLEAN) if off else self.sample(x, generators)
         mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
         stages.check(
