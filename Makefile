@@ -5,6 +5,7 @@
 
 UV ?= $(shell command -v uv || echo .tools/bin/uv)
 TIMM_TRAIN ?=
+WORKERS ?= 2
 
 # uv.lock keeps where packages were found the last time, and would pass over a folder of wheels
 # that is named now. The versions stand in pyproject.toml.
@@ -16,10 +17,11 @@ demo: $(UV)
 	.venv/bin/mixplug demo classification
 
 # UV_FIND_LINKS may name a folder of wheels, such as one of onedl-mmcv that was built before.
+# WORKERS is the number of processes; a file of tests stays in one of them.
 # TIMM_TRAIN may name timm's own train.py, which then is tested beside ours.
 test: $(UV)
 	$(SYNC) --inexact --all-extras
-	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest
+	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(UV)
 	$(SYNC) --inexact --all-extras

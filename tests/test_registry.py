@@ -238,3 +238,101 @@ def test_every_class_lies_in_the_package_of_its_kind(child: registry.Registry) -
     package = "mixplug.hosts.mm.models" if child is registry.MODELS else child.location
     for target in of_ours(child).values():
         assert target.__module__.startswith(f"{package}."), target
+
+
+EVALUATORS = {
+    name: metric
+    for name, metric in registry.METRICS.module_dict.items()
+    if name != "InDistribution"  # whose scores are those of another
+}
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_every_evaluator_says_which_scores_are_better(name: str) -> None:
+    metric = EVALUATORS[name]
+    higher = getattr(metric, "higher_is_better", ())
+    lower = getattr(metric, "lower_is_better", ())
+    assert issubclass(metric, BaseMetric) and higher + lower
+    assert isinstance(higher, tuple) and isinstance(lower, tuple) and not {*higher} & {*lower}
+
+
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        ("recall@1", "greater"), ("nmi", "greater"), ("map@r", "greater"), ("knn@20", "greater"),
+        ("alignment", "less"), ("utilization_mixed", "less"), ("mAO", "greater"),
+        ("mSR@0.5", "greater"), ("h_score", "greater"), ("ece_scaled", "less"), ("fpr95", "less"),
+        ("det_acc_best", "greater"), ("apgd_error", "less"), ("energy/auroc", "greater"),
+    ],
+)  # fmt: skip
+def test_hooks_learn_the_directions_from_the_classes(key: str, rule: str) -> None:
+    assert CheckpointHook(save_best=key).rules == [rule]
+    assert EarlyStoppingHook(monitor=key).rule == rule
+
+
+def test_an_evaluator_of_another_package_is_learned_when_a_runner_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry.METRICS, "_module_dict", dict(registry.METRICS.module_dict))
+    for hook in (CheckpointHook, EarlyStoppingHook):
+        for which in ("_default_greater_keys", "_default_less_keys"):
+            monkeypatch.setattr(hook, which, list(getattr(hook, which)))
+
+    @registry.METRICS.register_module()
+    class Surprise(BaseMetric):
+        lower_is_better = ("surprise",)
+
+    with pytest.raises(ValueError, match="surprise"):
+        CheckpointHook(save_best="surprise")
+    mixplug.mm.learn_score_directions()
+    mixplug.mm.learn_score_directions()
+    assert CheckpointHook(save_best="surprise").rules == ["less"]
+    assert CheckpointHook._default_less_keys.count("surprise") == 1
+
+
+BOTH = sorted(
+    {entry.name for entry in catalog.entries()}
+    & {name for child in registry.REGISTRIES for name in child.module_dict}
+)
+
+
+def mm_class(name: str) -> type:
+    (found,) = (c.module_dict[name] for c in registry.REGISTRIES if name in c.module_dict)
+    return found
+
+
+def test_names_with_a_torch_class_and_an_mm_class() -> None:
+    assert BOTH == ["DINO", "DoRA", "RecallAtK", "TimmViT", "ViTPyramid"]
+
+
+@pytest.mark.parametrize("name", [n for n in BOTH if catalog.find(n).kind != "metric"])
+def test_an_mm_class_is_or_holds_the_torch_class_of_its_name(name: str) -> None:
+    """So that a name stands for one behavior, with the base class of the host added."""
+    torch_class, wrapped = catalog.find(name).target, mm_class(name)
+    held = getattr(wrapped, "method_name", None) or getattr(wrapped, "method_class", None)
+    assert issubclass(wrapped, torch_class) or catalog.resolve(held) is torch_class
+
+
+@pytest.mark.parametrize("name", [n for n in BOTH if catalog.find(n).kind == "metric"])
+def test_a_score_has_one_unit_under_one_name(name: str) -> None:
+    """Torch's class and mm's give the same numbers for the same data, by the same keys."""
+    torch.manual_seed(0)
+    embeddings, labels = torch.randn(24, 4), torch.arange(24) % 4
+    keys = {"ks": (1, 3), "scores": "all"}
+    plain = mixplug.build(name, **keys)
+    plain.update(embeddings, labels)
+    evaluator = registry.METRICS.build({"type": f"mixplug.{name}", **keys})
+    evaluator.process(
+        None,
+        [{"pred_embedding": e, "gt_label": y} for e, y in zip(embeddings, labels, strict=True)],
+    )
+    found = evaluator.compute_metrics(evaluator.results)
+    assert found == plain.compute() and found["recall@3"] > 1
+    shared = catalog.keys_of(catalog.find(name).target)
+    of_mm = {p.name: p.default for p in inspect.signature(type(evaluator)).parameters.values()}
+    assert shared.items() <= of_mm.items()
+
+
+def test_no_two_registries_share_a_name() -> None:
+    names = [name for child in registry.REGISTRIES for name in child.module_dict]
+    assert len(names) == len(set(names))

@@ -197,7 +197,8 @@ def test_every_branch_of_a_mixer_gives_finite_gradients(name: str, mixer: str) -
 
 
 def test_without_a_classifier_it_says_so() -> None:
-    with pytest.raises(ValueError, match=r"ResNet needs a single classifier .* got Identity\. Create"):
+    message = r"ResNet needs a single classifier .* got Identity\. Create"
+    with pytest.raises(ValueError, match=message):
         timm_stages(make("test_resnet", num_classes=0))
 
 

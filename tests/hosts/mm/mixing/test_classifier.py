@@ -329,12 +329,12 @@ def test_a_model_without_a_head_is_refused() -> None:
 
 
 def test_the_log_says_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, "info", lambda text, *values: told.append(text % values))
-    mm_mixup.train_with(build_model(), mixplug.build("mixup", alpha=0.2))
-    mm_mixup.train_with(build_model(), mixplug.build("multimix"))
-    assert told == [
+    models, messages = [build_model(), build_model()], list[str]()
+    logger = MMLogger.get_current_instance()  # with which mmengine logs how weights are initialized
+    monkeypatch.setattr(logger, "info", lambda text, *values: messages.append(text % values))
+    mm_mixup.train_with(models[0], mixplug.build("mixup", alpha=0.2))
+    mm_mixup.train_with(models[1], mixplug.build("multimix"))
+    assert messages == [
         "InputMixup mixes training batches, classifier head.fc (alpha=0.2, prob=1.0)",
         "MultiMix mixes training batches, classifier head.fc (prob=0.5)",
     ]

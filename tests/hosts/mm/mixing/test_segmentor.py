@@ -403,11 +403,11 @@ def test_the_runner_trains_and_its_checkpoint_is_the_plain_ones(tmp_path: Path) 
 def test_the_log_says_what_is_mixed(
     config: Callable[[], dict], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    model, messages = built(config()), list[str]()  # mmengine logs how it initializes weights
     logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, "info", lambda text, *values: told.append(text % values))
-    train_with(built(config()), mixplug.build({**DENSE, "m": 2}))
-    assert told == [f"DenseMultiMix mixes the input of {name}.conv_seg (m=2, prob=1.0)"]
+    monkeypatch.setattr(logger, "info", lambda text, *values: messages.append(text % values))
+    train_with(model, mixplug.build({**DENSE, "m": 2}))
+    assert messages == [f"DenseMultiMix mixes the input of {name}.conv_seg (m=2, prob=1.0)"]
 
 
 def test_an_epoch_that_a_loop_by_iterations_never_reaches_is_refused(tmp_path: Path) -> None:
