@@ -153,10 +153,13 @@ class Passes:
         shape = tuple(level_of(output).shape)
         layout = self.layout_at(name, shape, self._size)
         if layout is None:
+            images = (
+                "" if self._size is None else f" for images of {self._size[0]} x {self._size[1]}"
+            )
             raise ValueError(
-                f"The output of {name!r}, of shape {shape} for images of {self._size}, cannot be "
-                f"read as a feature map. Name a module whose output is (B, C, H, W), (B, H, W, C) "
-                f"or tokens (B, N, C) of the whole image."
+                f"The output of {name!r}, of shape {shape}{images}, holds no feature map: it needs "
+                f"(B, C, H, W), (B, H, W, C) or tokens (B, N, C) of the whole image. Name a module "
+                f"before pooling."
             )
         return layout
 

@@ -23,6 +23,7 @@ from mixplug.stages.trace import Record, Recorder, leaf, reaches
 BATCH = 3
 # Alignment compares all pairs of positions.
 MOST_POSITIONS = 1024
+_LAYERS = (nn.Conv2d, nn.Linear)
 
 WHOLE, USEFUL, DENSE, UNREAD = "whole", "useful", "dense", "unread"
 EMBEDDING = "e"
@@ -77,6 +78,12 @@ class Inspection:
         self._e, self._logits = forward.embedding, forward.logits
         self._connected = reaches(self._e, self._x)
 
+    @property
+    def tells(self) -> bool:
+        """Whether the embeddings of the images are finite and differ, so that checks can tell."""
+        e = self._e.detach().double()
+        return bool(e.isfinite().all()) and bool((e - e.mean(0)).abs().max() > 0)
+
     def failed(self, name: str, checks: Sequence[str]) -> str | None:
         """The first of the checks that fails at a module's output, or None."""
         ways: Mapping[str, Callable[[str], bool]] = {
@@ -125,25 +132,38 @@ class Inspection:
             return False
         return not _differ(alone, whole[:, None].expand_as(alone))
 
-    def candidates(self, first: str | None, blocks: bool) -> Iterator[str]:
+    def candidates(self, first: str | None, inner: bool) -> Iterator[str]:
         """Modules that give a map of few positions: ``first``, then from the last one on.
 
         Args:
             first: name of the module to begin with.
-            blocks: whether modules of several layers come before single ones.
+            inner: whether modules come first that have further layers behind them, and several
+                layers inside.
         """
         if first is not None and self.has_map(first):
             yield first
         found = sorted(self.records.values(), key=lambda record: -record.order)
-        names = [r.name for r in found if r.name != first and self._may_hold(r)]
-        if blocks:
-            names.sort(key=lambda name: _layers(self._passes.model.get_submodule(name)) < 2)
-        yield from names
+        rest = [r for r in found if r.name != first and self._may_hold(r)]
+        if inner:
+            layers = [self.records[name].order for name in self._layers() if name in self.records]
+            end = max(layers, default=0)
+            rest.sort(key=lambda r: (r.order >= end, _count(self._passes.taps.module(r.name)) < 2))
+        yield from (record.name for record in rest)
+
+    def _layers(self) -> Iterator[str]:
+        """Names of the layers before the classifiers."""
+        for name, module in self._passes.model.named_modules():
+            head = any(name == h or name.startswith(f"{h}.") for h in self._passes.heads)
+            if isinstance(module, _LAYERS) and not head:
+                yield name
 
     def has_map(self, name: str) -> bool:
         """Whether this module's output can be read as a map."""
         record = self.records.get(name)
-        return record is not None and self._passes.layout_at(name, record.shape, self._size) is not None
+        return (
+            record is not None
+            and self._passes.layout_at(name, record.shape, self._size) is not None
+        )
 
     def _may_hold(self, record: Record) -> bool:
         if record.calls > 1 or record.edge is None or record.shape[0] != BATCH:
@@ -220,6 +240,8 @@ class Places:
         if not new:
             return found
         inspection = Inspection(self._passes, x)
+        if not inspection.tells:  # the step itself says what is wrong
+            return found
         for need in new:
             if need.level in found and self._search:
                 found[need.level] = self._searched(inspection, need, found[need.level])
@@ -229,11 +251,15 @@ class Places:
         return found
 
     def _searched(self, inspection: Inspection, need: Need, first: str | None) -> str | None:
-        name = choose(inspection, first, need.checks, blocks=need.level == "A")
+        name = choose(inspection, first, need.checks, inner=need.level == "A")
         if name is None:
             self._complain(
                 f"{self._model} has no module at which {_LEVELS[need.level]} can be mixed"
-                + (f". At {first!r} {_FAILED[_first_failed(inspection, first, need)]}" if first else "")
+                + (
+                    f". At {first!r} {_FAILED[_first_failed(inspection, first, need)]}"
+                    if first
+                    else ""
+                )
                 + ". Mixers of the input or of embeddings work."
             )
         return name or first
@@ -248,7 +274,7 @@ class Places:
             return
         failed = None if name is None else inspection.failed(name, need.checks)
         if failed is not None:
-            better = choose(inspection, None, need.checks, blocks=DENSE not in need.checks)
+            better = choose(inspection, None, need.checks, inner=DENSE not in need.checks)
             instead = f"Use {better!r}." if better else "No other module will do."
             self._complain(f"Do not mix at {name!r} in {self._model}: {_FAILED[failed]}. {instead}")
 
@@ -267,7 +293,7 @@ def _first_failed(inspection: Inspection, name: str, need: Need) -> str:
 
 
 def choose(
-    inspection: Inspection, first: str | None, checks: Sequence[str], blocks: bool
+    inspection: Inspection, first: str | None, checks: Sequence[str], inner: bool
 ) -> str | None:
     """The first module at which the checks hold, or None.
 
@@ -275,9 +301,9 @@ def choose(
         inspection: of the model.
         first: the module to begin with.
         checks: see :class:`Need`.
-        blocks: whether modules of several layers come before single ones.
+        inner: see :meth:`Inspection.candidates`.
     """
-    found = inspection.candidates(first, blocks)
+    found = inspection.candidates(first, inner)
     return next((name for name in found if inspection.failed(name, checks) is None), None)
 
 
@@ -327,5 +353,5 @@ def _roll(output: object) -> object:
     return output
 
 
-def _layers(module: nn.Module) -> int:
-    return sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in module.modules())
+def _count(module: nn.Module) -> int:
+    return sum(isinstance(m, _LAYERS) for m in module.modules())

@@ -40,7 +40,9 @@ def layout_of(
     widths = list(_widths(model.get_submodule(name)))
     if widths and shape[2] not in widths and shape[1] in widths:
         return None  # (B, C, N)
-    prefixes = [p for p in dict.fromkeys((host.prefix, 0)) if _is_token_grid(shape[1] - p, size, host)]
+    prefixes = [
+        p for p in dict.fromkeys((host.prefix, 0)) if _is_token_grid(shape[1] - p, size, host)
+    ]
     return replace(host, prefix=prefixes[0]) if prefixes else None
 
 

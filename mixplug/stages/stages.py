@@ -14,8 +14,8 @@ from mixplug.stages.forward import Edit, Forward, NanWatch, Tail
 from mixplug.stages.frozen import FrozenNetworks
 from mixplug.stages.head import declared, linear_head
 from mixplug.stages.passes import Passes
-from mixplug.stages.placement import Need, Places
 from mixplug.stages.pixels import Normalization, Pixels
+from mixplug.stages.placement import Need, Places
 from mixplug.stages.probe import Probe, look
 from mixplug.stages.taps import Step
 
@@ -106,7 +106,8 @@ class Stages:
     @property
     def commutes(self) -> bool:
         """Whether mixing logits is mixing embeddings: all classifiers are linear, and the model
-        returns their mean."""
+        returns their mean.
+        """
         heads = self._linear_heads
         linear = bool(heads) and all(head is not None for head in heads)
         return linear and self._passes.head_is_last is not False

@@ -120,9 +120,7 @@ def mm_stages(model: ImageClassifier) -> Stages:
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
     call, pixels = partial(_logits, model), partial(_pixels, model)
-    return Stages(
-        model, features, classifier, last, layout, call, pixels=pixels, search=True
-    )
+    return Stages(model, features, classifier, last, layout, call, pixels=pixels, search=True)
 
 
 def _pixels(model: ImageClassifier) -> Pixels:
