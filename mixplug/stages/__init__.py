@@ -14,7 +14,8 @@ from mixplug.stages.stages import Stages
 from mixplug.stages.taps import InputTap, OutputTap
 
 __all__ = [
-    "DENSE", "USEFUL", "WHOLE", "Edit", "Forward", "FrozenNetworks", "Need", "Probe", "Stages", "Tail",
+    "DENSE", "USEFUL", "WHOLE", "Edit", "Forward", "FrozenNetworks", "Need", "Probe", "Stages",
+    "Tail",
 ]  # fmt: skip
 
 # Models pickled by mixplug 0.1 name their hooks so.

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixplug.layouts import Layout
+from mixplug.stages.as_trained import AsTrained
 from mixplug.stages.forward import Forward
 from mixplug.stages.isolation import undisturbed
 from mixplug.stages.passes import Passes
@@ -67,14 +70,13 @@ class Inspection:
         self._passes = passes
         like = next(passes.model.parameters(), x)
         dtype = like.dtype if x.is_floating_point() else x.dtype
-        source = torch.Generator().manual_seed(0)
-        images = torch.randn(BATCH, *x.shape[1:], generator=source)
-        self._x = leaf(images.to(x.device, dtype))
-        self._order: Tensor | None = None
-        with undisturbed(passes.model, x.device), _lively(passes.model), torch.enable_grad():
-            with Recorder(passes.model) as recorder:
-                forward = self._pass({})
-        self.records = recorder.records
+        self._x = leaf(_images(x.shape[1:]).to(x.device, dtype))
+        self._trained = AsTrained(passes.model)
+        with undisturbed(passes.model, x.device), torch.no_grad(), self._trained.learning():
+            self._pass({})
+        with self._quiet(), torch.enable_grad(), Recorder(passes.model) as seen:
+            forward = self._pass({})
+        self.records = seen.records
         self._e, self._logits = forward.embedding, forward.logits
         self._connected = reaches(self._e, self._x)
 
@@ -101,7 +103,8 @@ class Inspection:
 
     def embedding_is_whole(self) -> bool:
         """Whether all that an image gives the logits passes through the classifier's input."""
-        heads = {self.records[name].edge for name in self._passes.heads}
+        edges = [self.records[name].edge for name in self._passes.heads]
+        heads = [edge for edge in edges if edge is not None]
         return not self._connected or not reaches(self._logits, self._x, heads)
 
     def is_useful(self, name: str) -> bool:
@@ -128,7 +131,7 @@ class Inspection:
         whole = self._run({name: self._passes.on_map(name, constant, tokens)})
         try:
             alone = self._run({name: self._passes.on_positions(name, constant)}, dense=name)
-        except (RuntimeError, ValueError):  # the rest does not run on one position
+        except Exception:  # whatever the rest of a model raises for one position
             return False
         return not _differ(alone, whole[:, None].expand_as(alone))
 
@@ -160,21 +163,16 @@ class Inspection:
     def has_map(self, name: str) -> bool:
         """Whether this module's output can be read as a map."""
         record = self.records.get(name)
-        return (
-            record is not None
-            and self._passes.layout_at(name, record.shape, self._size) is not None
-        )
+        return record is not None and self._layout(record) is not None
+
+    def _layout(self, record: Record) -> Layout | None:
+        return self._passes.layout_at(record.name, record.shape, self._size)
 
     def _may_hold(self, record: Record) -> bool:
         if record.calls > 1 or record.edge is None or record.shape[0] != BATCH:
             return False
-        return self.has_map(record.name) and 1 < self._positions(record) <= MOST_POSITIONS
-
-    def _positions(self, record: Record) -> int:
-        layout = self._passes.layout_at(record.name, record.shape, self._size)
-        if len(record.shape) == 3:
-            return record.shape[1] - layout.prefix
-        return math.prod(record.shape[1:3] if layout.channels_last else record.shape[2:4])
+        layout = self._layout(record)
+        return layout is not None and 1 < _positions(record, layout) <= MOST_POSITIONS
 
     @property
     def _size(self) -> tuple[int, int] | None:
@@ -190,9 +188,13 @@ class Inspection:
     def _run(
         self, edits: Mapping[str, Callable[[object], object]], dense: str | None = None
     ) -> Tensor:
-        model = self._passes.model
-        with undisturbed(model, self._x.device), _lively(model), torch.no_grad():
+        with self._quiet(), torch.no_grad():
             return self._pass(edits, dense).embedding
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        with undisturbed(self._passes.model, self._x.device), self._trained.entered():
+            yield
 
     def _plain(self) -> Tensor:
         return self._e.detach()
@@ -253,14 +255,12 @@ class Places:
     def _searched(self, inspection: Inspection, need: Need, first: str | None) -> str | None:
         name = choose(inspection, first, need.checks, inner=need.level == "A")
         if name is None:
+            why = (
+                "" if first is None else f" At {first!r} {_FAILED[_why(inspection, first, need)]}."
+            )
             self._complain(
-                f"{self._model} has no module at which {_LEVELS[need.level]} can be mixed"
-                + (
-                    f". At {first!r} {_FAILED[_first_failed(inspection, first, need)]}"
-                    if first
-                    else ""
-                )
-                + ". Mixers of the input or of embeddings work."
+                f"{self._model} has no module at which {_LEVELS[need.level]} can be mixed.{why} "
+                f"Mixers of the input work."
             )
         return name or first
 
@@ -268,8 +268,8 @@ class Places:
         if name == EMBEDDING:
             if not inspection.embedding_is_whole():
                 self._complain(
-                    f"The input of the classifier of {self._model} cannot be mixed: {_FAILED[WHOLE]}. "
-                    f"Mixers of the input work."
+                    f"The input of the classifier of {self._model} cannot be mixed: "
+                    f"{_FAILED[WHOLE]}. Mixers of the input work."
                 )
             return
         failed = None if name is None else inspection.failed(name, need.checks)
@@ -288,7 +288,7 @@ class Places:
         return type(self._passes.model).__name__
 
 
-def _first_failed(inspection: Inspection, name: str, need: Need) -> str:
+def _why(inspection: Inspection, name: str, need: Need) -> str:
     return (inspection.failed(name, need.checks) if inspection.has_map(name) else None) or UNREAD
 
 
@@ -307,42 +307,22 @@ def choose(
     return next((name for name in found if inspection.failed(name, checks) is None), None)
 
 
-@contextmanager
-def _lively(model: nn.Module) -> Iterator[None]:
-    """Replace parameters that are constant, as before training, by random ones in this context.
-
-    A new network may hide layers: a residual branch whose last scale is 0 or 1e-6 changes nothing
-    yet. The parameters get their own memory back afterwards.
-    """
-    source = torch.Generator().manual_seed(0)
-    before = []
-    for parameter in model.parameters():
-        data = parameter.data
-        if not data.is_floating_point() or data.numel() < 2 or data.is_meta:
-            continue
-        if bool((data == data.flatten()[0]).all()):
-            fan = max(1, math.prod(data.shape[1:]))
-            drawn = torch.rand(data.shape, generator=source) + 0.5
-            if data.dim() > 1:
-                drawn = torch.randn(data.shape, generator=source) / math.sqrt(fan)
-            before.append((parameter, data))
-            parameter.data = drawn.to(data)
-    try:
-        yield
-    finally:
-        for parameter, data in before:
-            parameter.data = data
-
-
 def _differ(a: Tensor, b: Tensor) -> bool:
     """Whether two results differ by more than rounding, relative to how much images differ."""
+    rounding = 4 * torch.finfo(a.dtype).eps
     a, b = a.double(), b.double()
     spread = (a - a.mean(0)).abs().max()
-    return bool((a - b).abs().max() > _tolerance(a) * spread)
+    return bool((a - b).abs().max() > 1e-3 * spread + rounding * a.abs().max())
 
 
-def _tolerance(a: Tensor) -> float:
-    return 1e-3
+def _images(shape: Sequence[int]) -> Tensor:
+    """Random inputs. Images have coarse patterns too, which a mean over positions does not hide."""
+    source = torch.Generator().manual_seed(0)
+    fine = torch.randn(BATCH, *shape, generator=source)
+    if len(shape) != 3:
+        return fine
+    coarse = torch.randn(BATCH, shape[0], 3, 3, generator=source)
+    return (fine + 2 * F.interpolate(coarse, tuple(shape[1:]), mode="bilinear")) / 2
 
 
 def _roll(output: object) -> object:
@@ -351,6 +331,13 @@ def _roll(output: object) -> object:
     if isinstance(output, (tuple, list)):
         return type(output)([*output[:-1], _roll(output[-1])])
     return output
+
+
+def _positions(record: Record, layout: Layout) -> int:
+    if len(record.shape) == 3:
+        return record.shape[1] - layout.prefix
+    rows = 1 if layout.channels_last else 2
+    return record.shape[rows] * record.shape[rows + 1]
 
 
 def _count(module: nn.Module) -> int:

@@ -37,13 +37,13 @@ def layout_of(
         return replace(host, channels_last=fits[0]) if fits else None
     if len(shape) != 3 or shape[1] <= 1:
         return None
-    widths = list(_widths(model.get_submodule(name)))
+    widths = set(_widths(model.get_submodule(name)))
     if widths and shape[2] not in widths and shape[1] in widths:
         return None  # (B, C, N)
-    prefixes = [
-        p for p in dict.fromkeys((host.prefix, 0)) if _is_token_grid(shape[1] - p, size, host)
-    ]
-    return replace(host, prefix=prefixes[0]) if prefixes else None
+    for prefix in (host.prefix, 0):
+        if _is_token_grid(shape[1] - prefix, size, host):
+            return replace(host, prefix=prefix)
+    return None
 
 
 def _positions(shape: tuple[int, ...], channels_last: bool) -> tuple[int, int]:

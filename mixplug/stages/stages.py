@@ -105,8 +105,9 @@ class Stages:
 
     @property
     def commutes(self) -> bool:
-        """Whether mixing logits is mixing embeddings: all classifiers are linear, and the model
-        returns their mean.
+        """Whether mixing logits is mixing embeddings.
+
+        It is if all classifiers are linear and the model returns their mean.
         """
         heads = self._linear_heads
         linear = bool(heads) and all(head is not None for head in heads)

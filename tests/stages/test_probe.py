@@ -370,7 +370,7 @@ def test_a_module_without_a_map() -> None:
     _, stages = restless()
     with pytest.raises(
         ValueError,
-        match=r"The output of 'fc', of shape \(3, 4\) for images of 6 x 8, holds no feature map",
+        match=r"The output of 'fc', of shape \(4, 4\) for images of 6 x 8, holds no feature map",
     ):
         stages.probe(images(), want={"map"}, at="fc")
     with pytest.raises(ValueError, match=r"Restless has no module 'boddy'"):

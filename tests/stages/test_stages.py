@@ -484,7 +484,7 @@ def test_logits_that_change_after_the_classifier_are_not_mixed() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 50
 
-    stages, x = stages_of(Scaled()), images(torch.float32)
+    stages, x = stages_of(Scaled().eval()), images(torch.float32)
     y = torch.arange(len(x)) % CLASSES
     assert_close(stages(x).logits, stages.model(x))  # for mixers of the input it is no matter
     assert stages.linear is stages.model.fc and not stages.commutes
