@@ -141,6 +141,13 @@ class Passes:
             self._layouts[key] = layout_of(self.model, name, shape, size, self.layout)
         return self._layouts[key]
 
+    def misreads(self, name: str, shape: tuple[int, ...], size: tuple[int, int] | None) -> bool:
+        """Whether the layout that was given contradicts the shape of an output."""
+        if self._infer or size is None or len(shape) != 4:
+            return False
+        seen = layout_of(self.model, name, shape, size, self.layout)
+        return seen is not None and seen.channels_last != self.layout.channels_last
+
     def require_heads(self, what: str) -> None:
         """Raise ValueError if the classifier is not known; ``what`` begins the message."""
         if not self.heads:

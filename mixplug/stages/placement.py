@@ -93,6 +93,11 @@ class Inspection:
         }  # fmt: skip
         return next((check for check in checks if not ways[check](name)), None)
 
+    def is_misread(self, name: str) -> bool:
+        """Whether the layout that was given for the output contradicts its shape."""
+        record = self.records.get(name)
+        return record is not None and self._passes.misreads(name, record.shape, self._size)
+
     def is_whole(self, name: str) -> bool:
         """Whether all that an image gives the embedding passes through this module's output."""
         record = self.records.get(name)
@@ -273,6 +278,8 @@ class Places:
                 )
             return
         failed = None if name is None else inspection.failed(name, need.checks)
+        if failed is None and name is not None and inspection.is_misread(name):
+            failed = UNREAD
         if failed is not None:
             better = choose(inspection, None, need.checks, inner=DENSE not in need.checks)
             instead = f"Use {better!r}." if better else "No other module will do."

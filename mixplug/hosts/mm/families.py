@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.utils import register_all_modules
 from torch import nn
 
-from mixplug.hosts.mm.mixing.classifier import mm_stages
+from mixplug.hosts.mm.mixing.classifier import mm_stages, require_trainable
 from mixplug.stages import Stages
 
 # Files below mmpretrain's configs, without their suffix; all but the last below _base_/models.
@@ -58,7 +58,12 @@ def subject(name: str) -> tuple[Callable[[], Stages], tuple[int, ...]]:
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         built: nn.Module = MODELS.build({**model, "data_preprocessor": {}}).eval()
     built.init_weights()
-    return lambda: mm_stages(built), _size(model.backbone)
+
+    def stages() -> Stages:
+        require_trainable(built)
+        return mm_stages(built)
+
+    return stages, _size(model.backbone)
 
 
 def _size(backbone: dict[str, Any]) -> tuple[int, ...]:
