@@ -145,8 +145,8 @@ class Inspection:
 
         Args:
             first: name of the module to begin with.
-            inner: whether modules come first that have further layers behind them, and several
-                layers inside.
+            inner: whether modules come first whose map is about as small as the last, that have
+                further layers behind them, and several layers inside.
         """
         if first is not None and self.has_map(first):
             yield first
@@ -155,7 +155,14 @@ class Inspection:
         if inner:
             layers = [self.records[name].order for name in self._layers() if name in self.records]
             end = max(layers, default=0)
-            rest.sort(key=lambda r: (r.order >= end, _count(self._passes.taps.module(r.name)) < 2))
+            few = 4 * self._positions(rest[0]) if rest else 0
+            rest.sort(
+                key=lambda r: (
+                    self._positions(r) > few,
+                    r.order >= end,
+                    _count(self._passes.taps.module(r.name)) < 2,
+                )
+            )
         yield from (record.name for record in rest)
 
     def _layers(self) -> Iterator[str]:
@@ -176,8 +183,17 @@ class Inspection:
     def _may_hold(self, record: Record) -> bool:
         if record.calls > 1 or record.edge is None or record.shape[0] != BATCH:
             return False
+        return 1 < self._positions(record) <= MOST_POSITIONS
+
+    def _positions(self, record: Record) -> int:
+        """N of its map, 0 if it has none."""
         layout = self._layout(record)
-        return layout is not None and 1 < _positions(record, layout) <= MOST_POSITIONS
+        if layout is None:
+            return 0
+        if len(record.shape) == 3:
+            return record.shape[1] - layout.prefix
+        rows = 1 if layout.channels_last else 2
+        return record.shape[rows] * record.shape[rows + 1]
 
     @property
     def _size(self) -> tuple[int, int] | None:
@@ -338,13 +354,6 @@ def _roll(output: object) -> object:
     if isinstance(output, (tuple, list)):
         return type(output)([*output[:-1], _roll(output[-1])])
     return output
-
-
-def _positions(record: Record, layout: Layout) -> int:
-    if len(record.shape) == 3:
-        return record.shape[1] - layout.prefix
-    rows = 1 if layout.channels_last else 2
-    return record.shape[rows] * record.shape[rows + 1]
 
 
 def _count(module: nn.Module) -> int:

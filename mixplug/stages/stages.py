@@ -175,7 +175,7 @@ class Stages:
                 f"{type(self.model).__name__} has an attribute 'mixup' of its own, under which the "
                 f"mixer's parameters would be saved. Rename it."
             )
-        module.of_mixplug = True  # so that it can be told from a module of the model's own
+        vars(module)["of_mixplug"] = True  # the model may have another one of this name
         self.model.add_module("mixup", module)
         self.learned = module
 

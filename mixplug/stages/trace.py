@@ -19,8 +19,8 @@ class Record:
     Attributes:
         name: of the module.
         shape: of its output; of the last level, if it is a tuple of levels.
-        edge: this output in the graph of autograd; None if it is not there, or is an input of the
-            module, so that more may hang on it than passes this module.
+        edge: this output in the graph of autograd; None if it is not there, or is also an input or
+            another level, so that more hangs on it than passes here.
         order: how many outputs were recorded before.
         calls: how often the module was called.
     """
@@ -59,9 +59,10 @@ class Recorder:
         def record(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             level = output[-1] if isinstance(output, (tuple, list)) and output else output
             if isinstance(level, Tensor):
+                levels = output[:-1] if isinstance(output, (tuple, list)) else ()
                 calls = self.records[name].calls + 1 if name in self.records else 1
-                given = [edge_of(arg) for arg in args if isinstance(arg, Tensor)]
-                edge = None if edge_of(level) in given else edge_of(level)
+                beside = [edge_of(t) for t in (*args, *levels) if isinstance(t, Tensor)]
+                edge = None if edge_of(level) in beside else edge_of(level)
                 order = len(self.records) if calls == 1 else self.records[name].order
                 self.records[name] = Record(name, tuple(level.shape), edge, order, calls)
 

@@ -64,9 +64,16 @@ def map_layout(model: nn.Module) -> Layout:
     return Layout(
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         prefix=getattr(model, "num_prefix_tokens", 0),
-        grid=getattr(patches, "grid_size", None),
-        patch=getattr(patches, "patch_size", None),
+        grid=_pair(getattr(patches, "grid_size", None)),
+        patch=_pair(getattr(patches, "patch_size", None)),
     )
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    """(height, width) of what timm gives as one number, as two, or not at all."""
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    return tuple(size) if len(size) == 2 else None
 
 
 class KeepsMap:

@@ -67,12 +67,12 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
         ValueError: the model or its head is of another kind, or its batches are mixed already.
     """
     require_trainable(model)
-    names = classifier_names(model.head)  # raises before anything is changed
+    names = classifier_names(model.head)
+    stages = mm_stages(model)
+    mixer.attach(stages)
     retype(model, MixedLoss)
-    model.mixer, model.clock = mixer, Clock()
-    model.stages = mm_stages(model)
-    mixer.attach(model.stages)
-    return f"training batches, classifier {' and '.join(names)}"
+    model.mixer, model.clock, model.stages = mixer, Clock(), stages
+    return f"training batches, classifier {' and '.join(names) or 'not known'}"
 
 
 def require_trainable(model: nn.Module) -> None:
@@ -116,9 +116,6 @@ def mm_stages(model: ImageClassifier) -> Stages:
     last block. The map A that AlignMixup aligns is the one before the last block. In a transformer
     this block carries mixed patches to the class token. In other networks alignment directly before
     average pooling would have no effect.
-
-    Raises:
-        ValueError: the head has no layer with one output per class.
     """
     classifier, last, backbone = classifier_names(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
@@ -157,20 +154,33 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
 
 
 def classifier_names(head: nn.Module) -> list[str]:
-    """Names of a head's layers with one output per class; several if it returns their mean."""
+    """Names of a head's layers with one output per class; several if it returns their mean.
+
+    None if the backbone classifies, as in Inception v3; then only inputs can be mixed.
+    """
     classes = getattr(head, "num_classes", None)
-    names = [
+    return [
         f"head.{name}"
         for name, module in head.named_modules()
         if classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
         and classes is not None
         and not any(module.children())
     ]
+
+
+def last_layer_name(head: nn.Module) -> str:
+    """Name of a head's last layer with one output per class.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = classifier_names(head)
     if not names:
         raise ValueError(
-            f"{type(head).__name__} has no layer with num_classes={classes} outputs to mix before."
+            f"{type(head).__name__} has no layer with num_classes="
+            f"{getattr(head, 'num_classes', None)} outputs, so its embeddings are not known."
         )
-    return names
+    return names[-1]
 
 
 def criterion_of(loss: nn.Module) -> Criterion:
