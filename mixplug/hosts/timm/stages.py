@@ -37,10 +37,12 @@ def timm_stages(
         ValueError: the model has no classifier.
     """
     info = getattr(model, "feature_info", None) or [{"module": None}]
-    features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
+    modules = dict(model.named_modules())
+    named = [one["module"] if one["module"] in modules else None for one in info]
+    features = before_last_block(model) or named[max(len(info) - 2, 0)]
     tail = TimmTail(model) if hasattr(model, "forward_head") else None
     return Stages(
-        model, features, _classifiers(model), info[-1]["module"], map_layout(model), call, tail,
+        model, features, _classifiers(model), named[-1], map_layout(model), call, tail,
         pixels, search=True,
     )  # fmt: skip
 
