@@ -22,6 +22,7 @@ Start here:
 - :func:`entries` is the table of all names; ``mixplug list`` prints it, with the names for
   OpenMMLab configs, and ``mixplug list NAME`` explains one.
 - :func:`register` adds a class of your own.
+- :func:`detach` takes a mixer off a trained model, before it is exported.
 - Packages: ``mixers``, ``losses``, ``metrics``, ``models``, ``data``, ``video``, ``retrieval``,
   ``weights``, ``viz``, ``evaluation`` and ``functional``, the formulas as pure functions. They are
   imported when first used.
@@ -36,6 +37,7 @@ from mixplug import moved
 
 if TYPE_CHECKING:
     from mixplug.catalog import build, entries, register
+    from mixplug.hosts.detaching import detach
     from mixplug.layouts import Layout
     from mixplug.mixed import HullMixed, Mixed
     from mixplug.mixers.base import Mixer, Plan
@@ -51,6 +53,7 @@ __all__ = [
     "Plan",
     "Stages",
     "build",
+    "detach",
     "entries",
     "register",
     # packages and modules
@@ -78,6 +81,7 @@ __all__ = [
 
 _HOMES = {
     "catalog": ("build", "entries", "register"),
+    "hosts.detaching": ("detach",),
     "layouts": ("Layout",),
     "mixed": ("HullMixed", "Mixed"),
     "mixers": ("Mixer", "Plan"),

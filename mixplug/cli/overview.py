@@ -1,9 +1,8 @@
-"""``mixplug list`` and ``mixplug doctor``: what there is, and whether it works here."""
+"""``mixplug list``: what there is, and how it is used."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,21 +134,3 @@ def _reflowed(paragraph: str) -> str:
         else:
             lines.append(line.strip())
     return "\n".join(lines)
-
-
-def doctor() -> None:
-    """Check what is installed, what is missing, and what does not work (exit code 1)."""
-    from mixplug.doctor import examine
-
-    colors = {"ok": "green", "missing": "yellow", "broken": "red"}
-    table = Table(box=None, show_header=False)
-    for _ in range(3):
-        table.add_column(overflow="fold")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        findings = list(examine())
-    for finding in findings:
-        color = colors[finding.state]
-        table.add_row(finding.subject, Text(finding.seen), f"[{color}]{finding.state}[/]")
-    console().print(table)
-    raise typer.Exit(any(finding.state == "broken" for finding in findings))

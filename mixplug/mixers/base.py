@@ -17,7 +17,7 @@ from mixplug.functional.targets import IGNORED
 from mixplug.mixed import HullMixed, Mixed, clean
 from mixplug.mixers.known import labeled, left_out, of_known
 from mixplug.renamed import warn
-from mixplug.stages import Stages
+from mixplug.stages import Need, Stages
 
 CLEAN = "clean"
 
@@ -195,6 +195,14 @@ class Mixer:
             return names
         return ()
 
+    def needs(self) -> Sequence[Need]:
+        """Places at which it mixes or splits what the model makes, and what has to hold there.
+
+        They are checked once, before the first batch is mixed; see :class:`mixplug.stages.Need`.
+        The input needs no entry.
+        """
+        return ()
+
     def attach(self, stages: Stages) -> None:
         """Check the model against the settings, and give it what the mixer needs.
 
@@ -202,6 +210,8 @@ class Mixer:
         to be called before the optimizer is built and before DDP or compile wrap the model. A mixer
         that looks at class attention calls ``stages.keep_attention()`` here.
         """
+        if self.needs():
+            stages.require_embedding(f"{self.name} mixes more than the input")
         stages.frozen.build(self.frozen(), self.name)
         for name in self.edited_modules():
             stages.require(name)
@@ -239,6 +249,8 @@ class Mixer:
         """
         self._check_batch(x, y, step)
         off = self.is_off(epoch)
+        if not off:
+            stages.place(self.needs(), x)
         plan = Plan(CLEAN) if off else self.sample(x, generators)
         y, known = labeled(y, ignore_index)
         plan = plan if known is None else self.leave_out(plan, known)

@@ -24,7 +24,7 @@ from mixplug.mixed import HullMixed, Mixed, hull_targets
 from mixplug.mixers.base import Mixer, Plan
 from mixplug.mixers.known import labeled
 from mixplug.mixers.multimix import MultiMix
-from mixplug.stages import Edit, Stages
+from mixplug.stages import DENSE, WHOLE, Edit, Need, Stages
 
 _REDUCTIONS = ("position_mean", "global")
 
@@ -85,13 +85,18 @@ class DenseMultiMix(MultiMix):
         super().attach(stages)
         self._require_linear(stages)
 
+    def needs(self) -> list[Need]:
+        """As in MultiMix, and each position of the last map stands for itself."""
+        return [*super().needs(), Need("last", (WHOLE, DENSE))] if self.prob else []
+
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Mixed embeddings at every position (eq. 5.10-5.13)."""
         self._require_linear(stages)
         dense = partial(pool, resolution=self.resolution)
-        if stages.linear is None:
+        if not stages.commutes:
             return self._plain(stages, x, y, plan, dense)
         forward = stages(x, dense=dense)
+        self.require_commuting(stages)
         target = soft_targets(y, forward.logits.shape[-1])
         weights = self.weights(x, plan, positions=forward.logits.shape[1])
         attention = _of_known(self._attention(stages, forward.embedding.mT, target), y)

@@ -57,7 +57,7 @@ class MetricMixing(Mixer):
         cpu = torch.device("cpu")
         draws = sampling.Generators(sampling.generator(plan.synced, cpu), plan.generator(cpu))
         known = _known(y)
-        source = _features(stages, out.embedding)
+        source = _features(stages, x, out.embedding)
         loss = self._loss(stages).forward_in_host(
             out.embedding[known],
             _classes(y)[known],
@@ -94,7 +94,7 @@ def _taken(stages: Stages) -> Source | None:
     return None if stages.tail is None else stages.tail.take()
 
 
-def _features(stages: Stages, embedding: Tensor) -> Source | None:
+def _features(stages: Stages, x: Tensor, embedding: Tensor) -> Source | None:
     """The map, and the function from maps to embeddings; if possible, plain average pooling.
 
     Average pooling commutes with mixing, so the loss then mixes embeddings instead of maps. Whether
@@ -103,7 +103,7 @@ def _features(stages: Stages, embedding: Tensor) -> Source | None:
     taken = _taken(stages)
     if taken is None:
         return None
-    maps = stages.layout.map(taken[0])
+    maps = stages.read(taken[0], x)
     head = EmbeddingHead(maps.shape[1], dim=None, pool="avg", normalize=False)
     with torch.no_grad():
         pooled = head(maps).float()

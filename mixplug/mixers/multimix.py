@@ -15,7 +15,7 @@ from mixplug.functional.targets import soft_targets
 from mixplug.mixed import HullMixed, Mixed, hull_targets
 from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
 from mixplug.mixers.known import labeled
-from mixplug.stages import Stages
+from mixplug.stages import WHOLE, Need, Stages
 
 _HULL, _INPUT = "hull", "x"
 
@@ -81,6 +81,10 @@ class MultiMix(Mixer):
         """The named layer."""
         return (self.layer,) if self.layer else ()
 
+    def needs(self) -> list[Need]:
+        """What it mixes is all that the classifier gets of an image."""
+        return [Need(self.layer or "e", (WHOLE,))] if self.prob else []
+
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
         """Draw the branch (synced); then a key for Λ, or π and λ (per rank)."""
         ways = (self.prob, 1 - self.prob)
@@ -128,6 +132,14 @@ class MultiMix(Mixer):
         logits = stages(pair(x, plan)).logits
         return Mixed(logits, pair(soft_targets(y, logits.shape[-1]), plan))
 
+    def require_commuting(self, stages: Stages) -> None:
+        """Raise ValueError if a pass has shown that mixing logits is not mixing embeddings."""
+        if not stages.commutes:
+            raise ValueError(
+                f"The model changes its logits after the classifier, so {self.name} cannot mix "
+                f"them. Return the logits as they are."
+            )
+
     def weights(self, x: Tensor, plan: Plan, positions: int | None = None) -> Tensor:
         """Λ of the plan, on the device of x."""
         source = plan.generator(x.device)
@@ -141,8 +153,9 @@ class MultiMix(Mixer):
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Mixed embeddings (eq. 5.6-5.7)."""
         weights, share = self.known_weights(self.weights(x, plan), y)
-        if self.layer is None and stages.linear is not None:
+        if self.layer is None and stages.commutes:
             logits = stages(x).logits
+            self.require_commuting(stages)
             target = soft_targets(y, logits.shape[-1])
             return HullMixed(logits, target, weights, output=logits, share=share)
 

@@ -13,7 +13,7 @@ from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
-from mixplug.stages import Edit, Forward, Stages
+from mixplug.stages import DENSE, WHOLE, Edit, Forward, Need, Stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,12 @@ class PairMixer(Mixer):
     def branches(self) -> dict[str, float]:
         """Ways of mixing, and their relative frequency."""
         return {"x": 1.0}
+
+    def needs(self) -> list[Need]:
+        """Every level other than the input is whole, and dense positions stand for themselves."""
+        levels = [name for name in self.branches() if name not in ("x", CLEAN)]
+        dense = [Need("last", (WHOLE, DENSE))] if self.dense else []
+        return [*(Need(level, (WHOLE,)) for level in levels), *dense]
 
     def attach(self, stages: Stages) -> None:
         """Check the settings against each other, then as in the base."""

@@ -16,7 +16,7 @@ from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
 from mixplug.hosts.mm.hooks.mixup import unwrapped
-from mixplug.hosts.mm.mixing.classifier import classifier_name
+from mixplug.hosts.mm.mixing.classifier import last_layer_name
 
 OUTSIDE = "ood"  # role of out-of-distribution data samples
 
@@ -33,7 +33,7 @@ class Watch:
         self.logits: Any = None
         self.embeddings: Any = None
         self._paused = False
-        layer = model.get_submodule(classifier_name(model.head))
+        layer = model.get_submodule(last_layer_name(model.head))
         layer.register_forward_pre_hook(self._before)
         model.head.register_forward_hook(self._after)
 

@@ -10,7 +10,12 @@ from functools import partial
 import torch
 from mmengine.hooks import Hook
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
-from mmpretrain.models.heads import ClsHead, CSRAClsHead, MultiLabelClsHead
+from mmpretrain.models.heads import (
+    ClsHead,
+    CSRAClsHead,
+    EfficientFormerClsHead,
+    MultiLabelClsHead,
+)
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -85,20 +90,31 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     Raises:
         ValueError: the model or its head is of another kind, or its batches are mixed already.
     """
-    if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
+    require_trainable(model)
+    names = classifier_names(model.head)
+    stages = mm_stages(model)
+    mixer.attach(stages)
+    retype(model, MixedLoss)
+    model.mixer, model.clock, model.stages = mixer, Clock(), stages
+    return f"training batches, classifier {' and '.join(names) or 'not known'}"
+
+
+def require_trainable(model: nn.Module) -> None:
+    """Raise ValueError if the key does not work for a model, whatever the mixer."""
+    head = getattr(model, "head", None)
+    if getattr(head, "dist", False) or getattr(head, "distillation", False):
+        raise ValueError(
+            f"mmpretrain does not train {type(head).__name__} with distillation. Set "
+            f"head=dict(distillation=False)."
+        )
+    if not isinstance(model, ImageClassifier) or not _plain_loss(head):
         raise ValueError(
             f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead or MultiLabelClsHead "
             f"whose loss depends on logits and targets only, got {type(model).__name__} with "
-            f"{type(getattr(model, 'head', None)).__name__}."
+            f"{type(head).__name__}."
         )
     _require_unmixed(getattr(model.data_preprocessor, "batch_augments", None), "")
-    classifier = classifier_name(model.head)  # raises before anything is changed
-    require_mixable(model.head.loss_module, model.head.num_classes)
-    retype(model, MixedLoss)
-    model.mixer, model.clock = mixer, Clock()
-    model.stages = mm_stages(model)
-    mixer.attach(model.stages)
-    return f"training batches, classifier {classifier}"
+    require_mixable(head.loss_module, head.num_classes)
 
 
 def _require_unmixed(batch_augments: object, when: str) -> None:
@@ -113,7 +129,7 @@ def _plain_loss(head: nn.Module | None) -> bool:
     """Whether the loss is the loss module applied to the output of a layer."""
     return any(
         isinstance(head, plain)
-        and type(head).loss is plain.loss
+        and type(head).loss in (plain.loss, EfficientFormerClsHead.loss)  # plain but for `dist`
         and type(head)._get_loss is plain._get_loss
         and not isinstance(head, CSRAClsHead)
         for plain in (ClsHead, MultiLabelClsHead)
@@ -128,11 +144,8 @@ def mm_stages(model: ImageClassifier) -> Stages:
     last block. The map A that AlignMixup aligns is the one before the last block. In a transformer
     this block carries mixed patches to the class token. In other networks alignment directly before
     average pooling would have no effect.
-
-    Raises:
-        ValueError: the head has no layer with one output per class.
     """
-    classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
+    classifier, last, backbone = classifier_names(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
     projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
     layout = Layout(
@@ -148,7 +161,7 @@ def mm_stages(model: ImageClassifier) -> Stages:
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
     call, pixels = partial(_logits, model), partial(_pixels, model)
-    return Stages(model, features, classifier, last, layout, call, pixels=pixels)
+    return Stages(model, features, classifier, last, layout, call, pixels=pixels, search=True)
 
 
 def _pixels(model: ImageClassifier) -> Pixels:
@@ -168,18 +181,32 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
     return model.head(model.extract_feat(inputs))
 
 
-def classifier_name(head: nn.Module) -> str:
-    """Name of the last layer of a head with one output per class."""
+def classifier_names(head: nn.Module) -> list[str]:
+    """Names of a head's layers with one output per class; several if it returns their mean.
+
+    None if the backbone classifies, as in Inception v3; then only inputs can be mixed.
+    """
     classes = getattr(head, "num_classes", None)
-    names = [
+    return [
         f"head.{name}"
         for name, module in head.named_modules()
         if classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
         and classes is not None
+        and not any(module.children())
     ]
+
+
+def last_layer_name(head: nn.Module) -> str:
+    """Name of a head's last layer with one output per class.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = classifier_names(head)
     if not names:
         raise ValueError(
-            f"{type(head).__name__} has no layer with num_classes={classes} outputs to mix before."
+            f"{type(head).__name__} has no layer with num_classes="
+            f"{getattr(head, 'num_classes', None)} outputs, so its embeddings are not known."
         )
     return names[-1]
 

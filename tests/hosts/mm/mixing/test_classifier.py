@@ -388,10 +388,14 @@ def test_the_log_says_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_head_without_a_layer_for_its_classes_is_refused() -> None:
+def test_a_head_without_a_layer_for_its_classes_leaves_mixers_of_the_input() -> None:
+    """As that of Inception v3, whose backbone classifies."""
     model = build_model(head={"type": "ClsHead"})
-    with pytest.raises(ValueError, match="ClsHead has no layer with num_classes=None outputs"):
+    message = "AlignMixup mixes more than the input: ImageClassifier has no classifier module"
+    with pytest.raises(ValueError, match=message):
         train_with(model, mixplug.build("alignmix"))
+    assert not hasattr(model, "mixer") and type(model) is ImageClassifier
+    train_with(model, mixplug.build("cutmix"))
 
 
 # ---------------------------------------------------------------- losses
