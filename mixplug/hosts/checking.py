@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import mixplug
 from mixplug import sampling
 from mixplug.catalog import entries
 from mixplug.mixers.base import Mixer
@@ -55,11 +56,14 @@ class Record:
     """
 
     def __init__(self, host: str, path: Path | None = None) -> None:
-        packages = ("mixplug", "torch", _PACKAGES[host])
+        packages = ("torch", _PACKAGES[host])
         self._path = path
         self._facts = {
             "command": f"mixplug doctor models --host {host}",
-            "versions": {name: version_of(name) for name in packages},
+            "versions": {
+                "mixplug": mixplug.__version__,
+                **{name: version_of(name) for name in packages},
+            },
         }
         found = json.loads(path.read_text()) if path is not None and path.exists() else {}
         same = found.get("versions") == self._facts["versions"]
