@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixplug.renamed import renamed_attributes
 
+
+@renamed_attributes(put="restore")
 @dataclass(frozen=True)
 class Layout:
     """Reads a (B, C, H, W) map out of a module's output, and puts one back.

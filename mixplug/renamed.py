@@ -73,6 +73,49 @@ def renamed_keys(**new_names: str) -> Callable[[T], T]:
     return decorate
 
 
+C = TypeVar("C", bound=type)
+
+
+def renamed_attributes(**new_names: str) -> Callable[[C], C]:
+    """Decorate a class of which methods or other attributes have new names.
+
+    The old names work on instances, and in subclasses that override them: what a subclass defines
+    by an old name gets the new one.
+
+    Args:
+        **new_names: new name of each old name.
+    """
+
+    def decorate(cls: Any) -> Any:
+        inherited = cls.__dict__.get("__init_subclass__")
+
+        def init_subclass(sub: Any, /, **kwargs: Any) -> None:
+            for old, new in new_names.items():
+                if old in sub.__dict__:
+                    warn(f"The attribute {sub.__name__}.{old}", new)
+                    setattr(sub, new, sub.__dict__[old])
+                    delattr(sub, old)
+            if inherited is None:
+                super(cls, sub).__init_subclass__(**kwargs)
+            else:
+                inherited.__get__(None, sub)(**kwargs)
+
+        cls.__init_subclass__ = classmethod(init_subclass)
+        for old, new in new_names.items():
+            setattr(cls, old, _old_attribute(cls.__name__, old, new))
+        return cls
+
+    return decorate
+
+
+def _old_attribute(owner: str, old: str, new: str) -> property:
+    def get(self: object) -> Any:
+        warn(f"The attribute {owner}.{old}", new)
+        return getattr(self, new)
+
+    return property(get, doc=f"The old name of ``{new}``.")
+
+
 def current_keys(target: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a class that :func:`renamed_keys` decorates, with old names replaced.
 

@@ -53,7 +53,7 @@ BRITISH = re.compile(
 )
 # Old names that still work are spelled as they were: these files bridge or test them.
 BRIDGES = re.compile(
-    r"renamed_keys\(|renamed_names\(|def centre|\.centre\"|\{prefix\}centre|unlabelled"
+    r"renamed_keys\(|renamed_names\(|renamed_attributes\(|\{prefix\}centre|unlabelled"
 )
 WITH_OLD_NAMES = (
     "mixplug/renamed.py",

@@ -15,6 +15,8 @@ from mixplug.data.view import View
 from mixplug.evaluation.card import Settings
 from mixplug.functional import teacher_probabilities, updated_center
 from mixplug.functional.calibration import calibration_sums
+from mixplug.layouts import Layout
+from mixplug.losses import MetricLoss
 from mixplug.models.self_distillation import DINO
 from mixplug.models.tracking.box_decoder import DecoderBlock
 from mixplug.renamed import OLD_NAMES, renamed_keys
@@ -152,7 +154,7 @@ def method_head() -> dict[str, int]:
 
 def test_old_attributes_of_distillation() -> None:
     method = DINO({"name": "vit_tiny_patch16_224", "depth": 1, "img_size": 32}, method_head())
-    with pytest.warns(DeprecationWarning, match=r"attribute DINO\.centre is now center"):
+    with pytest.warns(DeprecationWarning, match=r"attribute StudentTeacher\.centre is now center"):
         assert method.centre is method.center
     with pytest.warns(DeprecationWarning, match=r"attribute Own\.views_key is now loss_name"):
 
@@ -178,3 +180,30 @@ def test_sums_of_calibration_from_probabilities_are_refused() -> None:
     message = r"needs confidences \(B,\) and 0 or 1 .* got \(4, 3\) and \(4,\)\. For probabilities"
     with pytest.raises(ValueError, match=message):
         calibration_sums(torch.rand(4, 3), torch.arange(4) % 3)
+
+
+def test_old_methods_of_classes() -> None:
+    layout, a = Layout(channels_last=True), torch.randn(2, 3, 4, 5)
+    with pytest.warns(DeprecationWarning, match=r"attribute Layout\.put is now restore"):
+        put = layout.put
+    assert torch.equal(put(torch.empty(2, 4, 5, 3), a, None), a.permute(0, 2, 3, 1))
+    with pytest.warns(DeprecationWarning, match=r"attribute Mixer\.points is now edited_modules"):
+        assert list(mixplug.build("MultiMix", layer="fc").points()) == ["fc"]
+
+
+def test_a_subclass_that_overrides_an_old_method() -> None:
+    """It would not be called any more, without a word."""
+    with pytest.warns(DeprecationWarning, match=r"attribute Own\.points is now edited_modules"):
+
+        class Own(mixplug.Mixer):
+            def points(self) -> tuple[str, ...]:
+                return ("layer",)
+
+    assert Own.edited_modules(None) == ("layer",)
+    with pytest.warns(DeprecationWarning, match=r"OwnLoss\.hosted is now forward_in_host"):
+
+        class OwnLoss(MetricLoss):
+            def hosted(self, embeddings: torch.Tensor, labels: torch.Tensor, **_: object) -> float:
+                return 3.0
+
+    assert OwnLoss().forward_in_host(torch.zeros(1, 2), torch.zeros(1)) == 3.0

@@ -29,11 +29,13 @@ from torch.utils.data import Dataset
 
 from mixplug.data.image_views import as_tensor
 from mixplug.optional import optional
+from mixplug.renamed import renamed_attributes
 
 SPLITS = ("train", "val", "test")
 _MOST_COVER = 8
 
 
+@renamed_attributes(labelled="labeled")
 @dataclass(frozen=True)
 class TrackingSequence:
     """One object in a video of T frames.

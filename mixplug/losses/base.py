@@ -13,6 +13,7 @@ from mixplug.catalog import KINDS
 from mixplug.functional.pairwise import Form, Share, pair_share
 from mixplug.functional.precision import exact_dtype
 from mixplug.losses.relation import Relation, inner
+from mixplug.renamed import renamed_attributes
 from mixplug.sampling import Generators
 
 Source = tuple[Tensor, Callable[[Tensor], Tensor]]
@@ -24,6 +25,7 @@ _SAMPLERS = (
 )
 
 
+@renamed_attributes(hosted="forward_in_host")
 class MetricLoss(nn.Module):
     """Base of metric losses: ``loss(embeddings, labels)``, a scalar.
 

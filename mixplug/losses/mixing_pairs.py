@@ -10,6 +10,7 @@ from torch import Tensor
 from mixplug import sampling
 from mixplug.functional.similarity import nearest_negatives
 from mixplug.losses.relation import Relation, inner
+from mixplug.renamed import renamed_attributes
 
 # Operands of each kind of pair, and their labels relative to the anchor (eqs. 4.5 and 4.6).
 PAIRS = {
@@ -21,6 +22,7 @@ PAIRS = {
 LABEL = {"anchor": 1.0, "positive": 1.0, "negative": 0.0}
 
 
+@renamed_attributes(of="select")
 @dataclass(frozen=True)
 class MixingPairs:
     """Pairs of every anchor, as indices of points that broadcast to (A, F, S).

@@ -16,7 +16,7 @@ from mixplug.functional.aligned import mix
 from mixplug.functional.targets import IGNORED
 from mixplug.mixed import HullMixed, Mixed, clean
 from mixplug.mixers.known import labeled, left_out, of_known
-from mixplug.renamed import warn
+from mixplug.renamed import renamed_attributes
 from mixplug.stages import Need, Stages
 
 CLEAN = "clean"
@@ -57,6 +57,7 @@ class Plan:
         return sampling.generator(self.key, device)
 
 
+@renamed_attributes(points="edited_modules", unfit="unsupported")
 @dataclass(frozen=True, kw_only=True)
 class Mixer:
     """Base of all mixers. The fields of a subclass are its config keys.
@@ -155,18 +156,11 @@ class Mixer:
         able = [
             e.name for e in entries("mixer") if isinstance(e.target, type) and _has(e.target, way)
         ]
-        why = self._reasons().get(way, "")
+        why = self.unsupported.get(way, "")
         raise ValueError(
             f"{self.name} does not work in {host}: it has no {way}, which mixes {WAYS[way]}."
             f"{why and ' ' + why} Mixers that have it: {', '.join(able)}."
         )
-
-    def _reasons(self) -> Mapping[str, str]:
-        if hasattr(self, "unfit"):
-            warn(f"{self.name}.unfit", "Mixer.unsupported")
-            old: Mapping[str, str] = self.unfit
-            return old
-        return self.unsupported
 
     @property
     def learns(self) -> bool:
@@ -189,10 +183,6 @@ class Mixer:
 
     def edited_modules(self) -> Sequence[str]:
         """Names of the modules at which it mixes, other than features and embedding."""
-        if hasattr(self, "points"):
-            warn(f"{self.name}.points", "Mixer.edited_modules")
-            names: Sequence[str] = self.points()
-            return names
         return ()
 
     def needs(self) -> Sequence[Need]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixplug.stages.taps import InputTap, OutputTap
 from mixplug.stages.watch import Watch
-
-if TYPE_CHECKING:
-    from mixplug.stages.stages import Stages
 
 # What 0.1 called them, in mixplug.stages. Its hooks stay on the model and do nothing.
 OLD_NAMES: Mapping[str, type] = {
@@ -25,7 +22,7 @@ def is_old(state: Mapping[str, Any]) -> bool:
     return "_head" in state and "_is_last" in state
 
 
-def renew(stages: Stages, state: Mapping[str, Any]) -> None:
+def renew(stages: Any, state: Mapping[str, Any]) -> None:
     """Build a ``Stages`` again from the attributes that it had in mixplug 0.1.
 
     The model must be complete. While it is being unpickled it is not, because it contains its

@@ -245,6 +245,7 @@ class Places:
     def __init__(self, passes: Passes, search: bool, strict: bool) -> None:
         self._passes, self._search, self._strict = passes, search, strict
         self._settled: set[Need] = set()
+        self._refused: dict[Need, str] = {}  # with the message
 
     def settle(
         self, needs: Sequence[Need], x: Tensor, names: Mapping[str, str | None]
@@ -260,9 +261,13 @@ class Places:
             The same names, or others for which the checks hold.
         """
         found, new = dict(names), [need for need in needs if need not in self._settled]
+        for need in new:
+            if need in self._refused:
+                raise ValueError(self._refused[need])
         if not new:
             return found
-        inspection = Inspection(self._passes, x)
+        with torch.inference_mode(False):
+            inspection = Inspection(self._passes, x)
         if not inspection.tells:  # the step itself says what is wrong
             return found
         for need in new:
@@ -273,6 +278,13 @@ class Places:
             self._settled.add(need)
         return found
 
+    def open_to(self, need: Need) -> bool:
+        """Whether a place may be searched, and no need that was settled includes this one."""
+        return self._search and not any(
+            need.level == other.level and set(need.checks) <= set(other.checks)
+            for other in self._settled
+        )
+
     def _searched(self, inspection: Inspection, need: Need, first: str | None) -> str | None:
         name = choose(inspection, first, need.checks, inner=need.level == "A")
         if name is None:
@@ -280,8 +292,9 @@ class Places:
                 "" if first is None else f" At {first!r} {_FAILED[_why(inspection, first, need)]}."
             )
             self._complain(
+                need,
                 f"{self._model} has no module at which {_LEVELS[need.level]} can be mixed.{why} "
-                f"Mixers of the input work."
+                f"Mixers of the input work.",
             )
         return name or first
 
@@ -289,8 +302,9 @@ class Places:
         if name == EMBEDDING:
             if not inspection.embedding_is_whole():
                 self._complain(
+                    need,
                     f"The input of the classifier of {self._model} cannot be mixed: "
-                    f"{_FAILED[WHOLE]}. Mixers of the input work."
+                    f"{_FAILED[WHOLE]}. Mixers of the input work.",
                 )
             return
         failed = None if name is None else inspection.failed(name, need.checks)
@@ -299,10 +313,13 @@ class Places:
         if failed is not None:
             better = choose(inspection, None, need.checks, inner=DENSE not in need.checks)
             instead = f"Use {better!r}." if better else "No other module will do."
-            self._complain(f"Do not mix at {name!r} in {self._model}: {_FAILED[failed]}. {instead}")
+            self._complain(
+                need, f"Do not mix at {name!r} in {self._model}: {_FAILED[failed]}. {instead}"
+            )
 
-    def _complain(self, message: str) -> None:
+    def _complain(self, need: Need, message: str) -> None:
         if self._strict:
+            self._refused[need] = message
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
 

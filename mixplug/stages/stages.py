@@ -16,10 +16,12 @@ from mixplug.stages.head import declared, linear_head
 from mixplug.stages.of_0_1 import is_old, renew
 from mixplug.stages.passes import Passes
 from mixplug.stages.pixels import Normalization, Pixels
-from mixplug.stages.placement import Need, Places
+from mixplug.stages.placement import DENSE, WHOLE, Need, Places
 from mixplug.stages.probe import Probe, look
 from mixplug.stages.taps import Step
 from mixplug.stages.watch import Watch
+
+_MIXED, _SPLIT = Need("A", (WHOLE,)), Need("last", (WHOLE, DENSE))
 
 
 class Stages:
@@ -181,6 +183,19 @@ class Stages:
         for name in (self.features, self.last):
             if name is not None:
                 self.require(name)
+
+    def _place_used(self, x: Tensor, a: bool, last: bool, named: object) -> None:
+        """In a host, place what a pass edits and no mixer has placed.
+
+        Where modules are named, names of both may be among them, so both are placed if they can be.
+        """
+        for need, used in ((_MIXED, a), (_SPLIT, last)):
+            if (used or named) and self._places.open_to(need):
+                try:
+                    self.place([need], x)
+                except ValueError:
+                    if used:
+                        raise
 
     def learn(self, module: nn.Module) -> None:
         """Register a mixer's own module on the model as ``mixup``; do it before the optimizer."""
@@ -385,6 +400,7 @@ class Stages:
         dense: Edit | None = None,
         at: str | None = None,
     ) -> Forward:
+        self._place_used(x, features is not None and at is None, dense is not None, layers or at)
         edits: dict[str, list[Step]] = {name: [edit] for name, edit in (layers or {}).items()}
         for name, step in self._attention.steps():
             edits.setdefault(name, []).append(step)

@@ -66,10 +66,44 @@ def test_a_host_moves_on_to_a_place_that_is_whole(mixer: mixplug.Mixer) -> None:
 
 def test_without_a_suggestion_a_place_is_found() -> None:
     stages = Stages(Bypass(), features=None, classifier="fc", search=True)
-    with pytest.raises(ValueError, match=r"The map A of Bypass is not known\. Name a module"):
-        stages(images(), features=roll)
     AlignMixup()(stages, images(), torch.arange(4) % CLASSES, sampling.generators(0, 0))
     assert stages.features == "join"
+    stages = Stages(Bypass(), features=None, classifier="fc")
+    with pytest.raises(ValueError, match=r"The map A of Bypass is not known\. Name a module"):
+        stages(images(), features=roll)
+
+
+def test_an_edit_without_a_mixer_is_placed_too() -> None:
+    """Whoever calls the stages of a host by hand edits the map that a mixer would."""
+    model, x = Bypass().eval(), images()
+    stages = Stages(model, "block", "fc", search=True)
+    wanted = roll(stages(x).logits)
+    assert stages.features == "block"  # a plain pass looks for nothing
+    assert_close(stages(x, features=roll).logits, wanted)
+    assert stages.features == "join"
+    stages = Stages(model, "block", "fc", search=True)
+    stages.with_map(x, at="stem")  # whoever names modules reads the names of both
+    assert (stages.features, stages.last) == ("join", "last")
+
+
+class Beside(Bypass):
+    """No map holds all of an image: its colors pass by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.last(self.join(self.stem(x)))
+        return self.fc(a.mean((2, 3)) + x.mean().expand(len(x), 6) * x.mean((1, 2, 3))[:, None])
+
+
+def test_a_place_that_is_refused_is_searched_once() -> None:
+    model, x, passes = Beside(), images(), []
+    stages = Stages(model, "join", "fc", search=True)
+    model.fc.register_forward_hook(lambda *_: passes.append(1))
+    for searches in (True, False, False):
+        passes.clear()
+        with pytest.raises(ValueError, match="Beside has no module at which a feature map can be"):
+            stages(x, features=roll)
+        assert bool(passes) is searches
+    stages(x)  # works as it is
 
 
 class Scaled(nn.Module):
@@ -209,10 +243,12 @@ def test_tokens_before_and_after_a_class_token() -> None:
     for block in model.blocks:
         block.register_forward_hook(lambda module, args, out: seen.append(out))
     stages = Stages(model, "blocks.0", "fc", layout=Layout(prefix=1), search=True)
-    early, late = (stages.with_map(x, at=f"blocks.{i}")[1] for i in range(2))
-    assert early.shape == late.shape == (4, 5, 6, 8)
-    assert torch.equal(early.flatten(2).mT, seen[0])
-    assert torch.equal(late.flatten(2).mT, seen[1][:, 1:])
+    early = stages.with_map(x, at="blocks.0")[1]
+    assert early.shape == (4, 5, 6, 8)
+    assert torch.equal(early.flatten(2).mT, seen[-2])
+    late = stages.with_map(x, at="blocks.1")[1]
+    assert late.shape == (4, 5, 6, 8)
+    assert torch.equal(late.flatten(2).mT, seen[-1][:, 1:])
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from mixplug.models.self_distillation.views import IMAGENET
 from mixplug.models.vit import vit_of
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import Encoder, as_encoder
+from mixplug.renamed import renamed_attributes
 from mixplug.weights.position import Grid
 
 
+@renamed_attributes(normalised="normalized")
 @dataclass(frozen=True)
 class Frozen:
     """A vision transformer with fixed weights.

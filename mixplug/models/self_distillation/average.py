@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mixplug.functional.distill import updated_center
+from mixplug.renamed import renamed_attributes
 
 
 @torch.no_grad()
@@ -30,6 +31,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
         buffer.copy_(buffers[name])
 
 
+@renamed_attributes(move="update")
 class RunningSum:
     """Sum of rows over the batches between two optimizer steps, on the device of the rows.
 

@@ -29,10 +29,11 @@ from mixplug.models.self_distillation.targets import CLS, Target
 from mixplug.models.self_distillation.views import Views
 from mixplug.models.vit.encoder import build_vit
 from mixplug.models.vit.encoder_base import RECOMPUTABLE
-from mixplug.renamed import renamed_keys, renamed_names, warn
+from mixplug.renamed import renamed_attributes, renamed_keys, renamed_names
 from mixplug.signatures import passing_on
 
 
+@renamed_attributes(views_key="loss_name")
 @renamed_keys(centre_decay="center_decay")
 class SelfDistillation(StudentTeacher, ABC):
     r"""Base of the methods: how a step goes from views to losses; see :class:`StudentTeacher`.
@@ -98,9 +99,6 @@ class SelfDistillation(StudentTeacher, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the keys that a constructor passes on to its base in the signature of the class."""
         super().__init_subclass__(**kwargs)
-        if "views_key" in cls.__dict__:
-            warn(f"The attribute {cls.__name__}.views_key", "loss_name")
-            cls.loss_name = cls.__dict__["views_key"]
         if "__init__" in cls.__dict__:
             base = next(c for c in cls.__mro__[1:] if "__init__" in c.__dict__)
             cls.__signature__ = passing_on(cls.__init__, base)  # type: ignore[attr-defined]

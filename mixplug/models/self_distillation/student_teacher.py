@@ -17,7 +17,7 @@ from mixplug.models.self_distillation.dino_head import DINOHead
 from mixplug.models.self_distillation.network import Network
 from mixplug.models.self_distillation.targets import CLS, Target
 from mixplug.models.vit.encoder import Encoder, as_encoder
-from mixplug.renamed import warn
+from mixplug.renamed import renamed_attributes
 
 
 def _of_cls(key: str, meaning: str) -> Any:
@@ -33,6 +33,7 @@ def _of_cls(key: str, meaning: str) -> Any:
     return property(get, assign, doc=meaning)
 
 
+@renamed_attributes(centre="center")
 class StudentTeacher(nn.Module):
     """A student and the teacher that averages it, with heads and a center for every target.
 
@@ -74,13 +75,6 @@ class StudentTeacher(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._step: int | None = 0  # ``steps`` on the host; reading the buffer would wait for a GPU
         self.train()
-
-    @property
-    def centre(self) -> Tensor:
-        """The old name of :attr:`center`."""
-        warn(f"The attribute {type(self).__name__}.centre", "center")
-        center: Tensor = self.get_buffer("center")
-        return center
 
     def add_target(self, target: Target) -> None:
         """Declare a target; to be called in the constructor of a method.
