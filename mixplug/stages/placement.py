@@ -6,6 +6,7 @@ So each place is checked once, before the first batch is mixed, on random images
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from mixplug.stages.trace import Record, Recorder, leaf, reaches
 BATCH = 3
 # Alignment compares all pairs of positions.
 MOST_POSITIONS = 1024
+_NEXT = 6  # modules to look at for a better one
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 WHOLE, USEFUL, DENSE, UNREAD = "whole", "useful", "dense", "unread"
@@ -115,6 +117,10 @@ class Inspection:
     def is_useful(self, name: str) -> bool:
         """Whether it matters which positions of two maps are mixed."""
         return _differ(self._mixed(name, shuffle=False), self._mixed(name, shuffle=True))
+
+    def is_ordered(self, name: str) -> bool:
+        """Whether the order of a map's positions matters to what follows."""
+        return _differ(self._run({name: self._passes.on_map(name, _shuffled)}), self._plain())
 
     def is_dense(self, name: str) -> bool:
         """Whether everything behind acts at each position alone."""
@@ -224,9 +230,7 @@ class Inspection:
         def edit(a: Tensor) -> Tensor:
             other = a.roll(1, 0)
             if shuffle:
-                positions = math.prod(a.shape[2:])
-                order = torch.randperm(positions, generator=torch.Generator().manual_seed(0))
-                other = other.flatten(2)[..., order.to(a.device)].view_as(a)
+                other = _shuffled(other)
             return (a + other) / 2
 
         step = self._passes.on_map(name, edit, lambda tokens: (tokens + tokens.roll(1, 0)) / 2)
@@ -328,6 +332,12 @@ class Places:
         return type(self._passes.model).__name__
 
 
+def _shuffled(a: Tensor) -> Tensor:
+    """Positions of a map (B, C, H, W) in another order, the same for all images."""
+    order = torch.randperm(math.prod(a.shape[2:]), generator=torch.Generator().manual_seed(0))
+    return a.flatten(2)[..., order.to(a.device)].view_as(a)
+
+
 def _why(inspection: Inspection, name: str, need: Need) -> str:
     return (inspection.failed(name, need.checks) if inspection.has_map(name) else None) or UNREAD
 
@@ -337,6 +347,11 @@ def choose(
 ) -> str | None:
     """The first module at which the checks hold, or None.
 
+    Where alignment has to be useful, a layer that looks at neighboring positions should follow. One
+    that acts at each position alone makes alignment matter by its nonlinearity only, which is
+    little. So one of the next modules is preferred if it has such a layer behind it. In a
+    transformer with a class token none has.
+
     Args:
         inspection: of the model.
         first: the module to begin with.
@@ -344,7 +359,13 @@ def choose(
         inner: see :meth:`Inspection.candidates`.
     """
     found = inspection.candidates(first, inner)
-    return next((name for name in found if inspection.failed(name, checks) is None), None)
+    best = next((name for name in found if inspection.failed(name, checks) is None), None)
+    if best is None or USEFUL not in checks or inspection.is_ordered(best):
+        return best
+    for name in itertools.islice(inspection.candidates(None, inner), _NEXT):
+        if inspection.is_ordered(name) and inspection.failed(name, checks) is None:
+            return name
+    return best
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

@@ -86,6 +86,34 @@ def test_an_edit_without_a_mixer_is_placed_too() -> None:
     assert (stages.features, stages.last) == ("join", "last")
 
 
+class Pointwise(nn.Module):
+    """As MobileNetV3: a 1x1 convolution follows the last block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.early = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Tanh())
+        self.late = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Tanh())
+        self.wide = nn.Conv2d(8, 9, 1)
+        self.fc = nn.Linear(9, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.wide(self.late(self.early(self.stem(x))))).mean((2, 3)))
+
+
+def test_a_place_before_a_layer_that_looks_at_neighbors_is_preferred() -> None:
+    """At 'late' alignment matters only by the nonlinearity of the 1x1 convolution."""
+    for mixer, place in (
+        (AlignMixup(modes=("A",)), "early"),
+        (ManifoldMixup(layers=("A",)), "late"),
+    ):
+        stages = Stages(Pointwise(), "late", "fc", search=True)
+        mixer(stages, images(), torch.arange(4) % CLASSES, sampling.generators(0, 0))
+        assert stages.features == place
+    stages = Stages(Pointwise(), "late", "fc")  # of one's own loop: what was named is useful
+    AlignMixup()(stages, images(), torch.arange(4) % CLASSES, sampling.generators(0, 0))
+
+
 class Beside(Bypass):
     """No map holds all of an image: its colors pass by."""
 
