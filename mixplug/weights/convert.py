@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from mixplug.names import listed
-from mixplug.weights.names import LAYOUTS, head_to_dino, layout_of, only_beit, translate
+from mixplug.weights.dialects import dialect_of, in_timms_names
+from mixplug.weights.names import (
+    LAYOUTS,
+    PRETRAINING,
+    head_to_dino,
+    layout_of,
+    only_beit,
+    translate,
+)
 from mixplug.weights.parts import Part
 from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import (
@@ -34,10 +42,11 @@ class Converted:
 
     Attributes:
         source: the converted part, with its prefix in the file.
-        layout: layout of the names in the file: 'timm', 'mmpretrain' or 'mmseg'.
+        layout: whose names the file has: 'timm', 'mmpretrain', 'mmseg', or those of
+            :func:`mixplug.weights.dialects.dialect_of`.
         state: the written tensors, flat.
-        left_out: names in the part that were not written: classifiers, and heads that the target
-            layout does not have.
+        left_out: names in the part that were not written: classifiers, decoders and mask tokens of
+            pretraining, and heads that the target layout does not have.
     """
 
     source: str
@@ -85,17 +94,21 @@ def convert(
     if out.exists() and out.samefile(path):
         raise ValueError(f"{out} is the checkpoint itself. Choose another output file.")
     chosen = part_of(read(path), part, path.name)
-    layout = layout_of(chosen.backbone)
+    written = dialect_of(chosen.backbone)
+    state, unneeded = in_timms_names(chosen.backbone)
+    layout = layout_of(state)
     if layout is None:
         raise ValueError(f"{path} has no vision transformer in its part {chosen}.")
-    backbone, left_out = translate(chosen.backbone, layout, to)
+    backbone, left_out = translate(state, layout, to)
+    left_out = [*unneeded, *left_out, *(n for n in backbone if n.startswith(PRETRAINING))]
+    backbone = {n: tensor for n, tensor in backbone.items() if not n.startswith(PRETRAINING)}
     if grid is not None:
         backbone |= _resized(backbone, grid)
     with_head = to == "dino" and chosen.name in _OWNERS
-    state = _dino(chosen, backbone, with_head) if to == "dino" else backbone
+    named = _dino(chosen, backbone, with_head) if to == "dino" else backbone
     left_out += [f"head.{name}" for name in chosen.head if not with_head]
-    _write(state, out, {"part": str(chosen), "names": to})
-    return Converted(str(chosen), layout, state, left_out)
+    _write(named, out, {"part": str(chosen), "names": to})
+    return Converted(str(chosen), written or layout, named, left_out)
 
 
 def _resized(backbone: Mapping[str, Tensor], grid: Grid) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ _TABLES: dict[str, dict[str, dict[str, str]]] = {
         | _QKV
         | _AVERAGE
         | _affine({"norm_pre": "pre_norm"})
+        | {"dist_token": "dist_token"}  # of its DistilledVisionTransformer
         | {
             "blocks.*.ls1.gamma": "layers.*.attn.gamma1.weight",
             "blocks.*.ls2.gamma": "layers.*.ffn.gamma2.weight",
@@ -79,7 +80,8 @@ _ALWAYS = {
     (BEIT, "mmseg"): ("cls_token", *_BEIT_ONLY),
     (BEIT, "timm"): ("cls_token",),
 }
-UNNEEDED = ("head.", "head_dist.", "mask_token")  # features do not depend on these
+PRETRAINING = ("decoder_", "decoder.", "mask_token", "masked_embed")  # only pretraining uses these
+UNNEEDED = ("head.", "head_dist.", "pre_logits.", *PRETRAINING)  # features do not depend on these
 _DENSE = {"mmseg": ("fc_norm.",)}  # also not on these if the framework does not average features
 _DERIVED = "relative_position_index"  # computed from the grid; only OpenMMLab's models save it
 _LAST_LAYER = {

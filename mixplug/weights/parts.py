@@ -11,9 +11,13 @@ from torch import Tensor
 from mixplug.names import listed
 
 PARTS = ("teacher", "ema", "model", "student")  # in order of preference
-_OWNERS = {"teacher": "teacher", "student": "student", "state_dict_ema": "ema", "model_ema": "ema"}
+_OWNERS = {"teacher": "teacher", "student": "student"} | dict.fromkeys(
+    ("state_dict_ema", "model_ema", "ema_model"), "ema"
+)
 _HOLDERS = ("state_dict", "model", "module", *_OWNERS)
 _WRAPPERS = ("state_dict", "model", "module", "_orig_mod", "timm_model")
+_INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # between two names
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the network
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def parts(checkpoint: Mapping[str, Any]) -> dict[str, Part]:
     """
     groups: dict[str, dict[tuple[bool, str], dict[str, Tensor]]] = {}
     for key, value in tensors(checkpoint).items():
+        if key.rpartition(".")[2] == _COUNTER:
+            continue
         owner, is_backbone, prefix, rest = _split(key)
         groups.setdefault(owner, {}).setdefault((is_backbone, prefix), {})[rest] = value
     named = any(is_backbone for is_backbone, _ in groups.get("model", {}))
@@ -112,7 +118,8 @@ def _split(key: str) -> tuple[str, bool, str, str]:
     while path[end] in _WRAPPERS and end < len(path) - 1:
         end += 1
     prefix = "".join(f"{step}." for step in path[:end])
-    return owner, is_backbone, prefix, ".".join(path[end:])
+    rest = ".".join(step for step in path[end:] if step not in _INSIDE)
+    return owner, is_backbone, prefix, rest
 
 
 def _part(name: str, groups: Mapping[tuple[bool, str], Mapping[str, Tensor]]) -> Part:
