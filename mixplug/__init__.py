@@ -22,6 +22,7 @@ Start here:
 - :func:`entries` is the table of all names; ``mixplug list`` prints it, with the names for
   OpenMMLab configs, and ``mixplug list NAME`` explains one.
 - :func:`register` adds a class of your own.
+- :func:`detach` takes a mixer off a trained model, before it is exported.
 - Packages: ``mixers``, ``losses``, ``metrics``, ``models``, ``data``, ``video``, ``retrieval``,
   ``weights``, ``viz``, ``evaluation`` and ``functional``, the formulas as pure functions. They are
   imported when first used.
@@ -36,6 +37,7 @@ from mixplug import moved
 
 if TYPE_CHECKING:
     from mixplug.catalog import build, entries, register
+    from mixplug.hosts.detaching import detach
     from mixplug.layouts import Layout
     from mixplug.mixed import HullMixed, Mixed
     from mixplug.mixers.base import Mixer, Plan
@@ -51,6 +53,7 @@ __all__ = [
     "Plan",
     "Stages",
     "build",
+    "detach",
     "entries",
     "register",
     # packages and modules
@@ -78,6 +81,7 @@ __all__ = [
 
 _HOMES = {
     "catalog": ("build", "entries", "register"),
+    "hosts.detaching": ("detach",),
     "layouts": ("Layout",),
     "mixed": ("HullMixed", "Mixed"),
     "mixers": ("Mixer", "Plan"),
@@ -90,7 +94,7 @@ moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a name stands for when it is first used, because torch takes seconds."""
+    """Import a public name when it is first used, because torch takes seconds."""
     if name in _DEFINED_IN:
         value = getattr(import_module(_DEFINED_IN[name]), name)
         globals()[name] = value

@@ -142,6 +142,12 @@ def build(
     if "type" not in spec:
         raise ValueError(f"A config needs the key 'type', got {sorted(spec)}.")
     target = resolve(spec.pop("type"), kind)
+    if not callable(target):
+        hint = " For a list of mixers use dict(type='OneOf', mixers=[...])."
+        raise ValueError(
+            f"A config needs a type that is a name, a dotted path or a class, got {target!r}."
+            f"{hint if isinstance(target, (list, tuple)) else ''}"
+        )
     arguments = current_keys(target, {**spec, **overrides})
     require_known(target, arguments)
     known = keys_of(target)

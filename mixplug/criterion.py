@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mixplug.functional.targets import IGNORED
+
+_ONE_CLASS = (
+    "The cross-entropy of a classifier with one output is always 0, so nothing would be trained. "
+    "For two classes with one logit use a binary loss, such as nn.BCEWithLogitsLoss."
+)
 
 
 @dataclass(frozen=True)
@@ -22,17 +30,25 @@ class Criterion:
         scale: factor of the loss.
         is_cross_entropy: whether the terms are plain cross-entropies, which
             :func:`mixplug.functional.hull_cross_entropy` computes faster.
+        mass: maps target (T, K), before smoothing, to the part (T,) of each term in the divisor of
+            the mean. It is used for targets that come from class indices. None is 1 for each.
+        ignore_index: class index of examples that have no part in the loss.
     """
 
     terms: Callable[[Tensor, Tensor], Tensor]
     smoothing: float = 0.0
     scale: float = 1.0
     is_cross_entropy: bool = False
+    mass: Callable[[Tensor], Tensor] | None = None
+    ignore_index: int = IGNORED
 
 
-def cross_entropy(smoothing: float = 0.0, scale: float = 1.0) -> Criterion:
+def cross_entropy(
+    smoothing: float = 0.0, scale: float = 1.0, ignore_index: int = IGNORED
+) -> Criterion:
     """Soft cross-entropy, natural logarithm."""
-    return Criterion(_cross_entropy_terms, smoothing, scale, is_cross_entropy=True)
+    terms = _cross_entropy_terms
+    return Criterion(terms, smoothing, scale, is_cross_entropy=True, ignore_index=ignore_index)
 
 
 _known: dict[type, Callable[[Any], Criterion]] = {}
@@ -78,19 +94,27 @@ def as_criterion(loss: object = None) -> Criterion:
 def _(loss: nn.CrossEntropyLoss) -> Criterion:
     require_mean(loss)
     if loss.weight is None:
-        return cross_entropy(loss.label_smoothing)
+        return cross_entropy(loss.label_smoothing, ignore_index=loss.ignore_index)
     weight = loss.weight
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
-        # as PyTorch does for soft targets: it averages over terms, not by the weights of classes
         return -(target * weight.to(logits.dtype) * F.log_softmax(logits, -1)).sum(-1)
 
-    return Criterion(terms, loss.label_smoothing)
+    def mass(target: Tensor) -> Tensor:
+        # PyTorch divides by the sum of these for class indices, and by the number of rows for rows
+        return target @ weight.to(target.dtype)
+
+    return Criterion(terms, loss.label_smoothing, mass=mass, ignore_index=loss.ignore_index)
 
 
 @register(nn.BCEWithLogitsLoss)
 def _(loss: nn.BCEWithLogitsLoss) -> Criterion:
     require_mean(loss)
+    if loss.weight is not None and loss.weight.dim() > 1:
+        raise ValueError(
+            f"BCEWithLogitsLoss has a weight of shape {tuple(loss.weight.shape)}, one for each "
+            f"example. Mixed examples are others, so only a weight for each class can be used."
+        )
 
     def terms(logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
@@ -98,6 +122,57 @@ def _(loss: nn.BCEWithLogitsLoss) -> Criterion:
         ).mean(-1)
 
     return Criterion(terms)
+
+
+@register(nn.MSELoss)
+@register(nn.L1Loss)
+@register(nn.SmoothL1Loss)
+@register(nn.HuberLoss)
+def _(loss: Any) -> Criterion:
+    require_mean(loss)
+    each = copy.copy(loss)
+    each.reduction = "none"
+    return Criterion(lambda logits, target: each(logits, target).mean(-1))
+
+
+@register(nn.NLLLoss)
+@register(nn.MultiMarginLoss)
+@register(nn.MultiLabelMarginLoss)
+def _(loss: Any) -> Criterion:
+    raise ValueError(
+        f"{type(loss).__name__} takes class indices, but mixed targets are rows over classes. Use "
+        f"a loss for rows, or mixplug.criterion.per_class(loss) with reduction='none'."
+    )
+
+
+def require_rows(criterion: Criterion, classes: int, device: torch.device, name: str) -> None:
+    """Try a loss on two mixed targets, before training.
+
+    Args:
+        criterion: what :func:`as_criterion` gives.
+        classes: number K of outputs.
+        device: of the logits.
+        name: of the loss, for the message.
+
+    Raises:
+        ValueError: it does not take rows over classes, or does not return one value per term or
+            their mean.
+    """
+    if criterion.is_cross_entropy and classes == 1:
+        raise ValueError(_ONE_CLASS)
+    logits = torch.linspace(-1, 1, 2 * classes, device=device).view(2, classes)
+    target = torch.full_like(logits, 1 / classes)
+    try:
+        with torch.no_grad():
+            terms = criterion.terms(logits, target)
+        why = "" if terms.shape in ((2,), ()) else f"it returns a shape {tuple(terms.shape)}"
+    except Exception as error:  # of whatever the loss does with what it does not expect
+        why = f"{type(error).__name__}: {str(error).strip() or 'it does not take such targets'}"
+    if why:
+        raise ValueError(
+            f"{name} cannot be mixed. A mixed target is a row of weights over classes, and the "
+            f"loss must give one value for each row of logits and target, but {why}."
+        )
 
 
 def per_class(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:
@@ -130,4 +205,6 @@ def require_mean(loss: object) -> None:
 
 
 def _cross_entropy_terms(logits: Tensor, target: Tensor) -> Tensor:
+    if logits.shape[-1] == 1:
+        raise ValueError(_ONE_CLASS)
     return -(target * F.log_softmax(logits, -1)).sum(-1)

@@ -17,3 +17,8 @@ def shared_seed() -> int:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast_object_list(seed, src=0)
     return seed[0]
+
+
+def world() -> int:
+    """Number of processes; 1 without distributed training."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 _HEADING = re.compile(r"^([A-Z][a-z]+):$")
 _ITEM = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: \([^)]*\))?:\s+(.*)$")
+_SOURCE = re.compile(r"\((?:thesis,? )?((?:Tables? |Figures? |eq\. |§)?\d+\.\d[\w., -]*)\)")
 _ROLE = re.compile(r":(?:py:)?[a-z]+:`~?([^`]+)`")
 
 
@@ -89,6 +91,23 @@ def blocks(description: str) -> Iterator[tuple[bool, str]]:
 def plain(text: str) -> str:
     """A text without the markup of reStructuredText: roles and double backticks."""
     return _ROLE.sub(r"\1", text).replace("``", "").replace("\\ ", "")
+
+
+def plain_text(description: str) -> str:
+    """A description without markup; code and formulas are indented by four spaces."""
+    return "\n\n".join(
+        textwrap.indent(block, "    ") if is_code else plain(block)
+        for is_code, block in blocks(description)
+    )
+
+
+def source(summary: str) -> str:
+    """The place of the thesis that a summary gives in brackets, such as 'thesis Table 5.8', or ''.
+
+    A summary names it as in '(6.5.3)', '(Tables 3.6, 5.6)', '(eq. 3.1)' or '(thesis 4.4.4)'.
+    """
+    found = _SOURCE.search(summary)
+    return f"thesis {found.group(1)}" if found else ""
 
 
 def _split(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:

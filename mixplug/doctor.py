@@ -61,8 +61,8 @@ def examine() -> Iterator[Finding]:
         _original(d) for d in dict.fromkeys(forks) if version_of(d) and version_of(_original(d))
     ]
     if both:
-        said = f"{', '.join(both)} are installed next to their forks onedl-*: remove one of each"
-        yield Finding("OpenMMLab", said, "broken")
+        cause = f"{', '.join(both)} are installed next to their forks onedl-*: remove one of each"
+        yield Finding("OpenMMLab", cause, "broken")
 
 
 def _devices() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,14 @@ class Layout:
     grid: tuple[int, int] | None = None
     patch: tuple[int, int] | None = None
 
-    def map(self, output: object) -> Tensor:
-        """The map A, (B, C, H, W); tokens that fill neither grid nor square become one row."""
-        x = _last(output)
+    def map(self, output: object, size: tuple[int, int] | None = None) -> Tensor:
+        """The map A, (B, C, H, W); tokens that fill neither grid nor square become one row.
+
+        Args:
+            output: of the module.
+            size: (height, width) of the images of this pass, which may differ from pass to pass.
+        """
+        x = level_of(output)
         if x.dim() == 4:
             return x.permute(0, 3, 1, 2) if self.channels_last else x
         if x.dim() != 3 or x.shape[1] <= self.prefix:
@@ -42,32 +48,26 @@ class Layout:
                 f"prefix tokens, got shape {tuple(x.shape)}. Name a module before pooling."
             )
         tokens = x[:, self.prefix :].mT  # (B, C, N)
-        return tokens.unflatten(-1, self.grid_of(tokens.shape[-1]))
+        return tokens.unflatten(-1, self.grid_of(tokens.shape[-1], size))
 
     def grid_of(self, count: int, size: tuple[int, int] | None = None) -> tuple[int, int]:
         """Rows and columns of ``count`` tokens.
 
         Args:
             count: N, without prefix tokens.
-            size: (height, width) of the image, which with the patch gives the grid of a model that
-                takes images of any size.
+            size: (height, width) of the image.
 
         Returns:
-            The grid of the image, if size and patch are known; else ``grid``, if it has as many
-            tokens; else a square, or one row.
+            The first of these that has N tokens: the grid of the image, if size and patch are
+            known; a grid in the aspect ratio of the image, if its size is known; ``grid``; a
+            square; one row.
 
         Raises:
             ValueError: one token more than a square and no prefix, so one may be a class token.
         """
-        if self.patch is not None and size is not None:
-            rows, columns = size[0] // self.patch[0], size[1] // self.patch[1]
+        for rows, columns in self._grids(count, size):
             if rows * columns == count:
                 return rows, columns
-        if self.grid is not None and self.grid[0] * self.grid[1] == count:
-            return self.grid
-        side = math.isqrt(count)
-        if side * side == count:
-            return side, side
         if not self.prefix and count > 2 and math.isqrt(count - 1) ** 2 == count - 1:
             raise ValueError(
                 f"{count} tokens are one more than a square. If the first is a class token, pass "
@@ -75,27 +75,37 @@ class Layout:
             )
         return 1, count
 
+    def _grids(self, count: int, size: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
+        if self.patch is not None and size is not None:
+            yield size[0] // self.patch[0], size[1] // self.patch[1]
+        if size is not None and size[0] != size[1]:
+            rows = round(math.sqrt(count * size[0] / size[1]))
+            yield rows, count // max(rows, 1)
+        if self.grid is not None:
+            yield self.grid
+        yield math.isqrt(count), math.isqrt(count)
+
     def prefix_tokens(self, output: object) -> Tensor | None:
         """The P prefix tokens, (B, P, C), or None if there are none."""
-        x = _last(output)
+        x = level_of(output)
         return x[:, : self.prefix] if x.dim() == 3 and self.prefix else None
 
     def restore(self, output: object, a: Tensor, prefix: Tensor | None) -> object:
         """``output`` with another map (B', C, H', W') and other prefix tokens (B', P, C)."""
-        if _last(output).dim() == 4:
+        if level_of(output).dim() == 4:
             return _replace(output, a.permute(0, 2, 3, 1) if self.channels_last else a)
         tokens = a.flatten(2).mT
         return _replace(output, tokens if prefix is None else torch.cat([prefix, tokens], 1))
 
-    def positions(self, output: object) -> object:
+    def positions(self, output: object, grid: tuple[int, int] | None = None) -> object:
         """Make every position an example of its own, a batch of B*N in the order (B, N).
 
         All layers that follow then see each position alone. Pooling over one position is the
         identity, so the head acts as a 1x1 convolution (section 5.3.3). A token is also copied to
         the places of the prefix, so class-token, average and attention pooling all return it.
         """
-        columns = self.map(output).flatten(2).mT.flatten(0, 1)  # (B*N, C)
-        if _last(output).dim() == 3:
+        columns = self.map(output, grid).flatten(2).mT.flatten(0, 1)  # (B*N, C)
+        if level_of(output).dim() == 3:
             return _replace(output, columns[:, None].expand(-1, self.prefix + 1, -1))
         one = columns[:, None, None, :] if self.channels_last else columns[:, :, None, None]
         return _replace(output, one)
@@ -119,7 +129,8 @@ def pool(a: Tensor, resolution: int | None) -> Tensor:
     return F.adaptive_avg_pool2d(a, resolution)
 
 
-def _last(output: Any) -> Tensor:
+def level_of(output: Any) -> Tensor:
+    """The output, or the last of its levels."""
     last: Tensor = output[-1] if isinstance(output, (tuple, list)) else output
     return last
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mixplug.criterion import as_criterion
+from mixplug.criterion import Criterion, as_criterion
 from mixplug.functional.hull import hull_cross_entropy
 from mixplug.functional.hull_labels import hull_label_cross_entropy
 from mixplug.functional.precision import exact_dtype
 from mixplug.functional.targets import smooth, soft_targets
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Mixed:
         weight: weight of each term in the sum, (M,) or (M, N); None takes the mean over terms.
         extra: named scalars that are added to the loss, such as a reconstruction loss.
         output: (B, K) logits for the host's training metrics; None means ``logits``.
+        share: how much of each term has a label, (M,) or (M, N), in [0, 1]: a term of ignored
+            examples has 0. Terms are averaged by it; None means 1 for each.
+        from_indices: whether targets were made of class indices.
     """
 
     logits: Tensor
@@ -31,6 +36,8 @@ class Mixed:
     weight: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
     output: Tensor | None = None
+    share: Tensor | None = None
+    from_indices: bool = False
 
     def loss(self, criterion: object = None) -> Tensor:
         """Scalar loss, float32 (float64 if given): ``sum_t weight_t criterion_t + sum of extra``.
@@ -54,12 +61,31 @@ class Mixed:
         classes = self.logits.shape[-1]
         with torch.autocast(self.logits.device.type, enabled=False):
             logits = self.logits.to(dtype).reshape(-1, classes)
-            target = smooth(self.target.to(dtype), fn.smoothing).reshape(-1, classes)
-            terms = fn.terms(logits, target) * fn.scale
-            return self._reduce(terms, len(logits)) + sum(self.extra.values())
+            target = self.target.to(dtype).reshape(-1, classes)
+            target, share = self._known(target, fn)
+            terms = fn.terms(logits, smooth(target, fn.smoothing)) * fn.scale
+            mass = fn.mass(target) if fn.mass is not None and self.from_indices else None
+            return self._reduce(terms, len(logits), share, mass) + sum(self.extra.values())
 
-    def _reduce(self, terms: Tensor, count: int) -> Tensor:
-        if terms.dim() == 0 and self.weight is None:
+    def _known(self, target: Tensor, fn: Criterion) -> tuple[Tensor, Tensor | None]:
+        """Targets without the class that the criterion ignores, and the share that is left."""
+        share = None if self.share is None else self.share.to(target).flatten()
+        if not self.from_indices or not 0 <= fn.ignore_index < target.shape[-1]:
+            return target, share
+        own = target[:, fn.ignore_index]
+        share = 1 - own if share is None else share * (1 - own)
+        kept = torch.arange(target.shape[-1], device=target.device) != fn.ignore_index
+        return target * kept, share
+
+    def _reduce(
+        self, terms: Tensor, count: int, share: Tensor | None, mass: Tensor | None
+    ) -> Tensor:
+        if terms.dim() == 0 and self.weight is None and mass is None:
+            if share is not None and bool((share < 1).any()):
+                raise ValueError(
+                    "Some examples of this batch have no label, so the criterion must return one "
+                    "value per term, and not only their mean. Give it reduction='none'."
+                )
             return terms
         if terms.shape != (count,):
             why = " These terms are weighted, so a scalar is not enough." if not terms.dim() else ""
@@ -67,7 +93,13 @@ class Mixed:
                 f"The criterion must return one value per term, ({count},), got shape "
                 f"{tuple(terms.shape)}.{why}"
             )
-        return terms.mean() if self.weight is None else (terms * self.weight.flatten()).sum()
+        if share is None and mass is None:
+            return terms.mean() if self.weight is None else (terms * self.weight.flatten()).sum()
+        own = torch.full_like(terms, 1 / count) if self.weight is None else self.weight.flatten()
+        known = own if share is None else own * share
+        divisor = known if mass is None else known * mass
+        # A term of ignored examples may be any number: its factor is 0
+        return (terms * known).sum() * own.sum() / divisor.sum().clamp(min=_TINY)
 
 
 @dataclass(frozen=True)
@@ -84,6 +116,8 @@ class HullMixed:
         weight: weight of each term in the sum, (M,) or (N, M); None takes the mean.
         extra: as in :class:`Mixed`.
         output: as in :class:`Mixed`.
+        share: as in :class:`Mixed`, (M,) or (N, M).
+        from_indices: as in :class:`Mixed`.
     """
 
     clean_logits: Tensor
@@ -92,6 +126,8 @@ class HullMixed:
     weight: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
     output: Tensor | None = None
+    share: Tensor | None = None
+    from_indices: bool = False
 
     @property
     def logits(self) -> Tensor:
@@ -110,17 +146,35 @@ class HullMixed:
     def loss(self, criterion: object = None) -> Tensor:
         """Scalar loss as in :meth:`Mixed.loss`; a cross-entropy is computed in factored form."""
         fn = as_criterion(criterion)
-        if not fn.is_cross_entropy or (self._indexed and fn.smoothing):
-            return Mixed(self.logits, self.target, self.weight, self.extra).loss(fn)
+        ignores = self.from_indices and 0 <= fn.ignore_index < self.clean_logits.shape[-1]
+        if not fn.is_cross_entropy or (self._indexed and fn.smoothing) or ignores:
+            return Mixed(
+                self.logits,
+                self.target,
+                self.weight,
+                self.extra,
+                share=self.share,
+                from_indices=self.from_indices,
+            ).loss(fn)
         loss = self._indexed_loss() if self._indexed else self._fused_loss(fn.smoothing)
         return loss * fn.scale + sum(self.extra.values())
 
     def _fused_loss(self, smoothing: float) -> Tensor:
         target = smooth(self.clean_target, smoothing)
-        return hull_cross_entropy(self.clean_logits, target, self.weights, self.weight)
+        return hull_cross_entropy(self.clean_logits, target, self.weights, self._coefficient())
+
+    def _coefficient(self) -> Tensor | None:
+        """Weight of each term in the sum; None takes the mean."""
+        if self.share is None:
+            return self.weight
+        own = torch.full_like(self.share, 1 / self.share.numel())
+        own = own if self.weight is None else self.weight
+        known = own * self.share
+        return known * own.sum() / known.sum().clamp(min=_TINY)
 
     def _indexed_loss(self) -> Tensor:
-        weight = None if self.weight is None else self.weight.T
+        weight = self._coefficient()
+        weight = None if weight is None else weight.T
         return hull_label_cross_entropy(
             self.clean_logits.permute(1, 2, 0),
             self.clean_target.T,

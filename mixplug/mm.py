@@ -10,10 +10,12 @@ does not need to name this module.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from mmengine.utils import is_installed
 
 from mixplug import catalog
@@ -44,10 +46,11 @@ def enable() -> None:
     - has a MixupHook: ``register_hooks`` adds it. It is also added for a model that has a ``clock``
       (MetricLearner, DoRA), and so are the hooks that a model names as its ``own_hooks``.
 
-    Any other Runner behaves as before. Evaluators that look into the model, such as those of
-    calibration and robustness, get the model. ``save_best='auto'`` learns from the classes of our
-    evaluators which scores are better when they are higher. Bases ``mmseg::`` are found where mmseg
-    is the fork, whose distribution has another name than mmengine looks for.
+    Any other Runner behaves as before, and a FlexibleRunner refuses the key. Evaluators that look
+    into the model, such as those of calibration and robustness, get the model. ``save_best='auto'``
+    learns from the classes of our evaluators which scores are better when they are higher. Bases
+    ``mmseg::`` are found where mmseg is the fork, whose distribution has another name than mmengine
+    looks for.
     """
     if hasattr(Runner, "_mixplug"):
         return
@@ -86,14 +89,28 @@ def enable() -> None:
         return built
 
     Runner.build_model = build_model_with_mixer
+    FlexibleRunner.train = _train_without_key(FlexibleRunner.train)
     Runner.build_evaluator = build_evaluator_with_runner
     Runner.register_hooks = register_hooks_with_clock
     if not is_installed("mmsegmentation"):
         MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
+def _train_without_key(train: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(train)
+    def refuse_or_train(self: FlexibleRunner) -> Any:
+        if self.cfg.get("mixup") is not None:
+            raise ValueError(
+                "The mixup key does not work in mmengine's FlexibleRunner, which builds its model "
+                "in a strategy. Remove runner_type='FlexibleRunner' or the key."
+            )
+        return train(self)
+
+    return refuse_or_train
+
+
 def learn_score_directions() -> None:
-    """Tell the hooks that compare scores which of ours are better higher, and which lower."""
+    """Register with mmengine's hooks which of our scores are better when higher, and when lower."""
     higher, lower = score_directions()
     for hook in (CheckpointHook, EarlyStoppingHook):
         hook._default_greater_keys = list(dict.fromkeys([*hook._default_greater_keys, *higher]))

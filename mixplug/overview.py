@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from mixplug import catalog
-from mixplug.docstrings import examples, meanings, parse
+from mixplug.docstrings import examples, meanings, parse, plain_text, source
 from mixplug.optional import install_line
 
 # Kind to the title of its group, in the order in which they are listed.
@@ -92,7 +92,7 @@ class Named:
         hosts: where it can be used.
         reference: where it is defined; may be empty.
         summary: what it is, in one line.
-        description: more about it: formula, shapes, units.
+        description: more about it: formula, shapes, units; with the markup of its docstring.
         keys: of its config.
         example: of a config, as Python.
         higher_is_better: beginnings of the names of scores, for evaluators.
@@ -114,9 +114,10 @@ class Named:
     target: Callable[..., Any] = field(repr=False, compare=False, default=type)
 
     def as_dict(self) -> dict[str, Any]:
-        """What tools read: everything but the target."""
+        """What tools read: everything but the target, and the description without markup."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "target"}
-        return {**found, "keys": [asdict(key) for key in self.keys]}
+        text = plain_text(self.description)
+        return {**found, "description": text, "keys": [asdict(key) for key in self.keys]}
 
 
 def everything(with_mm: bool = True) -> list[Named]:
@@ -265,7 +266,9 @@ def _of_entry(entry: catalog.Entry, in_mm_too: bool) -> Named:
 
 def _of_mm(name: str, kind: str, target: type, row: catalog.Entry | None) -> Named:
     if row is None:
-        return _named(name, kind, (), ("mm",), "", target)
+        return _named(
+            name, kind, (), ("mm",), source(parse(inspect.getdoc(target)).summary), target
+        )
     kind = kind if row.kind == "metric" else row.kind
     return _named(name, kind, (), ("mm",), row.reference, target)
 

@@ -81,7 +81,7 @@ REGISTRIES = (
 def score_directions() -> tuple[list[str], list[str]]:
     """Beginnings of the names of scores that are better when higher, and when lower.
 
-    An evaluator says it in its class, by ``higher_is_better`` and ``lower_is_better``::
+    The class of an evaluator declares them as ``higher_is_better`` and ``lower_is_better``::
 
         @METRICS.register_module()
         class BrierScore(BaseMetric):
@@ -89,7 +89,7 @@ def score_directions() -> tuple[list[str], list[str]]:
     """
 
     def all_of(attribute: str) -> list[str]:
-        said = [getattr(metric, attribute, ()) for metric in METRICS.module_dict.values()]
-        return list(dict.fromkeys(name for names in said for name in names))
+        declared = [getattr(metric, attribute, ()) for metric in METRICS.module_dict.values()]
+        return list(dict.fromkeys(name for names in declared for name in names))
 
     return all_of("higher_is_better"), all_of("lower_is_better")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,24 @@ def a_video(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     yield {}
 
 
+@contextmanager
+def a_folder_of_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """``images`` with eight pictures in two subfolders."""
+    from PIL import Image
+
+    for number in range(8):
+        path = Path("images", f"class{number % 2}", f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (40, 48, 3), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+    yield {}
+
+
+def four_steps(names: Names) -> None:
+    assert int(names["method"].steps) == 4
+    assert len(names["images"]) == 8 and names["batch"]["small"].shape[:2] == (4, 6)
+
+
 def trained(names: Names) -> None:
     assert int(names["method"].steps) == 2
     assert bool(names["method"].center.any())
@@ -113,6 +132,7 @@ SETUPS = {
     "docs/extend/evaluator.md": Setup(context=own_registries),
     "docs/extend/loss.md": Setup(context=own_table),
     "docs/extend/mixer.md": Setup(context=own_table),
+    "docs/methods/dino.md": Setup(context=a_folder_of_images, after=four_steps),
     "docs/extend/self_distillation.md": Setup(context=own_methods, after=moved),
     "docs/start/own_loop.md": Setup({"epochs = 10": "epochs = 1"}, after=same_model),
     "docs/guides/metric_learning.md": Setup(after=has_gradient),

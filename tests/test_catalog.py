@@ -22,6 +22,7 @@ ALIASES = {
     "AlignMixup": "alignmix",
     "MultiMix": "multimix",
     "DenseMultiMix": "dense_multimix",
+    "OneOf": "one_of",
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mixplug.docstrings import blocks, examples, meanings, parse
+import pytest
+
+from mixplug.docstrings import blocks, examples, meanings, parse, plain_text, source
 
 
 class Base:
@@ -99,3 +101,25 @@ def test_a_function_has_meanings_too() -> None:
         """
 
     assert meanings(f) == {"x": "a number."}
+
+
+def test_plain_text() -> None:
+    text = "See :func:`mixplug.mix` of ``x``::\n\n    a = 1\n\n.. math::\n    x^2\n\nThe end."
+    expected = "See mixplug.mix of x:\n\n    a = 1\n\n    x^2\n\nThe end."
+    assert plain_text(text) == expected
+    assert plain_text("") == ""
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ("Accuracy of neighbors, in percent (6.5.3).", "thesis 6.5.3"),
+        ("Errors (Tables 3.6, 5.6), and others.", "thesis Tables 3.6, 5.6"),
+        ("Quality (thesis 4.4.4) of embeddings.", "thesis 4.4.4"),
+        ("Mixup (eq. 3.1).", "thesis eq. 3.1"),
+        ("Images of 512x4 (or 8x8) pixels, version 1.2.", ""),
+        ("Maps (B, C, H, W).", ""),
+    ],
+)
+def test_source_of_a_summary(summary: str, expected: str) -> None:
+    assert source(summary) == expected

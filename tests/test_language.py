@@ -53,7 +53,12 @@ BRITISH = re.compile(
 )
 # Old names that still work are spelled as they were: these files bridge or test them.
 BRIDGES = re.compile(r"renamed_keys\(|renamed_names\(|\{prefix\}centre|unlabelled")
-WITH_OLD_NAMES = ("tests/test_language.py", "tests/test_renamed.py", "tests/test_moved.py")
+WITH_OLD_NAMES = (
+    "mixplug/renamed.py",
+    "tests/test_language.py",
+    "tests/test_renamed.py",
+    "tests/test_moved.py",
+)
 
 
 def lines() -> Iterator[tuple[str, int, str]]:

@@ -23,7 +23,7 @@ LAYERS = (
     ("evaluation",),
     ("hosts", "registry"),
     ("mm",),
-    ("from_config",),
+    ("from_config", "autoload"),
     ("doctor", "overview"),
     ("bench", "demo"),
     ("cli",),

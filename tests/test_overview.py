@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 import mixplug
@@ -18,6 +20,7 @@ from mixplug.cli import app
 from mixplug.overview import Key
 
 ALL = overview.everything()
+VAGUE = re.compile(r"(of mmengine|mmengine's|see [:`\w.]+)\.$")
 IN_MM = {name: t for child in registry.REGISTRIES for name, t in child.module_dict.items()}
 
 
@@ -38,6 +41,22 @@ class TestEveryName:
     def test_every_key_has_a_meaning(self, one: overview.Named) -> None:
         silent = [key.name for key in one.keys if not key.meaning]
         assert not silent, f"The docstring of {one.name} does not say what {silent} mean."
+        vague = [k.name for k in one.keys if len(k.meaning.split()) < 2 or VAGUE.match(k.meaning)]
+        assert not vague, f"The docstring of {one.name} does not say much about {vague}."
+
+    def test_a_summary_that_cites_the_thesis_has_a_reference(self, one: overview.Named) -> None:
+        assert one.reference or not re.search(r"\d\.\d", one.summary)
+
+    def test_tools_get_a_description_without_markup(self, one: overview.Named) -> None:
+        text = one.as_dict()["description"]
+        assert not re.search(r"``|:\w+:`|::$|\.\. \w+", text, re.MULTILINE), text
+        assert bool(text) == bool(one.description)
+
+    @pytest.mark.parametrize("columns", ["80", "100"])
+    def test_nothing_is_cut(self, one: overview.Named, columns: str) -> None:
+        run = CliRunner().invoke(app, ["list", one.name], env={"COLUMNS": columns})
+        assert run.exit_code == 0 and "…" not in run.output
+        assert max(map(cell_len, run.output.splitlines())) <= int(columns)
 
     def test_shows_every_key_that_the_class_takes(self, one: overview.Named) -> None:
         kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -58,6 +77,12 @@ def test_all_names_are_listed() -> None:
     words = set(invoke().split())
     assert listed <= words
     assert {e.alias for e in catalog.entries() if e.alias != e.name.lower()} <= words
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_nothing_of_the_whole_list_is_cut(columns: str) -> None:
+    run = CliRunner().invoke(app, ["list"], env={"COLUMNS": columns})
+    assert run.exit_code == 0 and "…" not in run.output
 
 
 def test_names_for_mm_have_their_mm_class() -> None:
@@ -153,6 +178,7 @@ def test_keys_handed_on_to_a_base_are_listed_with_their_defaults() -> None:
 WITHOUT = """
 import sys
 sys.modules["mmengine"] = None
+from rich.cells import cell_len
 from typer.testing import CliRunner
 from mixplug.cli import app
 for words in ([], ["--json"], ["evaluators"], ["AlignMixup"]):

@@ -11,9 +11,12 @@ import torch
 import mixplug
 from mixplug import functional, sampling
 from mixplug.data.multicrop import MultiCrop
+from mixplug.data.view import View
 from mixplug.evaluation.card import Settings
 from mixplug.functional import teacher_probabilities, updated_center
+from mixplug.functional.calibration import calibration_sums
 from mixplug.models.self_distillation import DINO
+from mixplug.models.tracking.box_decoder import DecoderBlock
 from mixplug.renamed import OLD_NAMES, renamed_keys
 
 
@@ -145,3 +148,33 @@ def test_old_keys_of_a_method_that_passes_its_settings_on() -> None:
 
 def method_head() -> dict[str, int]:
     return {"out_dim": 8, "hidden": 8, "bottleneck": 4}
+
+
+def test_old_attributes_of_distillation() -> None:
+    method = DINO({"name": "vit_tiny_patch16_224", "depth": 1, "img_size": 32}, method_head())
+    with pytest.warns(DeprecationWarning, match=r"attribute DINO\.centre is now center"):
+        assert method.centre is method.center
+    with pytest.warns(DeprecationWarning, match=r"attribute Own\.views_key is now loss_name"):
+
+        class Own(DINO):
+            views_key = "loss_own"
+
+    assert Own.loss_name == "loss_own"
+
+
+def test_old_keys_of_views_and_blocks() -> None:
+    with pytest.warns(DeprecationWarning):
+        view = View(0, 0, 8, 8, 4, grey=True, solarise=True)
+    assert view == View(0, 0, 8, 8, 4, gray=True, solarize=True)
+    block = DecoderBlock(8, 2, 16, 0.0).eval()
+    x, position, memory = torch.randn(2, 3, 8), torch.randn(3, 8), torch.randn(2, 5, 8)
+    with pytest.warns(DeprecationWarning, match="'place' of DecoderBlock.forward is now 'pos"):
+        old = block(x, place=position, memory=memory, keys=memory)
+    assert torch.equal(old, block(x, position, memory, memory))
+
+
+def test_sums_of_calibration_from_probabilities_are_refused() -> None:
+    """They took probabilities and labels, and now take confidences."""
+    message = r"needs confidences \(B,\) and 0 or 1 .* got \(4, 3\) and \(4,\)\. For probabilities"
+    with pytest.raises(ValueError, match=message):
+        calibration_sums(torch.rand(4, 3), torch.arange(4) % 3)

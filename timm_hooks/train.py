@@ -1,12 +1,13 @@
 """Run timm's unmodified train.py with a mixer.
 
     python -m timm_hooks.train TRAIN_PY [timm's own arguments] --mixup-impl IMPL
-                               [--mixup-args KEY=VALUE ...]
+                               [--mixup-args KEY=VALUE ...] [--samples-per-class M]
 
 TRAIN_PY is the path of train.py from timm's repository (huggingface/pytorch-image-models); timm's
 package does not contain it. IMPL is a dotted path to a mixer, such as mixplug.alignmix,
 mixplug.dense_multimix or your own subclass of mixplug.Mixer. It may also be a metric loss, such as
-mixplug.metrix, which then trains the network. All other arguments are passed to train.py.
+mixplug.metrix, which then trains the network. With --samples-per-class, for metric losses, a
+batch has M examples of each of its classes. All other arguments are passed to train.py.
 """
 
 from __future__ import annotations
@@ -113,16 +114,30 @@ def main(argv: Sequence[str] | None = None) -> None:
 def prepare(argv: Sequence[str]) -> tuple[str, list[str], list[type]]:
     """Path of train.py, timm's arguments, and the task classes that replace timm's."""
     script, impl, settings, rest = split_arguments(argv)
+    rest, samples = samples_per_class(rest)
     found = timm_settings(rest)
     for name, why in _CLASHES.items():
         if found[name]:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} cannot be used with --mixup-impl: {why}.")
-    return script, rest, bind_tasks(impl, settings, found["mixup_off_epoch"], found["start_epoch"])
+    epochs = found["mixup_off_epoch"], found["start_epoch"]
+    return script, rest, bind_tasks(impl, settings, *epochs, samples)
+
+
+def samples_per_class(argv: Sequence[str]) -> tuple[list[str], int | None]:
+    """Timm's arguments without ``--samples-per-class``, and its value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--samples-per-class", type=int, default=None)
+    found, rest = parser.parse_known_args(argv)
+    return rest, found.samples_per_class
 
 
 def bind_tasks(
-    impl: str, settings: dict[str, object], off_epoch: int | None, start_epoch: int | None
+    impl: str,
+    settings: dict[str, object],
+    off_epoch: int | None,
+    start_epoch: int | None,
+    samples: int | None = None,
 ) -> list[type]:
     """Build the mixer and replace timm's tasks by tasks with it, before train.py imports them.
 
@@ -136,12 +151,14 @@ def bind_tasks(
     timm_data = optional("timm.data", "timm", "timm_hooks")
     from mixplug.hosts.timm.loader import TrainingLoader
     from mixplug.hosts.timm.task import bind, resuming
-    from mixplug.models.small import timm_entrypoints  # noqa: F401  registers preact_resnet18 and others
+    from mixplug.models import register_in_timm
 
+    register_in_timm()
     if off_epoch:  # in timm 0 means never
         settings = {"off_epoch": off_epoch, **settings}
     mixer = build_mixer(impl, **settings)
-    loader, tasks = TrainingLoader(), []
+    loader, tasks = TrainingLoader(samples), []
+    loader.first = start_epoch or 0
     for name in ("ClassificationTask", "MultiLabelClassificationTask"):
         base = getattr(timm_task, name, None)  # the second is newer than timm 1.0.27
         if base is not None:

@@ -41,9 +41,9 @@ def draw(path: Path, quick: bool) -> None:
     for cell in axes[3, :3]:
         cell.axis("off")
     show(axes[3, 3], s[0].unflatten(0, grid), "", cmap="magma", vmin=0)
-    said = axes[3, 2].text(
+    label = axes[3, 2].text(
         1.05, 0.5, "what each position\nweighs in the loss, s", ha="right", va="center",
         transform=axes[3, 2].transAxes,
     )  # fmt: skip
-    said.set_in_layout(False)  # it is wider than its cell
+    label.set_in_layout(False)  # it is wider than its cell
     save(fig, path)

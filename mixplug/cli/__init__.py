@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from mixplug.cli import bench, demo, eval, overview, tools, video, viz, weights
+from mixplug.cli import bench, demo, doctor, eval, overview, tools, video, viz, weights
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(demo.app, name="demo")
@@ -18,7 +18,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(video.app, name="video")
 app.add_typer(eval.app, name="eval")
 app.command("list")(overview.list_)
-app.command()(overview.doctor)
+app.add_typer(doctor.app, name="doctor")
 app.command(context_settings=tools.PASS_ON)(tools.train)
 app.command(context_settings=tools.PASS_ON)(tools.test)
 

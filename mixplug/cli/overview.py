@@ -1,9 +1,8 @@
-"""``mixplug list`` and ``mixplug doctor``: what there is, and whether it works here."""
+"""``mixplug list``: what there is, and how it is used."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,9 +58,9 @@ def _groups(found: Sequence[Named]) -> Group:
     parts: list[RenderableType] = []
     for kind in kinds:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True, width=24)
-        table.add_column(width=16)
-        table.add_column(ratio=1)
+        table.add_column(width=24, overflow="fold")
+        table.add_column(width=16, overflow="fold")
+        table.add_column(ratio=1, overflow="fold")
         for name in dict.fromkeys(one.name for one in found if one.kind == kind):
             rows = [one for one in found if (one.kind, one.name) == (kind, name)]
             hosts = dict.fromkeys(host for one in rows for host in one.hosts)
@@ -117,7 +116,9 @@ def _explained(one: Named) -> Group:
 
 
 def _keys(one: Named) -> Table:
-    table = Table("key", "default", "meaning", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("key", "default", "meaning"):
+        table.add_column(heading, overflow="fold")  # a name longer than the column is not cut
     for key in one.keys:
         default = "required" if key.required else key.default or ""
         table.add_row(Text(key.name, "bold"), Text(default, "dim"), Text(key.meaning))
@@ -133,19 +134,3 @@ def _reflowed(paragraph: str) -> str:
         else:
             lines.append(line.strip())
     return "\n".join(lines)
-
-
-def doctor() -> None:
-    """Check what is installed, what is missing, and what does not work (exit code 1)."""
-    from mixplug.doctor import examine
-
-    colors = {"ok": "green", "missing": "yellow", "broken": "red"}
-    table = Table("", "", "state", box=None, show_header=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        findings = list(examine())
-    for finding in findings:
-        color = colors[finding.state]
-        table.add_row(finding.subject, Text(finding.seen), f"[{color}]{finding.state}[/]")
-    console().print(table)
-    raise typer.Exit(any(finding.state == "broken" for finding in findings))

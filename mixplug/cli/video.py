@@ -91,6 +91,7 @@ def check(
         verdict = f"[{colors[finding.verdict]}]{finding.verdict}[/]"
         table.add_row(finding.subject, finding.wanted, finding.found, verdict)
     console().print(table)
+    print(f"The authors' videos: {walking_tours.PAGE} ({walking_tours.LICENSE})")
     raise typer.Exit(int(any(finding.verdict == "wrong" for finding in findings)))
 
 

@@ -59,12 +59,12 @@ class TrackingPairs(Dataset[dict[str, Tensor]]):
     :class:`mixplug.data.clip_samplers.ClipSampler`.
 
     Args:
-        root: see :class:`mixplug.data.got10k.GOT10k`.
+        root: the folder of GOT-10k with train, val and test.
         split: 'train' or 'val'.
         pairs_per_epoch: number of examples of an epoch.
         max_gap: largest distance to the first drawn frame, in frames.
-        templates: V.
-        size: S.
+        templates: number V of template crops.
+        size: side S of the crops in pixels.
         template_factor: ratio of a template's side to the geometric mean of the box's sides.
         search_factor: the same ratio for the search crop.
         jitter: a :class:`Jitter`, or a dict of its keys.

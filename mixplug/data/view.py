@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from mixplug.optional import optional
+from mixplug.renamed import renamed_keys
 
 _THRESHOLD = 128  # solarization inverts values from here on
 
 
+@renamed_keys(grey="gray", solarise="solarize")
 @dataclass(frozen=True)
 class View:
     """The operations on every frame of a clip, in the order of the fields.

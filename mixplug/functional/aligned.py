@@ -19,7 +19,7 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
 
     Returns:
         A new tensor of the same shape, in the common dtype of ``x`` and ``y``, whatever the dtype
-        of λ.
+        of λ. Integers, such as the pixels of a uint8 image, are rounded to the nearest.
 
     Raises:
         ValueError: the shapes differ; λ is neither a scalar nor (B,); or λ is outside [0, 1]. The
@@ -42,7 +42,8 @@ def mix(x: Tensor, y: Tensor, lam: float | Tensor) -> Tensor:
     lam = lam.to(x.device, exact, non_blocking=True)
     lam = lam.view(-1, *[1] * (x.dim() - 1)) if lam.dim() else lam
     # lerp makes one pass over memory, a weighted sum three
-    return torch.lerp(y.to(exact), x.to(exact), lam).to(dtype)
+    mixed = torch.lerp(y.to(exact), x.to(exact), lam)
+    return mixed.to(dtype) if dtype.is_floating_point else mixed.round_().to(dtype)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
+from mixplug.functional.probabilities import check_probabilities
 from mixplug.numbers import card_number
 from mixplug.optional import optional
 
@@ -25,13 +26,16 @@ def confidences(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (B,) float64; the second one holds zeros and ones.
 
     Raises:
-        ValueError: shapes do not match, or no examples.
+        ValueError: shapes do not match, no examples, a label outside [0, K), or rows that are no
+            probabilities, such as logits.
     """
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
             f"calibration needs probabilities (B, K) and labels (B,) with B >= 1, got "
             f"{tuple(probabilities.shape)} and {tuple(labels.shape)}."
         )
+    _check("calibration", probabilities, labels, "probabilities")
+    check_probabilities("calibration", probabilities)
     confidence, predicted = probabilities.double().max(-1)
     return confidence, (predicted == labels).double()
 
@@ -49,10 +53,16 @@ def calibration_sums(confidence: Tensor, correct: Tensor, bins: int = 15) -> Ten
         the sum of confidences.
 
     Raises:
-        ValueError: bins < 1.
+        ValueError: bins < 1, or other shapes.
     """
     if bins < 1:
         raise ValueError(f"calibration needs bins >= 1, got {bins}.")
+    if confidence.dim() != 1 or correct.shape != confidence.shape:
+        raise ValueError(
+            f"calibration_sums needs confidences (B,) and 0 or 1 for each, (B,), got "
+            f"{tuple(confidence.shape)} and {tuple(correct.shape)}. For probabilities and labels "
+            f"use calibration_bins."
+        )
     confidence, correct = confidence.double(), correct.double()
     edges = torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
     index = torch.bucketize(confidence, edges)
@@ -90,7 +100,7 @@ def calibration_bins(
         All are fractions, and 0 for an empty bin.
 
     Raises:
-        ValueError: shapes do not match, no examples, or bins < 1.
+        ValueError: see :func:`confidences`; or bins < 1.
     """
     return bins_of_sums(calibration_sums(*confidences(probabilities, labels), bins))
 
@@ -205,12 +215,12 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> Tensor:
         (B,), float32 (float64 for float64 input).
 
     Raises:
-        ValueError: shapes do not match, no examples, a label outside [0, K), or non-finite
-            probabilities.
+        ValueError: see :func:`confidences`.
 
     - [0]: Verification of Forecasts Expressed in Terms of Probability, 1950.
     """
     _check("brier_score", probabilities, labels, "probabilities")
+    check_probabilities("brier_score", probabilities)
     p = probabilities.to(exact_dtype(probabilities))
     return p.scatter_add(1, labels[:, None], -torch.ones_like(p[:, :1])).square().sum(1)
 

@@ -86,8 +86,8 @@ class SelfPaced(LogSum):
 
     def exponent(self, s: Tensor) -> Tensor:
         """The exponent c α(s) (s − m), elementwise."""
-        away = s.detach() - self.optimum
-        pace = (away if self.slope > 0 else -away).relu()
+        distance = s.detach() - self.optimum
+        pace = (distance if self.slope > 0 else -distance).relu()
         return super().exponent(s) * pace
 
 

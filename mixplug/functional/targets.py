@@ -8,22 +8,29 @@ from torch import Tensor
 
 from mixplug.functional.precision import exact_dtype
 
+IGNORED = -100  # PyTorch's label of examples that have no part in the loss
+
 
 def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Convert class indices or soft targets to rows over classes.
 
     Args:
-        y: integer class indices (...), or floating-point rows (..., K), soft or multi-label.
+        y: integer class indices (...), or floating-point rows (..., K), soft or multi-label. The
+            index -100 stands for an example without a label. For a single output (K = 1), y (B,)
+            is the target of that output itself: 0 or 1, or any floating-point number.
         num_classes: K, the number of outputs of the classifier.
         dtype: dtype of the result.
 
     Returns:
-        (..., K): one-hot rows for class indices, and ``y`` in ``dtype`` for rows.
+        (..., K): one-hot rows for class indices, rows of 0 for -100, and ``y`` in ``dtype`` for
+        rows.
 
     Raises:
         ValueError: an index is outside [0, K), or the rows do not have K columns. Indices on an
             accelerator are not checked, because that would synchronize.
     """
+    if num_classes == 1 and y.dim() == 1:
+        return _of_one_output(y, dtype)
     if y.dtype.is_floating_point:
         if y.dim() == 0 or y.shape[-1] != num_classes:
             raise ValueError(
@@ -32,13 +39,29 @@ def soft_targets(y: Tensor, num_classes: int, dtype: torch.dtype = torch.float32
             )
         return y.to(dtype)
     y = y.long()
+    ignored = y == IGNORED
+    y = y.masked_fill(ignored, 0)
     if y.device.type == "cpu" and y.numel() and (int(y.min()) < 0 or int(y.max()) >= num_classes):
         wrong = int(y.max()) if int(y.max()) >= num_classes else int(y.min())
         raise ValueError(
             f"Class indices must be in 0 to {num_classes - 1} for a classifier with {num_classes} "
-            f"classes, got {wrong}."
+            f"classes, got {wrong}. If {wrong} marks examples to ignore, pass the mixer "
+            f"ignore_index={wrong}, or {IGNORED} as their label."
         )
-    return F.one_hot(y, num_classes).to(dtype)
+    return F.one_hot(y, num_classes).to(dtype).masked_fill(ignored[..., None], 0)
+
+
+def _of_one_output(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """Targets (B, 1) of a binary classifier with one logit, or of a regression."""
+    if not y.dtype.is_floating_point:
+        ignored = y == IGNORED
+        y = y.masked_fill(ignored, 0)
+        if y.device.type == "cpu" and bool(((y != 0) & (y != 1)).any()):
+            raise ValueError(
+                f"A classifier with one output has the classes 0 and 1, got a label "
+                f"{int(y[(y != 0) & (y != 1)][0])}."
+            )
+    return y.to(dtype)[:, None]
 
 
 def smooth(target: Tensor, smoothing: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Seed, step and epoch of a run, and what a mixer draws in a host that runs its own model."""
+"""Seed, step and epoch of a training run, and the plan that a mixer draws from them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mixplug.mixers.base import CLEAN, Mixer, Plan
 
 @dataclass
 class Clock:
-    """Where a training run stands.
+    """The current step and epoch of a training run.
 
-    mmengine's Runner has a hook that sets it before every iteration. A loop of your own sets it
-    itself: ``model.clock.step`` for every batch, ``model.clock.epoch`` if the mixer has an
+    In mmengine's Runner, a hook updates the clock before every iteration. In your own loop, set
+    ``model.clock.step`` for every batch, and ``model.clock.epoch`` if the mixer has an
     ``off_epoch``.
 
     Attributes:
-        seed: of the run.
-        step: how many batches came before, over all epochs.
-        epoch: from 0; None as long as nobody has set it.
+        seed: seed of the run.
+        step: number of earlier batches, over all epochs.
+        epoch: current epoch, counted from 0; None if it is not known.
     """
 
     seed: int = 0
@@ -32,13 +32,13 @@ def known_epoch(mixer: Mixer, clock: Clock) -> int | None:
     """The clock's epoch.
 
     Raises:
-        ValueError: the mixer needs it, and nobody has set it.
+        ValueError: the mixer needs the epoch, and it was not set.
     """
     if mixer.off_epoch is not None and clock.epoch is None:
         raise ValueError(
             f"{mixer.name} has off_epoch={mixer.off_epoch}, but the epoch is not known. mmengine's "
-            f"Runner sets it; in a loop of your own set model.clock.epoch, counted from 0, at the "
-            f"start of every epoch."
+            f"Runner sets it; in your own loop set model.clock.epoch, counted from 0, at the start "
+            f"of every epoch."
         )
     return clock.epoch
 

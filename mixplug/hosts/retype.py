@@ -19,6 +19,18 @@ def retyped(thing: object, methods: type) -> bool:
     return getattr(type(thing), "methods", None) is methods
 
 
+def plain_again(thing: object) -> None:
+    """Undo :func:`retype`: the class from before, without the attributes that the methods name."""
+    while "methods" in vars(type(thing)) and type(thing) is _classes.get(
+        (type(thing).methods, type(thing).plain)
+    ):
+        methods, plain = type(thing).methods, type(thing).plain
+        thing.__class__ = plain
+        for name in methods.__annotations__:
+            if name in vars(thing) or name in getattr(thing, "_modules", {}):
+                delattr(thing, name)
+
+
 _classes: dict[tuple[type, type], type] = {}
 
 

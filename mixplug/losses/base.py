@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,11 @@ from mixplug.sampling import Generators
 
 Source = tuple[Tensor, Callable[[Tensor], Tensor]]
 REDUCTIONS = ("sum", "mean")
+_SAMPLERS = (
+    "Use mixplug.data.samplers.MPerClassSampler (in a config: "
+    "sampler=dict(type='mixplug.MPerClassSampler', batch_size=..., m=...); with timm_hooks.train: "
+    "--samples-per-class M), or a larger batch."
+)
 
 
 class MetricLoss(nn.Module):
@@ -26,7 +32,14 @@ class MetricLoss(nn.Module):
 
     Args:
         normalize: whether to ℓ2-normalize embeddings (and proxies) first.
+
+    Attributes:
+        skipped: whether the last batch had no positive pair, so that its loss was 0.
+        batches_without_positives: how many such batches there were.
     """
+
+    skipped = False
+    batches_without_positives = 0
 
     def __init__(self, normalize: bool = True) -> None:
         super().__init__()
@@ -45,10 +58,11 @@ class MetricLoss(nn.Module):
             labels: classes, (B,) integers.
 
         Returns:
-            Scalar, float32 (float64 for float64 embeddings).
+            Scalar, float32 (float64 for float64 embeddings). It is 0, with gradients of 0, for a
+            batch in which no anchor has a positive, see :meth:`without_positives`.
 
         Raises:
-            ValueError: see :meth:`prepare`; or no anchor has a positive.
+            ValueError: see :meth:`prepare`.
         """
         raise NotImplementedError
 
@@ -116,6 +130,27 @@ class MetricLoss(nn.Module):
                 embeddings = F.normalize(embeddings, dim=1)
         return embeddings, labels.to(embeddings.device)
 
+    def without_positives(self, *embeddings: Tensor) -> Tensor:
+        """The loss of a batch in which no anchor has a positive: 0, with gradients of 0.
+
+        Random batches of few examples and many classes are like that now and then. They are counted
+        in ``batches_without_positives``, and the first one warns.
+
+        Args:
+            embeddings: whatever the loss would depend on.
+        """
+        self.skipped = True
+        self.batches_without_positives += 1
+        if self.batches_without_positives == 1:
+            warnings.warn(
+                f"{self.name} needs a positive pair, but no two examples of a batch have the same "
+                f"class. The loss of such batches is 0, and they are counted in the attribute "
+                f"batches_without_positives. {_SAMPLERS}",
+                stacklevel=2,
+            )
+        zero: Tensor = sum(0 * e.sum() for e in embeddings)  # type: ignore[assignment]
+        return zero
+
     def require_positives(self, any_positive: Tensor | bool) -> None:
         """Raise ValueError if no anchor has a positive.
 
@@ -125,9 +160,7 @@ class MetricLoss(nn.Module):
         if not bool(any_positive):
             raise ValueError(
                 f"{self.name} needs a positive pair, but no two examples of this batch have the "
-                f"same class. Use mixplug.data.samplers.MPerClassSampler (in a config: "
-                f"sampler=dict(type='mixplug.MPerClassSampler', batch_size=..., m=...)), or a "
-                f"larger batch."
+                f"same class. {_SAMPLERS}"
             )
 
 
@@ -161,7 +194,9 @@ class PairLoss(MetricLoss):
         """The loss (eq. 4.3) of the anchors of a relation, without mixing."""
         s = inner(relation.anchors, relation.points)
         share = self.share(s, relation.positive(), relation.negative())
-        self.require_positives(share.with_positives)
+        self.skipped = not bool(share.with_positives)
+        if self.skipped:
+            return self.without_positives(relation.anchors, relation.points)
         return share.mean()
 
     def share(

@@ -25,7 +25,7 @@ def converts(convert: Converter) -> Converter:
 
 
 def as_pair_loss(loss: nn.Module | Mapping[str, Any] | str, name: str) -> PairLoss:
-    """The pair loss (eq. 4.3) that a loss, a config or a name stands for.
+    """Turn a loss, a config or a name into a pair loss (eq. 4.3).
 
     Args:
         loss: a loss, its config or its name. Losses of other packages are converted if possible.

@@ -52,7 +52,8 @@ class IMix(MixingLoss):
         w: weight of the mixed loss, >= 0.
         clean: weight c of the clean loss, >= 0.
         hardest: number k of hardest negatives of an example to mix with it: a number, or a dict of
-            numbers by level. None is 3 for 'input', and all negatives for the other levels.
+            numbers by level; or all, if it has fewer. None is 3 for 'input', and all negatives for
+            the other levels.
         renormalize: whether to ℓ2-normalize mixed embeddings again, if the loss normalizes.
 
     Raises:
@@ -97,7 +98,7 @@ class IMix(MixingLoss):
         normal, labels = self.loss.prepare(embeddings, labels)
         relation = self.loss.relation(normal, labels)
         clean = self.weight_of_clean * self.loss.clean(relation)
-        if not self.w:
+        if not self.w or self.loss.skipped:
             return clean
         source = source_at(self.level, inputs, features, len(labels), self.name)
         first, second = self._pairs(normal, labels, self.level if source else "embed")
@@ -128,7 +129,7 @@ class IMix(MixingLoss):
     def _pairs(self, embeddings: Tensor, labels: Tensor, level: str) -> tuple[Tensor, Tensor]:
         """Indices (V,) of pairs of examples of different classes, the lower index first."""
         examples = Relation.among(embeddings, labels)
-        return mixing_pairs(examples, "anc-neg", self.hardest.get(level)).distinct()[:2]
+        return mixing_pairs(examples, "anc-neg", self.hardest.get(level), fewer=True).distinct()[:2]
 
     def _mixed(
         self,

@@ -68,7 +68,8 @@ class Metrix(MixingLoss):
         alpha: parameter α > 0 of λ ~ Beta(α, α).
         w: weight of the mixed loss, >= 0.
         hardest: number k of hardest negatives of an anchor to mix: a number, or a dict of numbers
-            by level. None is 3 for 'input', and all negatives for the other levels.
+            by level; or all, if an anchor has fewer. None is 3 for 'input', and all negatives for
+            the other levels.
         renormalize: whether to ℓ2-normalize mixed embeddings again, if the loss normalizes.
         chunk: number of anchors ('embed'), mixed maps or mixed examples in memory at a time. With
             several chunks, they are recomputed in the backward pass. None chooses the size: half as
@@ -138,7 +139,7 @@ class Metrix(MixingLoss):
         level = level if source is not None else "embed"
         relation = self.loss.relation(normal, labels)
         clean = self.loss.clean(relation)
-        if not self.w:
+        if not self.w or self.loss.skipped:
             return clean
         local = local_generator(generators, normal.device)
         return clean + self.w * self._mixed(relation, normal, labels, level, kind, source, local)
@@ -167,7 +168,7 @@ class Metrix(MixingLoss):
         normal, labels = self.loss.prepare(embeddings, labels)
         self.loss.require_positives(len(labels) > 0)
         relation = self.loss.relation(normal, labels)
-        mixed = mixing_pairs(relation, pairs, self.hardest.get("embed"))
+        mixed = mixing_pairs(relation, pairs, self.hardest.get("embed"), fewer=True)
         if isinstance(lam, Tensor) and lam.dim():
             lam = mixed.pick(lam).to(normal)
         else:
@@ -195,9 +196,9 @@ class Metrix(MixingLoss):
         """The mixed loss at a level. ``local`` draws λ and, at level 'input', the positives."""
         hardest = self.hardest.get(level)
         if source is not None and not self.loss.mixes_points:
-            pairs = mixing_pairs(Relation.among(embeddings, labels), "anc-neg", hardest)
+            pairs = mixing_pairs(Relation.among(embeddings, labels), "anc-neg", hardest, True)
             return self._mixed_anchors(labels, pairs, relation, source, local, self._chunk(level))
-        pairs = mixing_pairs(relation, kind, hardest)
+        pairs = mixing_pairs(relation, kind, hardest, fewer=True)
         raw = None if source is None else linear_embeddings(source, self.renormalize)
         if raw is not None:
             relation, source = replace(relation, points=raw), None

@@ -146,5 +146,6 @@ class MoCHi(MixingLoss):
         per_anchor = clean.shape[1] + sum(pairs.mask[0].numel() for pairs, _ in mixed)
         size = anchors_per_chunk(relation, per_anchor)
         total = sum_over_chunks(share, len(relation.anchors), size)
-        self.loss.require_positives(total.with_positives)
+        if not bool(total.with_positives):
+            return self.loss.without_positives(relation.anchors, relation.points)
         return total.mean()

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from mixplug.catalog import REQUIRED, register, suggest
 from mixplug.losses.base import MetricLoss
+from mixplug.losses.pml_wrappers import PACKAGE, Memory, is_pml, of_views
 from mixplug.optional import optional
 
-PACKAGE = "pytorch_metric_learning"
 # Settings of losses and miners that are PML objects themselves, and the modules that define them.
 _PARTS = {
+    "loss": "losses",
+    "miner": "miners",
     "distance": "distances",
     "reducer": "reducers",
     "embedding_regularizer": "regularizers",
@@ -35,15 +37,26 @@ class PML(MetricLoss):
         dict(type="PML", loss="ContrastiveLoss", pos_margin=1, neg_margin=0,
              distance="CosineSimilarity")
 
+    Losses around a loss take a dict with ``type`` and settings::
+
+        dict(type="PML", loss=dict(type="CrossBatchMemory", loss="ContrastiveLoss",
+                                   embedding_size=128, memory_size=1024))
+        dict(type="PML", loss=dict(type="SelfSupervisedLoss", loss="NTXentLoss"))
+
+    The memory of CrossBatchMemory is saved and resumed. SelfSupervisedLoss takes examples with one
+    label as views of one image; with ``symmetric=False`` the first of them is the anchor.
+
     The definition, the reduction and the defaults are those of PML. The loss is computed in float32
     (float64 for float64 embeddings).
 
     Args:
-        loss: name of a class of ``pytorch_metric_learning.losses``, or a loss object.
+        loss: name of a class of ``pytorch_metric_learning.losses``, a dict with ``type`` and
+            settings, or a loss object.
         miner: name of a class of ``pytorch_metric_learning.miners``, a dict with ``type`` and
             settings, or a miner object; None uses all pairs or triplets.
-        **options: settings of the loss. ``distance``, ``reducer`` and regularizers can be a name, a
-            dict with ``type``, or an object.
+        **options: settings of the loss, if ``loss`` is a name. ``loss``, ``miner``, ``distance``,
+            ``reducer`` and regularizers in any of these can be a name, a dict with ``type``, or an
+            object.
 
     Raises:
         ImportError: PML is not installed.
@@ -53,12 +66,18 @@ class PML(MetricLoss):
 
     def __init__(
         self,
-        loss: str | nn.Module,
+        loss: str | Mapping[str, Any] | nn.Module,
         miner: str | Mapping[str, Any] | nn.Module | None = None,
         **options: object,
     ) -> None:
         super().__init__(normalize=False)
+        if isinstance(loss, Mapping):
+            own = {key: value for key, value in loss.items() if key != "type"}
+            if set(own) & set(options):
+                raise KeyError(f"PML got {sorted(set(own) & set(options))} twice.")
+            loss, options = loss.get("type", ""), {**own, **options}
         self.loss = _build("losses", loss, options, ("loss", "miner"))
+        self.memory = Memory(self.loss) if is_pml(self.loss, "CrossBatchMemory") else None
         config = miner if isinstance(miner, Mapping) else {"type": miner}
         settings = {key: value for key, value in config.items() if key != "type"}
         self.miner = None if miner is None else _build("miners", config.get("type", ""), settings)
@@ -68,7 +87,13 @@ class PML(MetricLoss):
         embeddings, labels = self.prepare(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             indices = None if self.miner is None else self.miner(embeddings, labels)
+            if is_pml(self.loss, "SelfSupervisedLoss"):
+                return of_views(self.loss, embeddings, labels, indices)
+            if self.memory is not None:
+                self.memory.require_room(self.loss, len(embeddings))
             loss: Tensor = self.loss(embeddings, labels, indices)
+            if self.memory is not None:
+                self.memory.note(self.loss)
         return loss
 
 
@@ -101,6 +126,11 @@ def _build(
         if key not in known:
             raise KeyError(f"PML has no key {key!r}.{suggest(key, [*others, *known])}")
     missing = [k for k, default in known.items() if default is REQUIRED and k not in options]
+    if "loss" in missing:
+        raise ValueError(
+            f"PML's {target} wraps a loss, but none is given: write "
+            f"loss=dict(type={target!r}, loss='ContrastiveLoss', ...)."
+        )
     if missing:
         raise ValueError(f"PML's {target} needs the key {missing[0]!r}, but it is missing.")
     built: nn.Module = classes[target](**{k: _part(k, v) for k, v in options.items()})

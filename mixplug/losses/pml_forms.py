@@ -12,7 +12,8 @@ from torch import nn
 from mixplug.functional.pairwise import Additive, Form, LogSum, SelfPaced
 from mixplug.losses.base import PairLoss
 from mixplug.losses.building import converts
-from mixplug.losses.pml import PACKAGE, PML
+from mixplug.losses.pml import PML
+from mixplug.losses.pml_wrappers import PACKAGE
 from mixplug.losses.proxies import ExamplesAreAnchors, ProxiesAreAnchors, ProxyLoss
 
 

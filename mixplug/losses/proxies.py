@@ -15,6 +15,8 @@ from mixplug.losses.relation import Relation
 
 _HOSTS = ("timm", "mm", "torch")
 VARIANTS = ("published", "thesis")
+_PML_LOSSES = "pytorch_metric_learning.losses"
+_PML_PROXIES = ("proxies", "W", "fc", "weight")  # their names in its losses
 
 
 class ProxyLoss(PairLoss):
@@ -214,11 +216,14 @@ def param_groups(
         lr: learning rate of all parameters except proxies.
         proxy_lr_mult: learning rate of the proxies divided by ``lr``; 100 in Proxy Anchor.
 
+    Proxies are those of this module, and the class weights of PyTorch Metric Learning's losses,
+    such as ``proxies`` of its ProxyAnchorLoss, ``W`` of ArcFaceLoss and ``fc`` of SoftTripleLoss.
+
     Returns:
         One group, and a second one if there are proxies.
     """
     holders = [m for module in modules for m in module.modules()]
-    proxies = {id(m.proxies): m.proxies for m in holders if isinstance(m, ProxyLoss)}
+    proxies = {id(p): p for holder in holders for p in _proxies_of(holder)}
     seen: dict[int, nn.Parameter] = {}
     for holder in holders:
         seen.update({id(p): p for p in holder.parameters(recurse=False)})
@@ -227,3 +232,13 @@ def param_groups(
     if proxies:
         groups.append({"params": list(proxies.values()), "lr": lr * proxy_lr_mult})
     return groups
+
+
+def _proxies_of(module: nn.Module) -> list[nn.Parameter]:
+    """The proxies that a module itself holds."""
+    if isinstance(module, ProxyLoss):
+        return [module.proxies]
+    if not any(cls.__module__.startswith(_PML_LOSSES) for cls in type(module).__mro__):
+        return []
+    named = dict(module.named_parameters(recurse=False))
+    return [named[name] for name in _PML_PROXIES if name in named and named[name].dim() == 2]

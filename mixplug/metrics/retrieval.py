@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mixplug.catalog import register
+from mixplug.functional.exact_search import check_embeddings
 from mixplug.functional.representation import utilization
-from mixplug.metrics.scores import NAMES, NOT_SHARES, OF_EMBEDDINGS, OF_NEIGHBORS, Found
-from mixplug.retrieval.search import METRICS, Index
+from mixplug.metrics.scores import (
+    NAMES,
+    NOT_SHARES,
+    OF_EMBEDDINGS,
+    OF_NEIGHBORS,
+    RESULTS,
+    Found,
+)
+from mixplug.retrieval.search import METRICS, Index, in_range
 
 Labeled = tuple[Tensor, Tensor]
 _BLOCK = 4096  # queries whose neighbors are held at a time
@@ -42,12 +51,12 @@ class RecallAtK:
     classes takes longer than everything else.
 
     Attributes:
-        ks: the values of K.
+        ks: the values of K in Recall@K.
         scores: 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
             'uniformity', or several of them, or 'all'.
         backend: of the search, 'auto', 'faiss' or 'torch'.
         index: of the search, 'flat', which is exact, 'hnsw' or 'ivf'.
-        seed: of the clusters that 'nmi' needs.
+        seed: seed of the clusters that 'nmi' needs.
         metric: by which neighbors are found: 'cosine', which brings all embeddings to length 1
             first, or 'l2' or 'ip' of embeddings as they are.
         device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU if
@@ -110,12 +119,13 @@ class RecallAtK:
 
         Returns:
             'recall@K' for every K, 'precision@1', 'r_precision', 'map@r', 'nmi', 'alignment',
-            'uniformity', as far as asked for, and 'utilization', 'utilization_mixed'.
+            'uniformity', as far as asked for, and 'utilization', 'utilization_mixed'. A score that
+            this data set does not define, such as 'alignment' where no two queries have one class,
+            or 'map@r' where no query has a relevant item, is NaN, and a warning says why.
 
         Raises:
             ValueError: nothing was added, a gallery smaller than K or of other width, NaN, zeros
-                with 'cosine', mixed without train, or no relevant item for any query where R is
-                needed.
+                with 'cosine', mixed without train, or no score is defined.
         """
         found = self._fractions(gallery, train, mixed)
         return {
@@ -131,10 +141,16 @@ class RecallAtK:
         queries, labels = self._queries()
         prepare = METRICS[self.metric][0]
         queries = prepare(queries)
-        results = self._of_neighbors(queries, labels, gallery)
+        undefined: dict[str, str] = {}
+        results = self._of_neighbors(queries, labels, gallery, undefined)
         for name in self.scores:
             if name in OF_EMBEDDINGS:
-                results |= OF_EMBEDDINGS[name](queries, labels, self.seed)
+                try:
+                    results |= OF_EMBEDDINGS[name](queries, labels, self.seed)
+                except ValueError as error:  # embeddings are finite: the score is not defined
+                    undefined[name] = str(error)
+                    results[name] = math.nan
+        self._say(undefined)
         if train is not None:
             known = prepare(train.detach().to("cpu", torch.float32))
             results["utilization"] = float(utilization(queries, known))
@@ -143,32 +159,50 @@ class RecallAtK:
                 results["utilization_mixed"] = float(utilization(queries, known))
         return results
 
+    def _say(self, undefined: Mapping[str, str]) -> None:
+        """Warn of scores that are not defined; ValueError if none is."""
+        for name, why in undefined.items():
+            if len(undefined) == len(self.scores):
+                raise ValueError(why)
+            warnings.warn(f"The score {name!r} is NaN: {why}", stacklevel=4)
+
     def _queries(self) -> Labeled:
         if not self._kept:
             raise ValueError("RecallAtK has nothing to score: call update first.")
         if len(self._kept) > 1:  # from now on one batch, so that there are no two copies
             embeddings = torch.cat([e for e, _ in self._kept])
             self._kept = [(embeddings, torch.cat([y for _, y in self._kept]))]
+        check_embeddings("RecallAtK", "embeddings", self._kept[0][0])
         return self._kept[0]
 
     def _of_neighbors(
-        self, queries: Tensor, labels: Tensor, gallery: Labeled | None
+        self,
+        queries: Tensor,
+        labels: Tensor,
+        gallery: Labeled | None,
+        undefined: dict[str, str],
     ) -> dict[str, float]:
-        """Means over all queries of what is found in blocks."""
+        """Means over all queries of what is found in blocks; undefined scores are NaN."""
         wanted = {name: OF_NEIGHBORS[name] for name in self.scores if name in OF_NEIGHBORS}
         if not wanted:
             return {}
         items, classes = queries, labels
         if gallery is not None:
             items, classes = _labeled("compute", *gallery, queries.shape[1])
+            check_embeddings("RecallAtK", "embeddings of the gallery", items)
             items = METRICS[self.metric][0](items)
+        queries, items = in_range(queries, items)
         relevant = _relevant(labels, classes) - int(gallery is None)
         sizes = max(self.ks, default=1), int(relevant.max())
         k = max(1, *(need(*sizes) for _, need, _ in wanted.values()))
         totals: dict[str, float] = {}
         weights = {name: int(counted(relevant).sum()) for name, (_, _, counted) in wanted.items()}
-        if not all(weights.values()):
-            raise ValueError("No query has a relevant item in the gallery, which R needs.")
+        for name in [name for name, weight in weights.items() if not weight]:
+            undefined[name] = "No query has a relevant item in the gallery, which R needs."
+            totals[RESULTS.get(name, name)] = math.nan
+            del wanted[name]
+        if not wanted:
+            return totals
         for found in self._blocks(queries, labels, items, classes, relevant, k, gallery is None):
             for name, (score, _, counted) in wanted.items():
                 share = int(counted(found.relevant).sum()) / weights[name]
@@ -200,7 +234,7 @@ class RecallAtK:
 
 @dataclass
 class RetrievalMetrics(RecallAtK):
-    """The old name of :class:`RecallAtK`. It gives fractions, and all scores unless told otherwise.
+    """The old name of :class:`RecallAtK`. It gives fractions, and all scores by default.
 
     It works until mixplug 0.3, with a DeprecationWarning.
     """

@@ -74,6 +74,7 @@ OF_NEIGHBORS: dict[
     "map_at_r": (_map_at_r, lambda k, r: r, torch.sign),
 }
 OF_EMBEDDINGS = {"nmi": _nmi, "alignment": _alignment, "uniformity": _uniformity}
+RESULTS = {"map_at_r": "map@r", "precision_at_1": "precision@1"}  # where a result is named else
 NAMES = (*OF_NEIGHBORS, *OF_EMBEDDINGS)
 # Scores whose names begin with these are not shares and not in percent. Lower is better.
 NOT_SHARES = ("alignment", "uniformity", "utilization")

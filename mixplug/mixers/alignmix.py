@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from mixplug import sampling
-from mixplug.blocks import before_last_block
 from mixplug.catalog import register
 from mixplug.functional.aligned import align, mix
 from mixplug.functional.targets import soft_targets
@@ -21,7 +19,7 @@ from mixplug.mixers.base import CLEAN, Plan, pair
 from mixplug.mixers.pairwise import PairMixer
 from mixplug.models.heads.autoencoder import Autoencoder, VariationalAutoencoder
 from mixplug.models.heads.decoder import WIDTH
-from mixplug.stages import Forward, Stages
+from mixplug.stages import DENSE, USEFUL, WHOLE, Forward, Need, Stages
 
 _LEVELS = ("x", "A", "A'", "e")
 _RECONSTRUCT = "reconstruct"
@@ -127,6 +125,15 @@ class AlignMixup(PairMixer):
         named = [mode.removesuffix("'") for mode in self.modes if mode not in _LEVELS]
         return [*named, *([self.features] if self.features else [])]
 
+    def needs(self) -> list[Need]:
+        """As in the base; where maps are aligned, their positions also have to matter."""
+        checks = (WHOLE, USEFUL) if self.align and not self.dense else (WHOLE,)
+        maps = {mode.removesuffix("'") for mode in self.modes} - {"x", "e"}
+        places = sorted({self.features or "A" if level == "A" else level for level in maps})
+        last = [Need("last", (WHOLE, DENSE))] if self.dense else []
+        embedding = [Need("e", (WHOLE,))] if "e" in self.modes or self.learns else []
+        return [*(Need(place, checks) for place in places), *embedding, *last]
+
     def branches(self) -> dict[str, float]:
         """All modes with the same probability, reconstruction among them if there is a decoder."""
         return dict.fromkeys([*self.modes, *([_RECONSTRUCT] if self.decoder else [])], 1.0)
@@ -134,6 +141,15 @@ class AlignMixup(PairMixer):
     def refine(self, plan: Plan, x: Tensor, generators: sampling.Generators) -> Plan:
         """In a primed mode λ weighs the pair, since roles are swapped (Algorithm 1, line 17)."""
         return replace(plan, lam=1 - plan.lam) if plan.branch.endswith("'") else plan
+
+    def leave_out(self, plan: Plan, known: Tensor) -> Plan:
+        """As in the base; in a primed mode the pair is the first operand, so λ is 0 there."""
+        left = super().leave_out(plan, known)
+        if not plan.branch.endswith("'"):
+            return left
+        lam = plan.lam.to(known.device)
+        both = known & known[plan.permutation.to(known.device)]
+        return replace(left, lam=torch.where(both, lam, torch.zeros_like(lam)))
 
     def apply(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed:
         """Mix in the plan's mode, or reconstruct. Unused parameters get zero gradients, for DDP."""
@@ -159,20 +175,9 @@ class AlignMixup(PairMixer):
         if level in ("e", CLEAN):
             return super().forward(stages, x, plan)
         at = self.features if level in ("A", "A'") else level.removesuffix("'")
-        point, means = at or stages.features, list[Tensor]()
-        judge = self.align and not self.dense and point not in stages.judged
-
-        def aligned(a: Tensor) -> Tensor:
-            mixed = self._mix_maps(a, plan)
-            if judge:
-                means.append(mixed.detach().mean((2, 3)))
-            return mixed
-
+        mixed = partial(self._mix_maps, plan=plan)
         prefix = partial(pair, plan=plan)
-        out = stages(x, features=aligned, prefix=prefix, dense=self.dense_edit(), at=at)
-        if judge:
-            _warn_if_only_pooled(stages, point, means[0], out.embedding.detach())
-        return out
+        return stages(x, features=mixed, prefix=prefix, dense=self.dense_edit(), at=at)
 
     def _between(self, e: Tensor, stages: Stages, plan: Plan) -> Tensor:
         mixed = self._autoencoder(stages).between(e, partial(pair, plan=plan), _noise(e, plan))
@@ -199,19 +204,6 @@ class AlignMixup(PairMixer):
         if plan.branch.endswith("'"):  # λ of the plan weighs a; in eq. 3.13 the pair is first
             return mix(other, other_aligned, 1 - plan.lam)
         return mix(a, a_aligned, plan.lam)
-
-
-def _warn_if_only_pooled(stages: Stages, at: str, mean: Tensor, e: Tensor) -> None:
-    """Warn once if the embedding is the mean of the map, which alignment does not change."""
-    stages.judged.add(at)
-    if mean.shape == e.shape and torch.allclose(mean.float(), e.float(), rtol=1e-3, atol=1e-5):
-        name = before_last_block(stages.model)
-        hint = f", such as {name!r}" if name else ""
-        warnings.warn(
-            f"The embedding is the mean of the map at {at!r}. Alignment does not change the mean, "
-            f"so mode 'A' is the same as mode 'e'. Set features to an earlier module{hint}.",
-            stacklevel=2,
-        )
 
 
 def _noise(e: Tensor, plan: Plan) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from mixplug import sampling
 from mixplug.catalog import KINDS, entries
 from mixplug.functional.aligned import mix
+from mixplug.functional.targets import IGNORED
 from mixplug.mixed import HullMixed, Mixed, clean
+from mixplug.mixers.known import labeled, left_out, of_known
 from mixplug.renamed import warn
-from mixplug.stages import Stages
+from mixplug.stages import Need, Stages
 
 CLEAN = "clean"
 
@@ -181,7 +183,7 @@ class Mixer:
         Each is built once, by :meth:`attach`, and is ``stages.frozen[name]`` from then on: in
         evaluation mode, without gradients of its parameters, on the model's device, and no part of
         the model, its state dict, its optimizer or its copies. A network with trained weights comes
-        from :class:`mixplug.mixers.frozen.FromFile`.
+        from :class:`mixplug.mixers.FromFile`.
         """
         return {}
 
@@ -193,6 +195,14 @@ class Mixer:
             return names
         return ()
 
+    def needs(self) -> Sequence[Need]:
+        """Places at which it mixes or splits what the model makes, and what has to hold there.
+
+        They are checked once, before the first batch is mixed; see :class:`mixplug.stages.Need`.
+        The input needs no entry.
+        """
+        return ()
+
     def attach(self, stages: Stages) -> None:
         """Check the model against the settings, and give it what the mixer needs.
 
@@ -200,6 +210,8 @@ class Mixer:
         to be called before the optimizer is built and before DDP or compile wrap the model. A mixer
         that looks at class attention calls ``stages.keep_attention()`` here.
         """
+        if self.needs():
+            stages.require_embedding(f"{self.name} mixes more than the input")
         stages.frozen.build(self.frozen(), self.name)
         for name in self.edited_modules():
             stages.require(name)
@@ -215,8 +227,13 @@ class Mixer:
         generators: sampling.Generators,
         epoch: int | None = None,
         step: int | None = None,
+        ignore_index: int = IGNORED,
     ) -> Mixed | HullMixed:
         """Mix one training batch: draw a plan, run the model, return the terms of the loss.
+
+        An example whose label is ``ignore_index`` has no part in a mix. The other example of its
+        pair stays clean, MultiMix mixes the examples that have a label, and the loss is averaged
+        over these.
 
         Args:
             stages: the model.
@@ -225,18 +242,38 @@ class Mixer:
             generators: of this step, see :func:`mixplug.sampling.generators`.
             epoch: counted from 0; needed where the mixer has an ``off_epoch``.
             step: for messages.
+            ignore_index: class index of examples without a label, as in PyTorch's losses.
 
         Raises:
             ValueError: settings, model or batch do not fit each other, or features are NaN.
         """
         self._check_batch(x, y, step)
         off = self.is_off(epoch)
+        if not off:
+            stages.place(self.needs(), x)
         plan = Plan(CLEAN) if off else self.sample(x, generators)
+        y, known = labeled(y, ignore_index)
+        plan = plan if known is None else self.leave_out(plan, known)
         mixed = self.unmixed(stages, x, y) if off else self.apply(stages, x, y, plan)
+        mixed = of_known(mixed, y, known)
         stages.check(
             f"{self.name}, branch {plan.branch!r}" + ("" if step is None else f", step {step}")
         )
         return mixed
+
+    def leave_out(self, plan: Plan, known: Tensor) -> Plan:
+        """The plan in which a pair with an example that is ignored is not mixed.
+
+        Each of the two is then its own partner, with λ = 1.
+
+        Args:
+            plan: of this step.
+            known: (B,) bool, whether an example has a label.
+        """
+        if not len(plan.permutation):
+            return plan
+        permutation, lam = left_out(plan.permutation, plan.lam, known)
+        return replace(plan, permutation=permutation, lam=lam)
 
     def _check_batch(self, x: Tensor, y: Tensor, step: int | None) -> None:
         if y.dim() == 0 or len(y) != len(x) or not len(x):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixplug.catalog import Target, build, entries, resolve, suggest
@@ -10,18 +10,28 @@ from mixplug.losses.base import MetricLoss
 from mixplug.mixers.base import Mixer
 from mixplug.mixers.metric import MetricMixing
 
+Spec = Mapping[str, Any] | str | Target
 
-def build_mixer(spec: Mapping[str, Any] | str | Target, **overrides: object) -> Mixer:
+
+def build_mixer(spec: Spec | Sequence[Spec], **overrides: object) -> Mixer:
     """Build a mixer, also from a metric loss: ``mixup=dict(type='Metrix', loss='NCA')``.
 
     Args:
-        spec: config of a mixer or of a metric loss, as in :func:`mixplug.build`.
+        spec: config of a mixer or of a metric loss, as in :func:`mixplug.build`; or a list of
+            them, which is :class:`mixplug.mixers.OneOf` with equal probabilities.
         **overrides: keys that replace those of ``spec``.
 
     Raises:
         KeyError: an unknown name or key.
         ValueError: it is neither a mixer nor a metric loss, or a value is not allowed.
     """
+    if isinstance(spec, (list, tuple)):
+        spec = {"type": "OneOf", "mixers": list(spec)}
+    if not isinstance(spec, Mapping) and not isinstance(spec, str) and not callable(spec):
+        raise ValueError(
+            f"A mixer needs a config such as dict(type='AlignMixup'), a name, or a list of these, "
+            f"got {spec!r}."
+        )
     config = {**(spec if isinstance(spec, Mapping) else {"type": spec}), **overrides}
     _require_known(config.get("type"))
     if _is_loss(config.get("type")):

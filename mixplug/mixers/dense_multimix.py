@@ -22,8 +22,9 @@ from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
 from mixplug.mixed import HullMixed, Mixed, hull_targets
 from mixplug.mixers.base import Mixer, Plan
+from mixplug.mixers.known import labeled
 from mixplug.mixers.multimix import MultiMix
-from mixplug.stages import Edit, Stages
+from mixplug.stages import DENSE, WHOLE, Edit, Need, Stages
 
 _REDUCTIONS = ("position_mean", "global")
 
@@ -84,16 +85,21 @@ class DenseMultiMix(MultiMix):
         super().attach(stages)
         self._require_linear(stages)
 
+    def needs(self) -> list[Need]:
+        """As in MultiMix, and each position of the last map stands for itself."""
+        return [*super().needs(), Need("last", (WHOLE, DENSE))] if self.prob else []
+
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Mixed embeddings at every position (eq. 5.10-5.13)."""
         self._require_linear(stages)
         dense = partial(pool, resolution=self.resolution)
-        if stages.linear is None:
+        if not stages.commutes:
             return self._plain(stages, x, y, plan, dense)
         forward = stages(x, dense=dense)
+        self.require_commuting(stages)
         target = soft_targets(y, forward.logits.shape[-1])
         weights = self.weights(x, plan, positions=forward.logits.shape[1])
-        attention = self._attention(stages, forward.embedding.mT, target)
+        attention = _of_known(self._attention(stages, forward.embedding.mT, target), y)
         m_hat, s = dense_weights(weights, attention)
         return HullMixed(
             forward.logits.transpose(0, 1),
@@ -122,8 +128,7 @@ class DenseMultiMix(MultiMix):
         """
         source = plan.generator(logits.device)
         size, _, positions = logits.shape
-        m = None if self.m is None else min(self.m, size)
-        n = min(self.n, size)
+        m, n = self._at_most(size), min(self.n, size)
         drawn = sampling.hull_weights(n, size, self.alpha, m, source, positions)
         m_hat, s = dense_weights(drawn.to(logits.device), weight)
         return HullMixed(
@@ -136,7 +141,7 @@ class DenseMultiMix(MultiMix):
 
         def combine(e: Tensor) -> Tensor:  # (B, N, D) to (M * N, D)
             weights = self.weights(x, plan, positions=e.shape[1])
-            attention = self._attention(stages, e.mT, None)
+            attention = _of_known(self._attention(stages, e.mT, None), y)
             rows = torch.eye(len(x), device=e.device)  # targets are mixed later, when K is known
             mixed, m_hat, s = dense_multimix(e.mT, rows, weights, attention)
             drawn.append((m_hat, self._coefficient(s)))
@@ -166,3 +171,9 @@ class DenseMultiMix(MultiMix):
                 f"{self.name} with attention='cam' needs a linear classifier (nn.Linear or a 1x1 "
                 f"nn.Conv2d), got {type(stages.classifier).__name__}. Use attention='gap'."
             )
+
+
+def _of_known(attention: Tensor, y: Tensor) -> Tensor:
+    """Attention (B, N), 0 for examples without a label."""
+    known = labeled(y)[1]
+    return attention if known is None else attention * known.to(attention)[:, None]

@@ -15,6 +15,7 @@ from mixplug.losses.base import MetricLoss, Source
 from mixplug.losses.building import build_loss
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import Mixer, Plan
+from mixplug.mixers.known import labeled
 from mixplug.models.heads.embedding import EmbeddingHead
 from mixplug.renamed import old_names
 from mixplug.stages import Forward, Stages
@@ -55,11 +56,13 @@ class MetricMixing(Mixer):
         out = self._detached(stages, x)
         cpu = torch.device("cpu")
         draws = sampling.Generators(sampling.generator(plan.synced, cpu), plan.generator(cpu))
+        known = _known(y)
+        source = _features(stages, x, out.embedding)
         loss = self._loss(stages).forward_in_host(
-            out.embedding,
-            _classes(y),
-            features=_features(stages, out.embedding),
-            inputs=(x, lambda images: stages.again(images).embedding),
+            out.embedding[known],
+            _classes(y)[known],
+            features=source and (source[0][known], source[1]),
+            inputs=(x[known], lambda images: stages.again(images).embedding),
             generators=draws,
         )
         _taken(stages)  # of the pass over mixed inputs
@@ -69,7 +72,9 @@ class MetricMixing(Mixer):
         """The loss of clean embeddings, and the terms of the linear probe."""
         out = self._detached(stages, x)
         _taken(stages)
-        return self._mixed(out, y, self._loss(stages).unmixed(out.embedding, _classes(y)))
+        known = _known(y)
+        loss = self._loss(stages).unmixed(out.embedding[known], _classes(y)[known])
+        return self._mixed(out, y, loss)
 
     def _detached(self, stages: Stages, x: Tensor) -> Forward:
         return stages(x, embedding=Tensor.detach)
@@ -89,7 +94,7 @@ def _taken(stages: Stages) -> Source | None:
     return None if stages.tail is None else stages.tail.take()
 
 
-def _features(stages: Stages, embedding: Tensor) -> Source | None:
+def _features(stages: Stages, x: Tensor, embedding: Tensor) -> Source | None:
     """The map, and the function from maps to embeddings; if possible, plain average pooling.
 
     Average pooling commutes with mixing, so the loss then mixes embeddings instead of maps. Whether
@@ -98,13 +103,19 @@ def _features(stages: Stages, embedding: Tensor) -> Source | None:
     taken = _taken(stages)
     if taken is None:
         return None
-    maps = stages.layout.map(taken[0])
+    maps = stages.read(taken[0], x)
     head = EmbeddingHead(maps.shape[1], dim=None, pool="avg", normalize=False)
     with torch.no_grad():
         pooled = head(maps).float()
         same = pooled.shape == embedding.shape
         same = same and bool((pooled - embedding).abs().max() <= _ROUNDING * pooled.abs().max())
     return (maps, head) if same else taken
+
+
+def _known(y: Tensor) -> Tensor | slice:
+    """Which examples have a label."""
+    known = labeled(y)[1]
+    return slice(None) if known is None or bool(known.all()) else known
 
 
 def _classes(y: Tensor) -> Tensor:

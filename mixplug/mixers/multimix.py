@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mixplug import sampling
@@ -13,7 +14,8 @@ from mixplug.functional.dense import dense_weights
 from mixplug.functional.targets import soft_targets
 from mixplug.mixed import HullMixed, Mixed, hull_targets
 from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
-from mixplug.stages import Stages
+from mixplug.mixers.known import labeled
+from mixplug.stages import WHOLE, Need, Stages
 
 _HULL, _INPUT = "hull", "x"
 
@@ -42,7 +44,8 @@ class MultiMix(Mixer):
 
     Attributes:
         n: number M of mixed examples per batch and per rank.
-        m: number of examples that each is mixed from, at most B; None uses all B.
+        m: number of examples that each is mixed from, or all B where a batch has fewer; None always
+            uses all B.
         alpha: concentration of the Dirichlet; (low, high) draws it uniformly per mixed example.
         layer: name of a module whose output is mixed instead of the embedding (Figure 5.4a).
         prob: probability of mixing embeddings rather than pairs of inputs (section 5.4.1).
@@ -78,10 +81,12 @@ class MultiMix(Mixer):
         """The named layer."""
         return (self.layer,) if self.layer else ()
 
+    def needs(self) -> list[Need]:
+        """What it mixes is all that the classifier gets of an image."""
+        return [Need(self.layer or "e", (WHOLE,))] if self.prob else []
+
     def sample(self, x: Tensor, generators: sampling.Generators) -> Plan:
         """Draw the branch (synced); then a key for Λ, or π and λ (per rank)."""
-        if self.m is not None and self.m > len(x):
-            raise ValueError(f"{self.name} mixes m={self.m} examples, but the batch has {len(x)}.")
         ways = (self.prob, 1 - self.prob)
         if sampling.branch((_HULL, _INPUT), generators.synced, ways) == _HULL:
             return Plan(_HULL, key=sampling.key(generators.local))
@@ -109,8 +114,8 @@ class MultiMix(Mixer):
         the weighted mean over rows. Each mixed example is made of ``m`` rows, or of all if there
         are fewer.
         """
-        m = None if self.m is None else min(self.m, len(logits))
         source = plan.generator(logits.device)
+        m = self._at_most(len(logits))
         drawn = sampling.hull_weights(self.n, len(logits), self.alpha, m, source)
         m_hat, s = dense_weights(drawn.to(logits.device)[..., None], weight[:, None])
         target = soft_targets(y, logits.shape[-1])
@@ -127,23 +132,45 @@ class MultiMix(Mixer):
         logits = stages(pair(x, plan)).logits
         return Mixed(logits, pair(soft_targets(y, logits.shape[-1]), plan))
 
+    def require_commuting(self, stages: Stages) -> None:
+        """Raise ValueError if a pass has shown that mixing logits is not mixing embeddings."""
+        if not stages.commutes:
+            raise ValueError(
+                f"The model changes its logits after the classifier, so {self.name} cannot mix "
+                f"them. Return the logits as they are."
+            )
+
     def weights(self, x: Tensor, plan: Plan, positions: int | None = None) -> Tensor:
         """Λ of the plan, on the device of x."""
         source = plan.generator(x.device)
-        drawn = sampling.hull_weights(self.n, len(x), self.alpha, self.m, source, positions)
-        return drawn.to(x.device)
+        m = self._at_most(len(x))
+        return sampling.hull_weights(self.n, len(x), self.alpha, m, source, positions).to(x.device)
+
+    def _at_most(self, size: int) -> int | None:
+        """How many of ``size`` examples are mixed: a last batch may have fewer than ``m``."""
+        return None if self.m is None else min(self.m, size)
 
     def hull(self, stages: Stages, x: Tensor, y: Tensor, plan: Plan) -> Mixed | HullMixed:
         """Mixed embeddings (eq. 5.6-5.7)."""
-        weights = self.weights(x, plan)
-        if self.layer is None and stages.linear is not None:
+        weights, share = self.known_weights(self.weights(x, plan), y)
+        if self.layer is None and stages.commutes:
             logits = stages(x).logits
+            self.require_commuting(stages)
             target = soft_targets(y, logits.shape[-1])
-            return HullMixed(logits, target, weights, output=logits)
+            return HullMixed(logits, target, weights, output=logits, share=share)
 
         def combine(t: Tensor) -> Tensor:
             return (weights.to(t.dtype) @ t.flatten(1)).view(self.n, *t.shape[1:])
 
         at = {"layers": {self.layer: combine}} if self.layer else {"embedding": combine}
         logits = stages(x, **at).logits
-        return Mixed(logits, hull_targets(weights, y, logits.shape[-1]))
+        return Mixed(logits, hull_targets(weights, y, logits.shape[-1]), share=share)
+
+    def known_weights(self, weights: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Λ (M, B) on the examples that have a label, and which rows (M,) have one; None is all."""
+        known = labeled(y)[1]
+        if known is None:
+            return weights, None
+        m_hat, s = dense_weights(weights[..., None], known.to(weights)[:, None])
+        m_hat, s = m_hat[..., 0], s[:, 0]
+        return torch.where(known.all(), weights, m_hat), (s > 0).to(weights)

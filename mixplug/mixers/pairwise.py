@@ -13,7 +13,7 @@ from mixplug.functional.targets import soft_targets
 from mixplug.layouts import pool
 from mixplug.mixed import Mixed
 from mixplug.mixers.base import CLEAN, Mixer, Plan, pair
-from mixplug.stages import Edit, Forward, Stages
+from mixplug.stages import DENSE, WHOLE, Edit, Forward, Need, Stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,12 @@ class PairMixer(Mixer):
         """Ways of mixing, and their relative frequency."""
         return {"x": 1.0}
 
+    def needs(self) -> list[Need]:
+        """Every level other than the input is whole, and dense positions stand for themselves."""
+        levels = [name for name in self.branches() if name not in ("x", CLEAN)]
+        dense = [Need("last", (WHOLE, DENSE))] if self.dense else []
+        return [*(Need(level, (WHOLE,)) for level in levels), *dense]
+
     def attach(self, stages: Stages) -> None:
         """Check the settings against each other, then as in the base."""
         self._check_resolution()
@@ -94,7 +100,10 @@ class PairMixer(Mixer):
         target = soft_targets(y, logits.shape[-1])
         if plan.branch != CLEAN:
             share = self.share(stages, x, plan, forward, measured)
-            target = pair(target, plan) if share is None else self._weighed(target, plan, share)
+            if share is None:
+                target = pair(target, plan)
+            else:
+                target = self._weighed(stages, target, plan, share)
         if self.dense:  # one target for all positions of an example
             logits = logits.reshape(len(x), -1, logits.shape[-1])
             target = target[:, None].expand_as(logits)
@@ -157,20 +166,23 @@ class PairMixer(Mixer):
         Returns:
             (B,) in [0, 1], the weight of the first operand, where the second has the rest; or
             (B, 2), the weights of the first and of the second operand, which need not sum to 1; or
-            None for λ. By default, what was measured.
+            None for λ. By default, what was measured. All weights must be finite and in [0, 1];
+            others raise an error, on an accelerator one step late.
         """
         return measured
 
-    def _weighed(self, target: Tensor, plan: Plan, share: Tensor) -> Tensor:
+    def _weighed(self, stages: Stages, target: Tensor, plan: Plan, share: Tensor) -> Tensor:
         """Targets (B, K) of the pairs, weighed by a measured share."""
         size = len(target)
-        if share.shape == (size,):
-            return pair(target, replace(plan, lam=share.detach()))
-        if share.shape != (size, 2):
+        if share.shape not in ((size,), (size, 2)):
             raise ValueError(
                 f"{self.name} needs to measure a share of shape ({size},), or two of shape "
                 f"({size}, 2), got {tuple(share.shape)}."
             )
-        first, second = share.detach().to(target).unsqueeze(-1).unbind(1)  # (B, 1) each
+        stages.watch_shares(share, f"{self.name}, branch {plan.branch!r}")
+        share = share.detach().clamp(0, 1)  # of rounding
+        if share.dim() == 1:
+            return pair(target, replace(plan, lam=share))
+        first, second = share.to(target).unsqueeze(-1).unbind(1)  # (B, 1) each
         other = target[plan.permutation.to(target.device, non_blocking=True)]
         return first * target + second * other

@@ -2,8 +2,8 @@
 
 Importing this package needs torch alone. ``mixplug.models.X`` is the same as the name in its
 room, such as ``mixplug.models.self_distillation.Views``. To use the small networks by
-``timm.create_model``, import ``mixplug.models.small.timm_entrypoints``. In mm configs their trunks
-are ``mixplug.PreActResNet`` and ``mixplug.WideResNet``.
+``timm.create_model``, call ``mixplug.models.register_in_timm()``. In mm configs their trunks are
+``mixplug.PreActResNet`` and ``mixplug.WideResNet``.
 """
 
 from mixplug.models import heads, self_distillation, small, tracking, vit

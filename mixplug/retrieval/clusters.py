@@ -8,6 +8,7 @@ from torch import Tensor
 from mixplug.functional.exact_search import check_embeddings
 from mixplug.optional import optional
 from mixplug.retrieval.faiss_library import array, has_faiss, load_faiss, threads
+from mixplug.retrieval.search import in_range
 
 
 def kmeans_clusters(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
@@ -33,7 +34,7 @@ def kmeans_clusters(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
             f"kmeans_clusters needs k between 1 and {len(embeddings)}, the number of embeddings, "
             f"got {k}."
         )
-    points = array(embeddings.detach().float())
+    points = array(in_range(embeddings.detach().float())[0])
     if not has_faiss():
         cluster = optional("sklearn.cluster", "metric", "k-means")
         fitted = cluster.KMeans(k, n_init=1, max_iter=20, random_state=seed).fit(points)

@@ -26,19 +26,35 @@ from mixplug.retrieval.stores import STORES, FaissStore, TorchStore, choose_back
 
 BACKENDS = ("auto", "faiss", "torch")
 INDEXES = ("flat", "hnsw", "ivf")
+_LARGEST = 1e15  # squares of 1e30, summed over any width, are in the range of float32
 
 
 def unit(t: Tensor) -> Tensor:
     """ℓ2-normalize rows (B, D).
 
     Raises:
-        ValueError: a row is zero.
+        ValueError: a row is zero, or a value is not finite.
     """
     norm = torch.linalg.vector_norm(t, dim=1, keepdim=True)
-    if not (norm > 0).all():
-        row = int((norm[:, 0] == 0).nonzero()[0, 0])
-        raise ValueError(f"The metric 'cosine' needs nonzero embeddings, but row {row} is zero.")
+    if not (norm.isfinite() & (norm > 0)).all():
+        check_embeddings("The metric 'cosine'", "embeddings", t)
+        if bool((norm == 0).any()):
+            row = int((norm[:, 0] == 0).nonzero()[0, 0])
+            zero = f"The metric 'cosine' needs nonzero embeddings, but row {row} is zero."
+            raise ValueError(zero)
+        t = t / t.abs().amax(1, keepdim=True)  # its squares are too large for float32
+        norm = torch.linalg.vector_norm(t, dim=1, keepdim=True)
     return t / norm
+
+
+def in_range(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Embeddings divided by one number, if their squared distances exceed float32.
+
+    The order of distances and inner products stays. faiss would end the process where it clusters
+    infinite distances.
+    """
+    largest = max(float(t.abs().amax()) for t in tensors)
+    return tuple(t / largest for t in tensors) if largest > _LARGEST else tensors
 
 
 # Metric to the preprocessing of embeddings and the metric of the backend.
@@ -88,6 +104,15 @@ def search(
     return built.search(queries, k, exclude=exclude, block=block)
 
 
+def _require_range(name: str, metric: str, t: Tensor) -> None:
+    if metric != "cosine" and in_range(t)[0] is not t:
+        raise ValueError(
+            f"search with metric {metric!r} computes in float32 and needs {name} up to "
+            f"{_LARGEST:g}, got {float(t.abs().amax()):.3g}. Has the network diverged? Divide "
+            f"queries and gallery by one number, or use 'cosine'."
+        )
+
+
 class Index:
     """A gallery that can be searched, saved and loaded. For the options, see :func:`search`.
 
@@ -116,6 +141,7 @@ class Index:
     def build(self, gallery: Tensor) -> Index:
         """Set the gallery to embeddings (N, D). PyTorch stores the tensor itself, faiss a copy."""
         check_embeddings("search", "gallery", gallery)
+        _require_range("gallery", self.metric, gallery)
         prepare, kind = METRICS[self.metric]
         store = STORES[choose_backend(self.backend, self.index, gallery.device)]
         self._store = store(prepare(gallery.detach().float()), kind, self.index)
@@ -164,6 +190,7 @@ class Index:
                 f"search needs queries of width {self.store.width}, the width of the gallery, got "
                 f"{queries.shape[1]}."
             )
+        _require_range("queries", self.metric, queries)
         return METRICS[self.metric][0](queries.detach().float())
 
     def save(self, path: str | Path) -> None:

@@ -8,11 +8,15 @@ class, parameters and state dict stay as they are.
 
 from mixplug.stages.forward import Edit, Forward, Tail
 from mixplug.stages.frozen import FrozenNetworks
+from mixplug.stages.placement import DENSE, USEFUL, WHOLE, Need
 from mixplug.stages.probe import Probe
 from mixplug.stages.stages import Stages
 from mixplug.stages.taps import InputTap, OutputTap
 
-__all__ = ["Edit", "Forward", "FrozenNetworks", "Probe", "Stages", "Tail"]
+__all__ = [
+    "DENSE", "USEFUL", "WHOLE", "Edit", "Forward", "FrozenNetworks", "Need", "Probe", "Stages",
+    "Tail",
+]  # fmt: skip
 
 # Models pickled by mixplug 0.1 name their hooks so.
 _InputTap, _OutputTap = InputTap, OutputTap

@@ -31,7 +31,10 @@ class FrozenNetworks(Mapping[str, nn.Module]):
         self._devices: dict[str, torch.device] = {}
 
     def build(self, builders: Mapping[str, Builder], owner: str) -> None:
-        """Build each network once; the draws of its initial weights are not the host's.
+        """Build each network once.
+
+        The draws of its initial weights change no generator of the host, on the CPU or on the
+        model's device.
 
         Args:
             builders: name to a function that makes the network.
@@ -41,7 +44,7 @@ class FrozenNetworks(Mapping[str, nn.Module]):
             ValueError: what a builder refuses, or one that makes something else.
         """
         for name, builder in builders.items():
-            with generators_kept(torch.device("cpu")):
+            with generators_kept(next(self._model.parameters()).device):
                 try:
                     network = builder()
                 except ValueError as error:

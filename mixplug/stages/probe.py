@@ -66,17 +66,17 @@ def look(
     y: Tensor | None,
     want: Collection[str],
     criterion: object,
-    at: str,
+    at: str | None,
     block: int | None,
 ) -> Probe:
     """See :meth:`mixplug.Stages.probe`."""
     names = _checked(want, y)
     found: dict[str, Tensor] = {}
     steps: dict[str, list[Step]] = {}
-    if "map" in names:
+    if "map" in names and at is not None:
 
         def see_map(output: object) -> object:
-            found["map"] = passes.layout.map(output)
+            found["map"] = passes.read(at, output)
             return output
 
         steps.setdefault(at, []).append(see_map)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from mixplug.layouts import Layout
 from mixplug.stages.attention import KeptAttention, class_attention
-from mixplug.stages.forward import Edit, Forward, NanWatch, Tail
+from mixplug.stages.forward import Edit, Forward, Tail
 from mixplug.stages.frozen import FrozenNetworks
 from mixplug.stages.head import declared, linear_head
 from mixplug.stages.passes import Passes
 from mixplug.stages.pixels import Normalization, Pixels
+from mixplug.stages.placement import Need, Places
 from mixplug.stages.probe import Probe, look
 from mixplug.stages.taps import Step
+from mixplug.stages.watch import Watch
 
 
 class Stages:
@@ -31,15 +34,20 @@ class Stages:
         model: the module that owns the named ones.
         features: name of the module whose output is the map A to be mixed. AlignMixup needs a
             block between it and pooling, see :func:`mixplug.blocks.before_last_block`.
-        classifier: name of the last module. Its input is e and its output the logits.
+        classifier: name of the last module. Its input is e and its output the logits. Several names
+            if the model returns the mean of several heads; None if there is no such module, which
+            leaves only mixers of the input.
         last: name of the last module before pooling, where a dense loss splits the map into
             positions; ``features`` if not given.
-        layout: how these outputs hold the map.
+        layout: how these outputs hold the map; None reads it from their shapes.
         call: runs the model on x, if not ``model(x)``: the model wrapped in DDP, or compiled.
         tail: how to run what lies between the last map and the embedding, for losses that mix
             maps; None where the host has no such function.
         pixels: (mean, std) by which x was normalized, see :attr:`pixels`; or a function that gives
             them once they are known.
+        search: whether ``features`` and ``last`` are suggestions, from which :meth:`place` moves
+            on to modules at which a mix holds. ``layout`` then says only what shapes leave open.
+        strict: whether a place at which a mix does not hold is an error, or a warning.
 
     Attributes:
         learned: the mixer's own module on the model, None if it has none.
@@ -52,13 +60,15 @@ class Stages:
     def __init__(
         self,
         model: nn.Module,
-        features: str,
-        classifier: str,
+        features: str | None,
+        classifier: str | Sequence[str] | None,
         last: str | None = None,
         layout: Layout | None = None,
         call: Callable[[Tensor], object] | None = None,
         tail: Tail | None = None,
         pixels: Pixels | Callable[[], Pixels | None] | None = None,
+        search: bool = False,
+        strict: bool = True,
     ) -> None:
         self.model = model
         self.features = features
@@ -68,31 +78,58 @@ class Stages:
         self.tail = tail
         self.learned: nn.Module | None = None
         self.frozen = FrozenNetworks(model)
-        self.judged: set[str] = set()  # maps of which it is known whether only pooling follows
-        self._watch = NanWatch()
+        self._watch = Watch()
         self._pixels = Normalization(pixels)
         self._attention = KeptAttention()
-        self._passes = Passes(model, classifier, self.last, self.layout)
-        self.classifier = self._passes.taps.module(classifier)
-        for name in (classifier, self.features, self.last):
-            self.require(name)
+        heads = [classifier] if isinstance(classifier, str) else list(classifier or ())
+        self._passes = Passes(model, heads, self.layout, infer=search or layout is None)
+        self._places = Places(self._passes, search, strict)
+        for name in (*heads, self.features, self.last):
+            if name is not None:
+                self.require(name)
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The classifier; None if there are several, or none."""
+        heads = self._passes.heads
+        return self._passes.taps.module(heads[0]) if len(heads) == 1 else None
+
+    @functools.cached_property
+    def _linear_heads(self) -> list[nn.Linear | nn.Conv2d | None]:
+        return [linear_head(self._passes.taps.module(name)) for name in self._passes.heads]
 
     @property
     def linear(self) -> nn.Linear | nn.Conv2d | None:
-        """The classifier if it is linear (also as a 1x1 convolution), so that mixing commutes."""
-        return linear_head(self.classifier)
+        """The classifier if it is linear (also as a 1x1 convolution) and the only one."""
+        heads = self._linear_heads
+        return heads[0] if len(heads) == 1 else None
+
+    @property
+    def commutes(self) -> bool:
+        """Whether mixing logits is mixing embeddings.
+
+        It is if all classifiers are linear and the model returns their mean.
+        """
+        heads = self._linear_heads
+        linear = bool(heads) and all(head is not None for head in heads)
+        return linear and self._passes.head_is_last is not False
 
     @property
     def embed_dim(self) -> int:
         """D, as the classifier declares it."""
         width = "the width of the embedding"
-        return declared(self.classifier, width, "in_features", "in_channels")
+        return sum(declared(head, width, "in_features", "in_channels") for head in self._heads)
 
     @property
     def num_classes(self) -> int:
         """K, as the classifier declares it."""
         classes = "the number of classes"
-        return declared(self.classifier, classes, "out_features", "out_channels")
+        return declared(self._heads[0], classes, "out_features", "out_channels")
+
+    @property
+    def _heads(self) -> list[nn.Module]:
+        self._passes.require_heads("A mixer with parameters needs the width of the embedding")
+        return [self._passes.taps.module(name) for name in self._passes.heads]
 
     @property
     def pixels(self) -> tuple[Tensor, Tensor]:
@@ -110,6 +147,28 @@ class Stages:
         """Prepare an edit at a further named module; ValueError if the model has no such module."""
         self._passes.taps.prepare(name)
 
+    def require_embedding(self, what: str) -> None:
+        """Raise ValueError if no classifier is known, whose input would be the embedding."""
+        self._passes.require_heads(what)
+
+    def place(self, needs: Sequence[Need], x: Tensor) -> None:
+        """Check once that a mix holds at the places where a mixer mixes.
+
+        With ``search`` the map A and the last map move to modules at which it holds.
+
+        Args:
+            needs: places, and what has to hold there.
+            x: the first batch that is mixed, of which shape, dtype and device are used.
+
+        Raises:
+            ValueError: a place at which it does not hold; the error names one at which it does.
+        """
+        found = self._places.settle(needs, x, {"A": self.features, "last": self.last})
+        self.features, self.last = found["A"], found["last"]
+        for name in (self.features, self.last):
+            if name is not None:
+                self.require(name)
+
     def learn(self, module: nn.Module) -> None:
         """Register a mixer's own module on the model as ``mixup``; do it before the optimizer."""
         if hasattr(self.model, "mixup") and self.learned is None:
@@ -117,6 +176,7 @@ class Stages:
                 f"{type(self.model).__name__} has an attribute 'mixup' of its own, under which the "
                 f"mixer's parameters would be saved. Rename it."
             )
+        vars(module)["of_mixplug"] = True  # the model may have another one of this name
         self.model.add_module("mixup", module)
         self.learned = module
 
@@ -158,6 +218,9 @@ class Stages:
         then gets the gradient of the sum, and DDP averages it over the ranks once. In the other
         order, DDP would overwrite buffers that the backward pass needs, and torch raises an error.
 
+        :meth:`attention` is that of this pass from now on. Read it before, if that of the earlier
+        pass is needed.
+
         Args:
             x: (B', ...) input.
             **edits: as in a call.
@@ -183,6 +246,18 @@ class Stages:
             return a
 
         return self(x, features=see, at=at), seen[0]
+
+    def read(self, output: Tensor, x: Tensor) -> Tensor:
+        """The map (B, C, H, W) in an output that holds it as the last map's module does.
+
+        Args:
+            output: (B, C, H, W), (B, H, W, C) or tokens.
+            x: the images of that pass.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        return self._passes.read(self.last or "", output, x)
 
     def probe(
         self,
@@ -213,7 +288,10 @@ class Stages:
         Raises:
             ValueError: unknown names, no targets for a gradient, no such map or attention.
         """
-        return look(self._passes, x, y, want, criterion, at or self.last, block)
+        at = at or self.last
+        if at is None and "map" in want:
+            at = self._named(at, "last map")
+        return look(self._passes, x, y, want, criterion, at, block)
 
     def keep_attention(self, block: int | None = None) -> None:
         """Make every pass keep the attention of a block, for :meth:`attention`.
@@ -233,7 +311,10 @@ class Stages:
         self._attention.keep(block, attention)
 
     def attention(self, block: int | None = None) -> Tensor:
-        """Class-to-patch attention of the last pass, (B, N): mean over heads, detached, float32.
+        """Class-to-patch attention of the latest pass, (B, N): mean over heads, detached, float32.
+
+        The latest pass is a call, or :meth:`again` after it: every pass replaces what the one
+        before it left, which a tensor that was already read keeps. A probe does not count.
 
         It is computed again from the block's qkv projection, so the block keeps its fused
         attention. The softmax is over all tokens, so rows sum to at most 1. Dropout of attention is
@@ -247,8 +328,22 @@ class Stages:
         """
         return self._attention.of(block)
 
+    def watch_shares(self, shares: Tensor, what: str) -> None:
+        """Look at shares that a mixer has measured: they must be finite and in [0, 1].
+
+        On an accelerator nothing waits: :meth:`check` of the next step raises.
+
+        Args:
+            shares: of any shape.
+            what: the step, for the message.
+
+        Raises:
+            ValueError: they are on the CPU, and one is not finite or not in [0, 1].
+        """
+        self._watch.see_shares(shares, what)
+
     def check(self, what: str) -> None:
-        """Raise ValueError if the embeddings of this step's passes hold a NaN.
+        """Raise ValueError if this step's embeddings hold a NaN, or its shares are none.
 
         On the CPU at once. On an accelerator at the next check, because to read the answer is to
         wait for it.
@@ -257,6 +352,14 @@ class Stages:
             what: the step, for the message.
         """
         self._watch.check(what)
+
+    def _named(self, name: str | None, what: str) -> str:
+        if name is None:
+            raise ValueError(
+                f"The {what} of {type(self.model).__name__} is not known. Name a module: "
+                f"mixplug.Stages(model, features=NAME, classifier=NAME)."
+            )
+        return name
 
     def _forward(
         self,
@@ -273,6 +376,9 @@ class Stages:
         for name, step in self._attention.steps():
             edits.setdefault(name, []).append(step)
         if features is not None:
-            on_output = self._passes.on_map(features, prefix)
-            edits.setdefault(at or self.features, []).append(on_output)
-        return self._passes.edited(call, x, edits, embedding, dense)
+            at = self._named(at or self.features, "map A")
+            edits.setdefault(at, []).append(self._passes.on_map(at, features, prefix))
+        split = None if dense is None else self._named(self.last, "last map")
+        if split is not None and dense is not None:
+            edits.setdefault(split, []).append(self._passes.on_positions(split, dense))
+        return self._passes.edited(call, x, edits, embedding, split)

@@ -46,17 +46,18 @@ class Taps:
 
     Args:
         model: the module that owns the named ones.
-        classifier: name of the module whose input has a tap; taps of outputs are made on demand.
+        heads: names of the modules whose inputs have taps; taps of outputs are made on demand.
 
     Raises:
         ValueError: the model has no module of that name; the error lists the nearest names.
     """
 
-    def __init__(self, model: nn.Module, classifier: str) -> None:
+    def __init__(self, model: nn.Module, heads: Sequence[str]) -> None:
         self._model = model
         self._outputs: dict[str, OutputTap] = {}
-        self._input = InputTap()
-        self.module(classifier).register_forward_pre_hook(self._input)
+        self._inputs = {name: InputTap() for name in heads}
+        for name, tap in self._inputs.items():
+            self.module(name).register_forward_pre_hook(tap)
 
     def module(self, name: str) -> nn.Module:
         """The module of that name, or a ValueError that lists the nearest names."""
@@ -78,24 +79,29 @@ class Taps:
         return self._outputs[name]
 
     @contextmanager
-    def editing(self, on_input: Step, on_outputs: Mapping[str, Sequence[Step]]) -> Iterator[None]:
+    def editing(
+        self, on_inputs: Mapping[str, Step], on_outputs: Mapping[str, Sequence[Step]]
+    ) -> Iterator[None]:
         """Within this context the taps apply these edits and no others.
 
         Contexts may be nested: the inner pass does not see the edits of the outer one, which come
         back when it ends.
 
         Args:
-            on_input: what to do with the classifier's input.
+            on_inputs: name of a head to what is done with its input.
             on_outputs: name of a module to the functions that its output goes through, in turn.
         """
         if "torch._dynamo" in sys.modules:
             _keep_eager()
-        edits = {self.prepare(name): _chain(steps) for name, steps in on_outputs.items()}
-        taps: list[_Tap] = [self._input, *self._outputs.values()]
+        edits: dict[_Tap, Step] = {
+            self.prepare(name): _chain(steps) for name, steps in on_outputs.items()
+        }
+        edits |= {self._inputs[name]: step for name, step in on_inputs.items()}
+        taps: list[_Tap] = [*self._inputs.values(), *self._outputs.values()]
         before = [tap.edit for tap in taps]
         try:
             for tap in taps:
-                tap.edit = edits.get(tap) if isinstance(tap, OutputTap) else on_input
+                tap.edit = edits.get(tap)
             yield
         finally:
             for tap, edit in zip(taps, before, strict=True):
@@ -106,8 +112,8 @@ class Taps:
 def _keep_eager() -> None:
     """Make a compiled model break its graph at the taps, whose edits change from step to step.
 
-    And make Dynamo tell modules with a tap from modules without: by default it compiles the first
-    of equal blocks and runs that for all, also for the one block that has a tap.
+    Also make Dynamo distinguish modules with a tap from modules without. By default it compiles the
+    first of several equal blocks and runs the result for all, also for the block that has a tap.
 
     This is done once something has been compiled: to import Dynamo takes longer than to import
     torch.

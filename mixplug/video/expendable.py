@@ -17,8 +17,8 @@ _START = b"\0\0\1"
 class Expendable:
     """Whether a packet's frame is certainly not a reference, and the packet looks intact.
 
-    For H.264, the headers of the NAL units tell. For other codecs, only a flag of the container
-    tells.
+    For H.264, the headers of the NAL units are read. For other codecs, there is only a flag of the
+    container.
 
     Args:
         codec: codec context of PyAV.

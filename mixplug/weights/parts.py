@@ -53,7 +53,7 @@ def part(
         checkpoint: result of :func:`mixplug.weights.read`.
         name: 'teacher' or 'student' of DINO and DoRA, 'ema' of timm, or 'model' for a network that
             is none of these. None takes the first existing one in the order of :data:`PARTS`;
-            ``str`` of the result tells which.
+            ``str`` of the result names it.
         file: name of the checkpoint in error messages.
 
     Raises:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib
+import importlib.util
+import re
 import sys
 from pathlib import Path
 
 import pytest
-from doc_blocks import blocks, commands, file_name, is_config, of, pages, tomllib, try_command
+from doc_blocks import ROOT, blocks, commands, file_name, is_config, of, pages, tomllib, try_command
 from doc_config import try_config
 from doc_setups import SETUPS, Setup
 
@@ -33,6 +37,54 @@ def test_code_fits_the_page(path: str) -> None:
 def test_few_blocks_are_not_run() -> None:
     marked = [block for path in pages() for block in blocks(path) if block.reason]
     assert len(marked) <= NOT_RUN, [block.place for block in marked]
+
+
+DEEP = re.compile(r"mixplug\.\w+\.\w+(?:\.\w+)*")
+
+
+def deeper(name: str) -> bool:
+    """Whether a dotted name goes through a module below ``mixplug.X``."""
+    with contextlib.suppress(ImportError):
+        return importlib.util.find_spec(".".join(name.split(".")[:3])) is not None
+    return False
+
+
+@pytest.mark.parametrize("path", pages())
+def test_examples_import_from_one_level(path: str) -> None:
+    """As ``mixplug.mixers.PairMixer``: the rooms below may change."""
+    found = [f"{path}: {name}" for name in DEEP.findall(prose(path)) if deeper(name)]
+    for block in of(path, "python"):
+        for node in ast.walk(ast.parse(block.code)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names += DEEP.findall(ast.unparse(node)) if isinstance(node, ast.Attribute) else []
+            found += [f"{block.place}: {name}" for name in names if deep_name(name)]
+    assert not found, found
+
+
+def deep_name(name: str) -> bool:
+    return bool(DEEP.match(name)) and deeper(name)
+
+
+def prose(path: str) -> str:
+    """The inline code of a page, outside of blocks of code and of directives for Sphinx."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", (ROOT / path).read_text())
+    return "\n".join(re.findall(r"`([^`\n]+)`", text))
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("mixplug.mixers.PairMixer", False), ("mixplug.mixers.pairwise.PairMixer", True),
+        ("mixplug.hosts.timm.timm_stages", True), ("mixplug.functional.mix", False),
+        ("mixplug.models.small.timm_entrypoints", True), ("mixplug.mixers.pairwise", True),
+        ("mixplug.numbers.SOURCES", False), ("mixplug.sampling.generators", False),
+        ("mixplug.stages", False), ("mixplug.Stages.probe", False),
+    ],
+)  # fmt: skip
+def test_deep_names(name: str, refused: bool) -> None:
+    assert deep_name(name) == refused
 
 
 def with_language(language: str) -> list[str]:

@@ -16,8 +16,10 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mixplug.functional import calibration
 from mixplug.functional.calibration import (
+    bins_of_sums,
     brier_score,
     calibration_bins,
+    calibration_sums,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -103,16 +105,50 @@ def test_fifteen_bins_are_the_default() -> None:
 @pytest.mark.parametrize("bins", [2, 10, 15, 25, 29])
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below(bins: int) -> None:
     for i in range(1, bins + 1):
-        rest = (1 - i / bins) / bins  # spread over other classes, so that class 0 is the largest
-        probabilities = torch.tensor([[i / bins, *[min(rest, i / bins / 2)] * bins]]).double()
-        probabilities[0, 0] = i / bins
-        share, _, _ = calibration_bins(probabilities, torch.tensor([0]), bins)
+        confidence = torch.tensor([i / bins], dtype=torch.float64)
+        share, _, _ = bins_of_sums(calibration_sums(confidence, torch.ones(1), bins))
         assert int(share.argmax()) == i - 1, f"confidence {i}/{bins}"
 
 
 def test_a_confidence_of_zero_belongs_to_the_first_bin() -> None:
-    share, accuracy, _ = calibration_bins(torch.zeros(1, 3), torch.tensor([0]), 4)
+    sums = calibration_sums(torch.zeros(1), torch.ones(1), 4)
+    share, accuracy, _ = bins_of_sums(sums)
     assert share.tolist() == [1, 0, 0, 0] and accuracy.tolist() == [1, 0, 0, 0]
+
+
+Z = 3 * torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+NOT_FINITE = Z.softmax(1).index_fill(0, torch.tensor([3]), float("nan"))
+
+
+@pytest.mark.parametrize(
+    "score", [expected_calibration_error, overconfidence_error, calibration_bins, brier_score]
+)
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (Z, r"These may be logits: pass softmax\(-1\)"),
+        (Z.abs() + 1, r"These may be logits: pass softmax\(-1\)"),
+        (Z.log_softmax(1), r"These may be log-probabilities: pass exp\(\)"),
+        (Z.sigmoid(), "independent classes, such as sigmoids"),
+        (NOT_FINITE, "needs finite probabilities, got NaN"),
+    ],
+    ids=["logits", "positive logits", "log-probabilities", "sigmoids", "NaN"],
+)
+def test_what_is_no_probability_says_what_it_may_be(score, rows: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(rows, torch.zeros(50, dtype=torch.int64))
+
+
+def test_a_label_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels in \[0, 10\), got 0 to 10"):
+        expected_calibration_error(Z.softmax(1), torch.arange(50) % 11)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_probabilities_of_half_precision_are_such(kind: torch.dtype) -> None:
+    z, y = torch.randn(20, 1000), torch.arange(20)
+    found = expected_calibration_error(z.softmax(1).to(kind), y)
+    assert abs(float(found - expected_calibration_error(z.softmax(1), y))) < 0.01
 
 
 def test_perfect_calibration_is_zero(dtype: torch.dtype) -> None:
@@ -287,7 +323,7 @@ def test_errors_of_logits(call, logits: Tensor, labels: list[int], message: str)
 
 def test_calibration_errors() -> None:
     with pytest.raises(ValueError, match=r"calibration needs bins >= 1, got 0\."):
-        calibration_bins(torch.rand(2, 3), torch.tensor([0, 1]), 0)
+        calibration_bins(torch.rand(2, 3).softmax(1), torch.tensor([0, 1]), 0)
     message = r"needs probabilities \(B, K\) and labels \(B,\) with B >= 1, got "
     with pytest.raises(ValueError, match=message + r"\(2, 3\) and \(3,\)\."):
         expected_calibration_error(torch.rand(2, 3), torch.tensor([0, 1, 2]))

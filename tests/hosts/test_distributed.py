@@ -25,7 +25,14 @@ def test_all_ranks_take_one_branch(host: str, name: str, ranks: list) -> None:
     zero, one = (rank[host, name]["plans"] for rank in ranks)
     assert len(zero) == len(one) == STEPS
     assert [plan.branch for plan in zero] == [plan.branch for plan in one]
-    branches = {"mixup": 1, "cutmix": 1, "alignmix": 4, "alignmix-ae": 5, "alignmix-vae": 5}
+    branches = {
+        "mixup": 1,
+        "cutmix": 1,
+        "one_of": 1,
+        "alignmix": 4,
+        "alignmix-ae": 5,
+        "alignmix-vae": 5,
+    }
     assert len({plan.branch for plan in zero}) == branches.get(name, 2)
 
 

@@ -251,8 +251,8 @@ def test_an_off_epoch_in_a_loop_of_ones_own_over_an_mm_model() -> None:
     train_with(model, mixplug.build("mixup", off_epoch=1))
     x, samples = torch.randn(4, 3, 8, 8), [DataSample().set_gt_label(k) for k in range(4)]
     message = (
-        r"InputMixup has off_epoch=1, but the epoch is not known\. mmengine's Runner sets it; in a "
-        r"loop of your own set model\.clock\.epoch, counted from 0"
+        r"InputMixup has off_epoch=1, but the epoch is not known\. mmengine's Runner sets it; in "
+        r"your own loop set model\.clock\.epoch, counted from 0"
     )
     with pytest.raises(ValueError, match=message):
         model.loss(x, samples)

@@ -271,6 +271,20 @@ def test_wrong_settings_raise(keys: dict[str, object], message: str) -> None:
 def test_wrong_batches_raise() -> None:
     with pytest.raises(ValueError, match=r"IMix needs lam in \[0, 1\], got 1\.5\."):
         IMix("Contrastive").mixed(batch(), LABELS, 1.5)
-    net = nn.Linear(5, 5)
-    with pytest.raises(ValueError, match=r"k=5 hardest negatives .* has only 4"):
-        IMix("Contrastive", hardest=5)(batch(), LABELS, inputs=(torch.randn(7, 5), net))
+
+
+def test_more_hard_negatives_than_negatives_are_all() -> None:
+    e = batch()
+    few, every = (IMix("Contrastive", "embed", hardest=k) for k in (50, None))
+    assert_near(few.mixed(e, LABELS, 0.3), every.mixed(e, LABELS, 0.3))
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    few = IMix("Contrastive", hardest=5)
+    assert bool(few(e, labels, inputs=(torch.randn(7, 5), nn.Linear(5, 5))).isfinite())
+
+
+def test_without_a_positive_pair_nothing_is_mixed() -> None:
+    e, loss = batch(), IMix("Contrastive", "embed")
+    with pytest.warns(UserWarning, match="Contrastive needs a positive pair"):
+        value = loss(e, torch.arange(7))
+    assert float(value.detach()) == 0
+    assert torch.equal(torch.autograd.grad(value, e)[0], torch.zeros_like(e))

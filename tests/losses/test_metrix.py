@@ -826,16 +826,12 @@ def test_half_precision_maps(level: str) -> None:
 @pytest.mark.parametrize("level", ["embed", "feature", "input"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_class_has_a_clean_loss_only(name: str, level: str) -> None:
-    """At 'embed' a proxy loss mixes the proxies of other classes; 'input' would need k = 0."""
+    """At 'embed' a proxy loss mixes the proxies of other classes."""
     labels, pairs = torch.full((6,), 2), "pos-neg"
     metrix = build(name, torch.float64, level=level, pairs=pairs)
     e, maps = batch(torch.float64), example_values(torch.float64)
     source, function = f"{level}s", network("feature", torch.float64)
     sources = {} if level == "embed" else {source: (maps, function)}
-    if level == "input":
-        with pytest.raises(ValueError, match=r"k=3 hardest negatives.*only 0"):
-            metrix(e, labels, **sources)
-        return
     loss = metrix(e, labels, **sources)
     if level == "embed" and LOSSES[name][2] is naive.proxy_points:
         assert float(loss.detach()) != float(metrix.loss(e, labels).detach())
@@ -863,10 +859,18 @@ def test_one_example_with_proxies(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
-def test_no_positive_pair_names_the_sampler(name: str) -> None:
+@pytest.mark.parametrize("level", ["embed", "feature", "input"])
+def test_without_a_positive_pair_nothing_is_mixed(name: str, level: str) -> None:
     for size in (1, 4):
-        with pytest.raises(ValueError, match=rf"{name}.*needs a positive pair.*MPerClassSampler"):
-            build(name, torch.float32, level="embed")(torch.randn(size, 3), torch.arange(size))
+        metrix = build(name, torch.float32, level=level)
+        e = torch.randn(size, 3, requires_grad=True)
+        images, net = torch.randn(size, 3, 2, 2), EmbeddingHead(3, 3)
+        sources = {} if level == "embed" else {f"{level}s": (images, net)}
+        with pytest.warns(UserWarning, match=rf"{name}.*needs a positive pair.*MPerClassSampler"):
+            loss = metrix(e, torch.arange(size), **sources)
+        loss.backward()
+        assert float(loss) == 0 and torch.equal(e.grad, torch.zeros_like(e))
+        assert metrix.loss.batches_without_positives == 1
 
 
 # use in training frameworks
@@ -971,10 +975,13 @@ def test_unknown_pairs_of_mixed_raise() -> None:
 
 
 @pytest.mark.parametrize("name", ["Contrastive", "published", "ProxyNCA"])
-def test_more_hard_negatives_than_negatives_raise(name: str) -> None:
-    metrix = build(name, torch.float32, level="embed", hardest=5)
-    with pytest.raises(ValueError, match=r"k=5 hardest negatives.*has only"):
-        metrix(batch(), LABELS)
+def test_more_hard_negatives_than_negatives_are_all(name: str) -> None:
+    """A last batch may be short."""
+    e, losses = batch(), []
+    metrix = build(name, torch.float32, level="embed", pairs="neg-neg")
+    for metrix.hardest in ({"embed": 50}, {}):
+        losses.append(metrix.mixed(e, LABELS, 0.3, "neg-neg"))
+    assert_near(*losses)
 
 
 def test_wrong_batches_raise() -> None:

@@ -227,7 +227,11 @@ def test_wrong_arguments_of_mixed_raise() -> None:
         mochi.mixed(batch(), LABELS, -0.1, "neg-neg")
     with pytest.raises(ValueError, match=r"MoCHi needs pairs in .*, got 'pos-neg'\."):
         mochi.mixed(batch(), LABELS, 0.5, "pos-neg")
-    with pytest.raises(
-        ValueError, match="needs a positive pair, but no two examples of this batch"
-    ):
-        mochi(batch(), torch.arange(7))
+
+
+def test_without_a_positive_pair_the_loss_is_zero() -> None:
+    e, mochi = batch(), MoCHi("Contrastive")
+    with pytest.warns(UserWarning, match="Contrastive needs a positive pair, but no two examples"):
+        value = mochi(e, torch.arange(7))
+    assert float(value) == 0 and mochi.loss.batches_without_positives == 1
+    assert torch.equal(torch.autograd.grad(value, e)[0], torch.zeros_like(e))

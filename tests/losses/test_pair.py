@@ -194,11 +194,23 @@ def test_nca_equals_pml_without_positives_in_the_denominator(dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_positive_pair_names_the_sampler(name: str) -> None:
+def test_without_a_positive_pair_the_loss_is_zero_and_counted(
+    name: str, recwarn: pytest.WarningsRecorder
+) -> None:
     cls, setting = LOSSES[name]
+    loss = cls(**setting)
     for size in (0, 1, 4):
-        with pytest.raises(ValueError, match=rf"{name} needs a positive pair.*MPerClassSampler"):
-            cls(**setting)(torch.randn(size, 3), torch.arange(size))
+        e = torch.randn(size, 3, requires_grad=True)
+        value = loss(e, torch.arange(size))
+        value.backward()
+        assert float(value) == 0 and torch.equal(e.grad, torch.zeros_like(e))
+        assert loss.skipped
+    assert loss.batches_without_positives == 3
+    (warning,) = recwarn.list
+    assert f"{name} needs a positive pair" in str(warning.message)
+    assert "--samples-per-class" in str(warning.message)
+    assert float(loss(torch.randn(4, 3), torch.tensor([0, 0, 1, 2])).abs()) >= 0
+    assert not loss.skipped
 
 
 @pytest.mark.parametrize(

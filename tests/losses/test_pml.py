@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ from pytorch_metric_learning import distances, losses, miners, reducers, regular
 from reference import metric as naive
 from reference.compare import assert_near, assert_same_gradients
 from torch import Tensor
+from torch.testing import assert_close
 
 import mixplug
 from mixplug import sampling
@@ -281,8 +283,8 @@ def test_an_unknown_module_raises() -> None:
 
 def test_no_positive_pair_names_the_loss() -> None:
     loss = as_pair_loss(losses.MultiSimilarityLoss(), "Metrix")
-    with pytest.raises(ValueError, match="PML's MultiSimilarityLoss needs a positive pair"):
-        loss(batch(), torch.arange(9))
+    with pytest.warns(UserWarning, match="PML's MultiSimilarityLoss needs a positive pair"):
+        assert float(loss(batch(), torch.arange(9))) == 0
 
 
 class TestBaselines:
@@ -430,3 +432,109 @@ class TestBaselines:
         with pytest.raises(ImportError, match=r"The loss PML needs pytorch_metric_learning.*pml"):
             mixplug.build(dict(type="PML", loss="TripletMarginLoss"))
         assert Metrix("Contrastive").loss.name == "Contrastive"
+
+
+XBM = {
+    "type": "PML",
+    "loss": {
+        "type": "CrossBatchMemory",
+        "loss": {"type": "ContrastiveLoss", "neg_margin": 0.8},
+        "embedding_size": 4,
+        "memory_size": 20,
+    },
+}
+
+
+def steps(loss: torch.nn.Module, count: int) -> list[float]:
+    made = torch.Generator().manual_seed(3)
+    labels = torch.arange(3).repeat_interleave(2)
+    return [float(loss(torch.randn(6, 4, generator=made), labels)) for _ in range(count)]
+
+
+class TestWrappers:
+    def test_cross_batch_memory_is_that_of_pml(self) -> None:
+        theirs = losses.CrossBatchMemory(losses.ContrastiveLoss(neg_margin=0.8), 4, 20)
+        assert steps(mixplug.build(XBM, kind="loss"), 6) == steps(theirs, 6)
+
+    def test_a_miner_within(self) -> None:
+        spec = {**XBM, "loss": {**XBM["loss"], "miner": "MultiSimilarityMiner"}}
+        theirs = losses.CrossBatchMemory(
+            losses.ContrastiveLoss(neg_margin=0.8), 4, 20, miners.MultiSimilarityMiner()
+        )
+        assert steps(mixplug.build(spec, kind="loss"), 5) == steps(theirs, 5)
+
+    @pytest.mark.parametrize("stop", [2, 5])  # before and after the memory is full
+    def test_the_memory_is_resumed(self, stop: int) -> None:
+        whole = mixplug.build(XBM, kind="loss")
+        made = torch.Generator().manual_seed(3)
+        batches = [torch.randn(6, 4, generator=made) for _ in range(8)]
+        labels = torch.arange(3).repeat_interleave(2)
+        for e in batches[:stop]:
+            whole(e, labels)
+        resumed = mixplug.build(XBM, kind="loss")
+        resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+        for e in batches[stop:]:
+            assert torch.equal(resumed(e, labels), whole(e, labels))
+
+    def test_a_batch_larger_than_the_memory(self) -> None:
+        with pytest.raises(ValueError, match="memory_size=20, but the batch has 21 examples"):
+            mixplug.build(XBM, kind="loss")(torch.randn(21, 4), torch.arange(21))
+
+    def test_a_wrapper_without_its_loss_says_how(self) -> None:
+        with pytest.raises(ValueError, match=r"write loss=dict\(type='CrossBatchMemory', loss="):
+            mixplug.build({"type": "PML", "loss": "CrossBatchMemory", "embedding_size": 8})
+
+    def test_settings_that_are_given_twice(self) -> None:
+        with pytest.raises(KeyError, match=r"'memory_size'\] twice"):
+            mixplug.build({**XBM, "memory_size": 4})
+
+    @pytest.mark.parametrize("symmetric", [True, False])
+    def test_views_of_one_image_have_one_label(self, symmetric: bool) -> None:
+        first, second = torch.randn(2, 5, 4)
+        theirs = losses.SelfSupervisedLoss(losses.NTXentLoss(0.2), symmetric=symmetric)
+        spec = {"type": "NTXentLoss", "temperature": 0.2}
+        ours = mixplug.build(
+            {
+                "type": "PML",
+                "loss": {"type": "SelfSupervisedLoss", "loss": spec, "symmetric": symmetric},
+            }
+        )
+        order = torch.randperm(5)
+        e = torch.cat([first, second[order]])
+        labels = torch.cat([torch.arange(5), order]) + 30
+        assert_close(ours(e, labels), theirs(first, second))
+
+    def test_a_miner_of_asymmetric_views_is_refused(self) -> None:
+        loss = losses.SelfSupervisedLoss(losses.NTXentLoss(), symmetric=False)
+        ours = mixplug.build({"type": "PML", "loss": loss, "miner": "MultiSimilarityMiner"})
+        with pytest.raises(ValueError, match="takes no miner"):
+            ours(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ProxyAnchorLoss", {}),
+        ("ProxyNCALoss", {}),
+        ("ArcFaceLoss", {}),
+        ("CosFaceLoss", {}),
+        ("NormalizedSoftmaxLoss", {}),
+        ("SoftTripleLoss", {}),
+        ("SubCenterArcFaceLoss", {}),
+    ],
+)
+def test_class_weights_of_plain_losses_are_proxies(name: str, settings: dict) -> None:
+    net = torch.nn.Linear(3, 8)
+    spec = {"type": "PML", "loss": name, "num_classes": 4, "embedding_size": 8, **settings}
+    wrapped = mixplug.build(spec, kind="loss")
+    for loss in (wrapped, wrapped.loss):
+        rest, proxies = param_groups([net, loss], lr=1e-4)
+        assert rest["params"] == list(net.parameters()) and rest["lr"] == 1e-4
+        assert proxies["params"] == list(loss.parameters())
+        assert proxies["lr"] == pytest.approx(1e-2)
+
+
+def test_a_learned_margin_is_no_proxy() -> None:
+    spec = {"type": "PML", "loss": "MarginLoss", "learn_beta": True, "num_classes": 4}
+    (group,) = param_groups([mixplug.build(spec, kind="loss")], lr=1e-4)
+    assert len(group["params"]) == 1

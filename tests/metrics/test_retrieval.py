@@ -274,7 +274,11 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         (lambda: scored(E4, Y4 - 1), r"integer labels >= 0, got torch.int64, at least -1\."),
         (lambda: scored(E4, Y4.float()), r"integer labels >= 0, got torch.float32"),
         (lambda: scored(E4, Y4), r"between 1 and 3, got 8\. The gallery has 4 items"),
-        (lambda: scored(E4 / 0, Y4, ks=(1,)), r"search needs finite gallery"),
+        (lambda: scored(E4 / 0, Y4, ks=(1,)), r"RecallAtK needs finite embeddings, got NaN"),
+        (
+            lambda: scored(E4, Y4, ks=(1,), gallery=(E4 / 0, Y4)),
+            r"RecallAtK needs finite embeddings of the gallery",
+        ),
         (lambda: scored(E4 * 0, Y4), r"'cosine' needs nonzero embeddings, but row 0 is zero\."),
         (
             lambda: scored(E4, Y4, gallery=(torch.ones(5, 3), torch.ones(5).long())),
@@ -282,7 +286,7 @@ E4, Y4 = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
         ),
         (lambda: scored(E4, Y4, mixed=E4), r"utilization_mixed needs train too"),
         (
-            lambda: scored(E4, torch.arange(4), ks=(1,)),
+            lambda: scored(E4, torch.arange(4), scores=("map_at_r", "r_precision")),
             r"No query has a relevant item in the gallery, which R needs\.",
         ),
         (
@@ -320,3 +324,52 @@ def test_the_old_name_warns_and_gives_fractions_of_all_scores() -> None:
     for name, value in found.items():
         same = name in ("alignment", "uniformity")
         assert percent[name] == (value if same else 100 * value)
+
+
+def test_an_undefined_score_leaves_the_others_standing() -> None:
+    """One query of each class and a gallery, as in product search."""
+    y = torch.arange(20).repeat_interleave(3)
+    e, first = torch.randn(60, 16), torch.arange(60) % 3 == 0
+    gallery = (e[~first], y[~first])
+    with pytest.warns(UserWarning, match="'alignment' is NaN: alignment needs at least two"):
+        found = scored(e[first], y[first], gallery=gallery)
+    assert set(found) == set(scored(e, y))
+    assert {name for name, value in found.items() if value != value} == {"alignment"}
+    others = tuple(name for name in NAMES if name != "alignment")
+    expected = scored(e[first], y[first], gallery=gallery, scores=others)
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_without_relevant_items_recall_stands() -> None:
+    names = ("recall", "map_at_r", "r_precision")
+    with pytest.warns(UserWarning, match="No query has a relevant item"):
+        found = scored(torch.randn(6, 3), torch.arange(6), scores=names, ks=(1,))
+    assert found["recall@1"] == 0
+    assert found["map@r"] != found["map@r"] and found["r_precision"] != found["r_precision"]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("scores", [("recall",), ("nmi",), ("alignment",)])
+def test_nan_says_so(metric: str, scores: tuple[str, ...]) -> None:
+    e, y = torch.randn(10, 8), torch.arange(5).repeat(2)
+    e[3] = float("nan")
+    with pytest.raises(ValueError, match="RecallAtK needs finite embeddings, got NaN"):
+        scored(e, y, metric=metric, scores=scores, ks=(1,))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_huge_values_have_the_scores_of_small_ones(metric: str) -> None:
+    """Of a network that diverges: their squares are infinite in float32."""
+    y = torch.arange(20).repeat_interleave(3)
+    e = torch.randn(60, 16)
+    names = ("recall", "map_at_r", "nmi")
+    # A power of two, so that all digits stay
+    assert scored(e * 2.0**66, y, metric=metric, scores=names) == scored(
+        e, y, metric=metric, scores=names
+    )
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf", "hnsw"])
+def test_a_search_of_huge_values_is_refused(index: str) -> None:
+    with pytest.raises(ValueError, match=r"needs gallery up to 1e\+15, got .*diverged"):
+        Index(index, "l2").build(1e20 * torch.randn(100, 8))

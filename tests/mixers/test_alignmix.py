@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from dataclasses import replace
 from math import exp, sqrt
@@ -29,7 +28,7 @@ from toys import (
     stages_of,
 )
 
-from mixplug import Plan, sampling
+from mixplug import Plan, Stages, sampling
 from mixplug.mixers.alignmix import AlignMixup
 
 MODES = {"x": "input", "e": "embed", "A": "feat", "A'": "feat'"}
@@ -275,19 +274,23 @@ def test_alignment_matters_and_its_direction_too() -> None:
     assert float((logits - primed).detach().abs().max()) > 1e-3
 
 
-def test_a_map_that_is_only_pooled_is_warned_of() -> None:
+def test_a_map_that_is_only_pooled_is_refused() -> None:
     """R is doubly stochastic, so the mean of A~ is that of A', and alignment is in vain."""
     x, y = batch(torch.float64, 3)
     _, stages = toy(torch.float64, ConvHeadNet)
     plan = plan_of(AlignMixup(), x, "A")
-    with pytest.warns(UserWarning, match="The embedding is the mean of the map"):
-        logits = AlignMixup().apply(stages, x, y, plan).logits
+    logits = AlignMixup().apply(stages, x, y, plan).logits
     assert_close(logits, AlignMixup(align=False).apply(stages, x, y, plan).logits)
+    message = r"Do not mix at 'body' in ConvHeadNet: its positions are only averaged afterwards"
+    with pytest.raises(ValueError, match=message):
+        AlignMixup()(stages, x, y, sampling.generators(0, 0))
+    stages = Stages(stages.model, "body", "fc", strict=False)
+    with pytest.warns(UserWarning, match=message):
+        AlignMixup()(stages, x, y, sampling.generators(0, 0))
+    AlignMixup(align=False)(stages, x, y, sampling.generators(0, 0))
     for net in (ConvNet, ChannelsLastNet):
         _, stages = toy(torch.float64, net)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            AlignMixup().apply(stages, x, y, plan)
+        AlignMixup()(stages, x, y, sampling.generators(0, 0))
 
 
 def test_the_draw_weighs_the_pair_in_a_primed_mode() -> None:

@@ -274,9 +274,15 @@ def test_a_resolution_above_the_map() -> None:
         mixer.apply(stages, x, y, plan_of(mixer, x, "hull"))
 
 
-def test_more_examples_than_the_batch_has() -> None:
-    with pytest.raises(ValueError, match=r"DenseMultiMix mixes m=4 examples, but the batch has 3"):
-        DenseMultiMix(m=4).sample(torch.zeros(3, 1, 2, 2), sampling.generators(0, 0))
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_of_fewer_than_m_examples_mixes_all(size: int, dtype: torch.dtype) -> None:
+    _, stages = toy(dtype)
+    x, y = batch(dtype, size)
+    losses = []
+    for m in (12, None):
+        mixer = DenseMultiMix(m=m, n=9, prob=1)
+        losses.append(mixer.apply(stages, x, y, plan_of(mixer, x)).loss())
+    assert_near(*losses)
 
 
 def test_the_default_is_the_thesis() -> None:

@@ -189,14 +189,17 @@ def test_the_default_is_the_thesis() -> None:
     assert (mixer.prob, mixer.input_alpha) == (0.5, 1.0)
 
 
-def test_more_examples_than_the_batch_has() -> None:
-    """Whatever the branch, so that it does not take a while to be seen."""
-    x = torch.zeros(3, 1, 2, 2)
-    for prob in (0.0, 1.0):
-        message = r"MultiMix mixes m=4 examples, but the batch has 3\."
-        with pytest.raises(ValueError, match=message):
-            MultiMix(m=4, prob=prob).sample(x, sampling.generators(0, 0))
-    assert MultiMix(m=3, prob=1).sample(x, sampling.generators(0, 0)).branch == "hull"
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_batch_of_fewer_than_m_examples_mixes_all(size: int, dtype: torch.dtype) -> None:
+    """The last batch of an epoch, in timm's and mmengine's loaders."""
+    _, stages = toy(dtype)
+    x, y = batch(dtype, size)
+    losses = []
+    for m in (12, size, None):
+        mixer = MultiMix(m=m, n=9, prob=1)
+        losses.append(mixer.apply(stages, x, y, plan_of(mixer, x)).loss())
+    assert_near(losses[0], losses[1])
+    assert_near(losses[0], losses[2])
 
 
 def test_an_unknown_layer_is_found_before_training() -> None:

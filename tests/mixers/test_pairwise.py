@@ -133,7 +133,33 @@ def test_a_share_that_is_not_one_per_example() -> None:
         Wrong()(stages, *batch(torch.float64, 5), sampling.generators(0, 0))
 
 
-def test_a_share_out_of_range() -> None:
+@pytest.mark.parametrize(
+    ("shares", "got"),
+    [
+        ([0.5, 1.25], "0.5 to 1.25"),
+        ([-0.5, 0.5], "-0.5 to 0.5"),
+        ([float("nan"), 1.0], "nan to nan"),
+        ([[0.5, 0.5], [float("inf"), 0.0]], "0 to inf"),
+    ],
+)
+def test_a_share_out_of_range(shares: list[float], got: str) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Wrong(PairMixer):
+        def share(self, *seen: object) -> Tensor:
+            return torch.tensor(shares)
+
     _, stages = toy(torch.float64)
-    with pytest.raises(ValueError, match=r"lam in \[0, 1\], got 1\.25"):
-        LeftPart(columns=10)(stages, *batch(torch.float64, 5), sampling.generators(0, 0))
+    message = rf"Wrong, branch 'x': measured shares must be finite and in \[0, 1\], got {got}\."
+    with pytest.raises(ValueError, match=message):
+        Wrong()(stages, *batch(torch.float64, 2), sampling.generators(0, 0))
+
+
+def test_rounding_of_a_share_is_no_fault() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Rounded(PairMixer):
+        def share(self, *seen: object) -> Tensor:
+            return torch.tensor([1 + 2e-7, -2e-7])
+
+    _, stages = toy(torch.float64)
+    mixed = Rounded()(stages, *batch(torch.float64, 2), sampling.generators(0, 0))
+    assert mixed.target.min() >= 0 and mixed.target.max() <= 1

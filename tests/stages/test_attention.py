@@ -124,6 +124,11 @@ def test_it_is_that_of_the_latest_pass() -> None:
     seen = stages.attention()
     stages.probe(x, want={"attention"})
     assert torch.equal(stages.attention(), seen)  # a probe is beside the step
+    clean = seen.clone()
+    stages.again(x[:2])  # replaces it, also with another size
+    assert stages.attention().shape[0] == 2
+    assert_close(stages.attention(), class_row(notes[-1][-1], 1))
+    assert torch.equal(seen, clean)  # what was read before stays
 
 
 def test_an_edit_of_the_grid_has_as_many_patches() -> None:

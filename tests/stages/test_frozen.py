@@ -89,6 +89,19 @@ def test_building_draws_nothing_from_the_host() -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_building_draws_nothing_on_the_devices_of_the_model() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class OnGPU(PairMixer):
+        def frozen(self) -> dict[str, Callable[[], nn.Module]]:
+            return {"net": lambda: nn.Linear(4, 4, device="cuda")}
+
+    stages = stages_of(ConvNet().cuda())
+    state = torch.cuda.get_rng_state()
+    OnGPU().attach(stages)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
 def test_a_copy_of_the_model_has_no_second_one(how: str) -> None:
     """An average of the model is a copy of it; in mm it holds the stages as well."""

@@ -120,7 +120,7 @@ def test_maps_of_tokens() -> None:
     seen = []
     model.blocks[1].register_forward_hook(lambda module, args, out: seen.append(out))
     found = stages_of(model).probe(x, want={"map"}).map
-    assert_close(found, seen[0][:, 2:].mT.unflatten(-1, (1, 6)))
+    assert_close(found, seen[0][:, 2:].mT.unflatten(-1, (2, 3)))
 
 
 def test_by_default_it_is_the_input_gradient() -> None:
@@ -368,7 +368,10 @@ def test_a_gradient_needs_targets() -> None:
 
 def test_a_module_without_a_map() -> None:
     _, stages = restless()
-    with pytest.raises(ValueError, match=r"A feature map needs 4 dimensions"):
+    with pytest.raises(
+        ValueError,
+        match=r"The output of 'fc', of shape \(4, 4\) for images of 6 x 8, holds no feature map",
+    ):
         stages.probe(images(), want={"map"}, at="fc")
     with pytest.raises(ValueError, match=r"Restless has no module 'boddy'"):
         stages.probe(images(), want={"map"}, at="boddy")

@@ -7,6 +7,7 @@ import io
 import pickle
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from reference.compare import assert_near, assert_same_gradients
@@ -28,7 +29,8 @@ from toys import (
     stages_of,
 )
 
-from mixplug import Stages
+import mixplug
+from mixplug import Plan, Stages
 from mixplug.layouts import pool
 
 CONV_NETS = [ConvNet, ConvHeadNet, ChannelsLastNet, PyramidNet]
@@ -338,6 +340,33 @@ def test_linear_heads_are_known_by_what_they_do() -> None:
         assert stages_of(model).linear is None, head
 
 
+def test_a_subclass_that_computes_what_a_linear_layer_does_is_linear() -> None:
+    """timm's Linear is one; LoRA in its first step would be one if weights were not drawn anew."""
+
+    class Same(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.weight @ x.mT).mT + self.bias
+
+    class Cosine(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, nn.functional.normalize(self.weight), self.bias)
+
+    class LowRank(nn.Linear):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.down, self.up = nn.Linear(sizes[0], 2), nn.Linear(2, sizes[1])
+            nn.init.zeros_(self.up.weight), nn.init.zeros_(self.up.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.up(self.down(x).relu())
+
+    model = ConvNet(Same)
+    assert stages_of(model).linear is model.fc
+    assert stages_of(ConvNet(timm.layers.Linear)).commutes
+    assert stages_of(ConvNet(Cosine)).linear is None
+    assert stages_of(ConvNet(LowRank)).linear is None
+
+
 def test_a_linear_subclass_without_a_forward_of_its_own_is_linear() -> None:
     class Plain(nn.Linear):
         pass
@@ -404,7 +433,9 @@ def test_a_named_module_that_is_never_called() -> None:
 
 def test_features_without_a_map() -> None:
     stages = stages_of(ConvNet(), features="hidden")
-    with pytest.raises(ValueError, match=r"got shape \(3, 6\)\. Name a module before pooling\."):
+    with pytest.raises(
+        ValueError, match=r"'hidden', of shape \(3, 6\) .* Name a module before pooling\."
+    ):
         stages(images(torch.float32), features=edit_map)
 
 
@@ -448,13 +479,17 @@ def test_infinite_features_are_no_nan() -> None:
     stages.check("a step")
 
 
-def test_logits_that_change_after_the_classifier_are_refused() -> None:
+def test_logits_that_change_after_the_classifier_are_not_mixed() -> None:
     class Scaled(ConvNet):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 50
 
-    with pytest.raises(ValueError, match="The model changes its logits after the classifier 'fc'"):
-        stages_of(Scaled())(images(torch.float32))
+    stages, x = stages_of(Scaled().eval()), images(torch.float32)
+    y = torch.arange(len(x)) % CLASSES
+    assert_close(stages(x).logits, stages.model(x))  # for mixers of the input it is no matter
+    assert stages.linear is stages.model.fc and not stages.commutes
+    with pytest.raises(ValueError, match="The model changes its logits after the classifier"):
+        mixplug.build("MultiMix").hull(stages_of(Scaled()), x, y, Plan("hull"))
 
 
 def test_an_attribute_named_mixup_of_the_model_is_not_overwritten() -> None:

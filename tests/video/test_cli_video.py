@@ -128,6 +128,7 @@ def test_check_compares_with_the_table(tmp_path: Path) -> None:
     assert run.exit_code == 1
     assert re.search(r"usable +90.0 minutes +0.0 of 0.0 minutes +wrong", run.output)
     assert re.search(r"resolution +3840 x 2160 +112 x 80 +note", run.output)
+    assert "The authors' videos: https://shashankvkt.github.io/dora (CC-BY)" in run.output
     run = invoke("check", "Venise", path)
     assert run.exit_code == 1 and "Did you mean 'venice'?" in run.output
 

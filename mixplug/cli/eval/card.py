@@ -28,7 +28,7 @@ def card(
     checkpoints: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="checkpoints; the folder of a run stands for its last and best checkpoint"
+            help="checkpoints; the folder of a run gives its last and its best checkpoint"
         ),
     ] = None,
     data: Annotated[

@@ -15,7 +15,7 @@ _LAST_TIMM, _BEST_TIMM = "last.pth.tar", "model_best.pth.tar"
 
 
 def expand(given: Iterable[str | Path]) -> list[Path]:
-    """Paths of checkpoints; the folder of a run stands for its last and its best checkpoint.
+    """Paths of checkpoints; the folder of a run gives its last and its best checkpoint.
 
     Raises:
         ValueError: a path does not exist, or a folder has no checkpoint.
@@ -62,8 +62,9 @@ def facts_of(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
         while block := file.read(1 << 20):
             digest.update(block)
     meta = found.get("meta")
-    said = {**(meta if isinstance(meta, Mapping) else {}), "epoch": _epoch(found)}
-    known = {key: said[key] for key in ("epoch", "iter", "seed", "time") if _plain(said.get(key))}
+    recorded = {**(meta if isinstance(meta, Mapping) else {}), "epoch": _epoch(found)}
+    names = ("epoch", "iter", "seed", "time")
+    known = {name: recorded[name] for name in names if _plain(recorded.get(name))}
     return {"checkpoint": str(path), "sha256": digest.hexdigest(), **known}
 
 

@@ -142,7 +142,7 @@ def _reliability(card: Card, out: Path, class_names: list[str]) -> Iterator[Figu
             path,
             "Reliability",
             f"Accuracy against confidence. On the diagonal both are equal; below it the network is "
-            f"overconfident. Each point stands for at least {_FEWEST} images.",
+            f"overconfident. Each point is the mean of at least {_FEWEST} images.",
         )
 
 

@@ -34,25 +34,30 @@ def timm_stages(
             ``timm.data.resolve_model_data_config(model)`` holds, if the loader normalizes by them.
 
     Raises:
-        ValueError: the model has no single classifier module, or no ``feature_info``.
+        ValueError: the model has no classifier.
     """
+    info = getattr(model, "feature_info", None) or [{"module": None}]
+    modules = dict(model.named_modules())
+    named = [one["module"] if one["module"] in modules else None for one in info]
+    features = before_last_block(model) or named[max(len(info) - 2, 0)]
+    tail = TimmTail(model) if hasattr(model, "forward_head") else None
+    return Stages(
+        model, features, _classifiers(model), named[-1], map_layout(model), call, tail,
+        pixels, search=True,
+    )  # fmt: skip
+
+
+def _classifiers(model: nn.Module) -> list[str]:
+    """Names of the modules that give logits: one, or several whose mean the model returns."""
     head = model.get_classifier()
-    if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
+    heads = head if isinstance(head, (tuple, list, nn.ModuleList)) else [head]
+    wanted = [h for h in heads if isinstance(h, nn.Module) and not isinstance(h, nn.Identity)]
+    if not wanted:
         raise ValueError(
-            f"{type(model).__name__} needs a single classifier module, got {type(head).__name__}. "
-            f"Create it with num_classes > 0 and one head."
+            f"{type(model).__name__} needs a classifier, got {type(head).__name__}. Create it with "
+            f"num_classes > 0."
         )
-    classifier = next(name for name, module in model.named_modules() if module is head)
-    info = getattr(model, "feature_info", None)
-    if not info:
-        raise ValueError(
-            f"{type(model).__name__} has no feature_info, so its feature map is unknown. Use "
-            f"mixplug.Stages(model, features=NAME, classifier={classifier!r})."
-        )
-    last = info[-1]["module"]
-    layout = map_layout(model)
-    features = before_last_block(model) or info[max(len(info) - 2, 0)]["module"]
-    return Stages(model, features, classifier, last, layout, call, TimmTail(model), pixels)
+    return [name for name, module in model.named_modules() if any(module is h for h in wanted)]
 
 
 def map_layout(model: nn.Module) -> Layout:
@@ -61,9 +66,16 @@ def map_layout(model: nn.Module) -> Layout:
     return Layout(
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         prefix=getattr(model, "num_prefix_tokens", 0),
-        grid=getattr(patches, "grid_size", None),
-        patch=getattr(patches, "patch_size", None),
+        grid=_pair(getattr(patches, "grid_size", None)),
+        patch=_pair(getattr(patches, "patch_size", None)),
     )
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    """(height, width) of what timm gives as one number, as two, or not at all."""
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    return tuple(size) if len(size) == 2 else None
 
 
 class KeepsMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,12 +21,15 @@ from torch import Tensor, nn
 
 from mixplug import distributed as ranks
 from mixplug import sampling
-from mixplug.criterion import Criterion, as_criterion, cross_entropy, register
+from mixplug.criterion import Criterion, as_criterion, cross_entropy, register, require_rows
 from mixplug.hosts.timm.loader import EpochCount, TrainingLoader
 from mixplug.hosts.timm.stages import timm_stages
+from mixplug.mixed import HullMixed, Mixed
 from mixplug.mixers.base import Mixer
+from mixplug.mixers.known import labeled
 from mixplug.stages.pixels import Pixels
 
+_FIRST_STEPS = 20
 LEARNED = "mixup."  # prefix of the mixer's parameters in the model
 
 
@@ -83,8 +87,11 @@ class MixupTask(ClassificationTask):
         """As in timm's task."""
         super().__init__(model, *args, **kwargs)
         type(self).built = True
-        as_criterion(self.criterion)  # raises now if it cannot be mixed
+        criterion = as_criterion(self.criterion)  # raises now if it cannot be mixed
         self.stages = timm_stages(model, call=self.run, pixels=self._pixels)
+        device = next(model.parameters()).device
+        name = type(self.criterion).__name__
+        require_rows(criterion, self.stages.num_classes, device, name)
         self.mixer.attach(self.stages)
         self.seed, self.rank, self.step = ranks.shared_seed(), ranks.rank(), 0
         fixed = self.start_epoch is not None
@@ -97,11 +104,13 @@ class MixupTask(ClassificationTask):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._epochs.tell(epoch)
+        self._epochs.set_epoch(epoch)
 
     def resume_at(self, epoch: int | None) -> None:
         """A resumed run begins with this epoch, unless ``--start-epoch`` gives another."""
         self._epochs.resume(epoch)
+        if self.loader is not None and self.start_epoch is None:
+            self.loader.first = epoch or 0
 
     def run(self, x: Tensor) -> Tensor:
         """Run the model with the wrappers that train.py has put around it."""
@@ -116,15 +125,32 @@ class MixupTask(ClassificationTask):
                 "Mixing needs images in a tensor, but --naflex-loader gives packed patches."
             )
         criterion = as_criterion(self.criterion)
+        if not target.is_floating_point():
+            target = labeled(target, criterion.ignore_index)[0]
         if target.is_floating_point():  # soft or multi-label rows are not smoothed again
             criterion = replace(criterion, smoothing=0.0)
         draws = sampling.generators(self.seed, self.step, self.rank)
         epoch = self._epochs.step()
         self._require_epoch(epoch)
         mixed = self.mixer(self.stages, input, target, draws, epoch, self.step)
+        self._watch_threshold(mixed)
         self.step += 1
         output = mixed.logits if mixed.output is None else mixed.output
         return {"loss": mixed.loss(criterion), "output": output}
+
+    def _watch_threshold(self, mixed: Mixed | HullMixed) -> None:
+        """Warn, in the first steps, if --bce-target-thresh leaves mixed targets without a class."""
+        threshold = getattr(self.criterion, "target_threshold", None)
+        if threshold is None or self.step >= _FIRST_STEPS or not len(mixed.logits):
+            return
+        empty = (mixed.target.amax(-1) <= threshold).float().mean().item()
+        if empty > 0.5:
+            warnings.warn(
+                f"{self.mixer.name} mixes targets of which {empty:.0%} have no class above "
+                f"--bce-target-thresh {threshold}, so the loss trains all their classes to 0. "
+                f"Leave the threshold out, or mix fewer examples (MultiMix: m).",
+                stacklevel=2,
+            )
 
     def _require_epoch(self, epoch: int | None) -> None:
         if epoch is None and self.mixer.off_epoch is not None:
@@ -159,7 +185,7 @@ class MixupTask(ClassificationTask):
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Continue the mixer's draws and the count of epochs."""
+        """Restore the seed, the step and the epoch from which the mixer continues."""
         super().load_task_state(state, strict=strict, module=module, ema=ema)
         if ema:
             return
@@ -202,13 +228,15 @@ def bind(
     start_epoch: int | None = None,
     loader: TrainingLoader | None = None,
 ) -> type[MixupTask]:
-    """Make a task class that is ``base`` with a mixer, to replace it.
+    """Make a subclass of ``base`` that trains with a mixer.
+
+    It takes the same arguments as ``base``, so it can replace it in a training script.
 
     Args:
         base: timm's ClassificationTask, or a subclass of it.
         mixer: the mixer to train with.
         start_epoch: train.py's ``--start-epoch``.
-        loader: watches the training loader; None in a loop that sets ``task.epoch``.
+        loader: watches the training loader; None in a loop that sets ``task.epoch`` itself.
     """
     bases = (MixupTask,) if base is ClassificationTask else (MixupTask, base)
     own = {"mixer": mixer, "start_epoch": start_epoch, "loader": loader}
@@ -216,16 +244,16 @@ def bind(
 
 
 def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Wrap timm's ``resume_task_checkpoint`` so that the task learns the epoch that comes next.
+    """Wrap timm's ``resume_task_checkpoint`` so that it also passes the next epoch to the task.
 
-    A checkpoint of plain timm has no state of the mixer that would say so.
+    A checkpoint of plain timm has no state of the mixer, in which the task finds the epoch itself.
     """
 
     @functools.wraps(resume)
-    def resume_and_tell(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
+    def resume_with_epoch(task: nn.Module, *args: Any, **kwargs: Any) -> int | None:
         epoch = resume(task, *args, **kwargs)
         if isinstance(task, MixupTask):
             task.resume_at(epoch or 0)  # as train.py takes it
         return epoch
 
-    return resume_and_tell
+    return resume_with_epoch

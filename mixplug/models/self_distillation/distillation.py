@@ -29,7 +29,7 @@ from mixplug.models.self_distillation.targets import CLS, Target
 from mixplug.models.self_distillation.views import Views
 from mixplug.models.vit.encoder import build_vit
 from mixplug.models.vit.encoder_base import RECOMPUTABLE
-from mixplug.renamed import renamed_keys, renamed_names
+from mixplug.renamed import renamed_keys, renamed_names, warn
 from mixplug.signatures import passing_on
 
 
@@ -50,13 +50,13 @@ class SelfDistillation(StudentTeacher, ABC):
         head: keys of :class:`mixplug.models.self_distillation.DINOHead` without ``in_dim``, for the
             head of class tokens.
         heads: number of heads of the last block's attention (Table 6.7b); None keeps it.
-        student_temperature: τ_s of the target 'cls'.
-        teacher_temperature: τ_t of the target 'cls'; an attribute that schedules may set.
+        student_temperature: τ_s, temperature of the student for the target 'cls'.
+        teacher_temperature: τ_t, that of the teacher; an attribute that schedules may set.
         center_decay: weight of the old center of the target 'cls'.
         ema_decay: α, weight of the old teacher; an attribute that schedules may set.
         reduction: 'mean' divides the losses of class tokens by their number of terms, 2 S + 2 m;
             'sum' is (6.8) and (6.9) as printed. Both are means over frames and clips.
-        seed: of all random draws, together with ``steps`` and the rank.
+        seed: seed of all random draws, together with ``steps`` and the rank.
         recompute: which intermediate results of the student are computed again in the backward
             pass instead of being stored. Values do not change. 'norm' costs one or two percent of
             the time and saves an eighth of the memory, 'activation' twice as much of both.
@@ -98,6 +98,9 @@ class SelfDistillation(StudentTeacher, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Show the keys that a constructor passes on to its base in the signature of the class."""
         super().__init_subclass__(**kwargs)
+        if "views_key" in cls.__dict__:
+            warn(f"The attribute {cls.__name__}.views_key", "loss_name")
+            cls.loss_name = cls.__dict__["views_key"]
         if "__init__" in cls.__dict__:
             base = next(c for c in cls.__mro__[1:] if "__init__" in c.__dict__)
             cls.__signature__ = passing_on(cls.__init__, base)  # type: ignore[attr-defined]

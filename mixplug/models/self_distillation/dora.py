@@ -29,8 +29,9 @@ class DoRA(SelfDistillation):
     of the same view, the target from its other view (6.8). The losses are ``loss_object`` and
     ``loss_local``; the monitor ``mask_share`` is the mean share of a view that a mask keeps.
 
+    Other arguments are those of :class:`mixplug.models.self_distillation.SelfDistillation`.
+
     Args:
-        backbone: see :class:`mixplug.models.self_distillation.SelfDistillation`.
         objects: k, at most the number h of heads of the last block. For every clip k heads are
             drawn, the same for both views.
         tracking: True tracks the objects of the first frame; False discovers objects in every frame
@@ -40,21 +41,12 @@ class DoRA(SelfDistillation):
         mask_kind: 'binary', or 'soft' for the attention itself, (6.7) as printed.
         mask_ratio: the share of patches that random masks hide, or a range of shares.
         refine: whether Sinkhorn-Knopp makes objects distinct, (6.4) and (6.5).
-        eps: ε of Sinkhorn-Knopp.
-        iters: iterations of Sinkhorn-Knopp.
+        eps: ε, weight of the entropy in Sinkhorn-Knopp.
+        iters: number of iterations of Sinkhorn-Knopp.
         normalize: whether Sinkhorn-Knopp works on ℓ2-normalized output embeddings.
         plan: 'columns' or 'joint', see :func:`mixplug.functional.object_plan`.
         attention_scale: 'head' or 'dim', see :func:`mixplug.functional.cls_attention`.
         track_scale: 'dim' or a number, see :func:`mixplug.functional.track`.
-        head: keys of :class:`mixplug.models.self_distillation.DINOHead` without ``in_dim``.
-        heads: number of heads of the last block's attention (Table 6.7b); None keeps it.
-        student_temperature: τ_s.
-        teacher_temperature: τ_t.
-        center_decay: weight of the old center.
-        ema_decay: weight of the old teacher.
-        reduction: 'mean' or 'sum'.
-        seed: of all random draws.
-        recompute: see :class:`mixplug.models.self_distillation.SelfDistillation`.
 
     Raises:
         ValueError: more objects than heads, or a setting that is not allowed.

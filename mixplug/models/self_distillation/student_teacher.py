@@ -17,6 +17,7 @@ from mixplug.models.self_distillation.dino_head import DINOHead
 from mixplug.models.self_distillation.network import Network
 from mixplug.models.self_distillation.targets import CLS, Target
 from mixplug.models.vit.encoder import Encoder, as_encoder
+from mixplug.renamed import warn
 
 
 def _of_cls(key: str, meaning: str) -> Any:
@@ -26,10 +27,10 @@ def _of_cls(key: str, meaning: str) -> Any:
         value: float = getattr(self.targets[CLS], key)
         return value
 
-    def put(self: StudentTeacher, value: float) -> None:
+    def assign(self: StudentTeacher, value: float) -> None:
         setattr(self.targets[CLS], key, value)
 
-    return property(get, put, doc=meaning)
+    return property(get, assign, doc=meaning)
 
 
 class StudentTeacher(nn.Module):
@@ -74,6 +75,13 @@ class StudentTeacher(nn.Module):
         self._step: int | None = 0  # ``steps`` on the host; reading the buffer would wait for a GPU
         self.train()
 
+    @property
+    def centre(self) -> Tensor:
+        """The old name of :attr:`center`."""
+        warn(f"The attribute {type(self).__name__}.centre", "center")
+        center: Tensor = self.get_buffer("center")
+        return center
+
     def add_target(self, target: Target) -> None:
         """Declare a target; to be called in the constructor of a method.
 
@@ -102,7 +110,7 @@ class StudentTeacher(nn.Module):
         self._seen[target.name] = RunningSum()
 
     def add_mask_token(self) -> None:
-        """Give the student a mask token, which stands for patches that :meth:`teach` masks.
+        """Give the student a mask token, which replaces the patches that :meth:`teach` masks.
 
         It is a parameter of the student, ``student.mask_token``; the teacher has none.
         """

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplug.functional.box_tokens import COORDINATES, start_token
+from mixplug.renamed import renamed_keys
 
 
 class DecoderBlock(nn.Module):
@@ -39,6 +40,7 @@ class DecoderBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
+    @renamed_keys(place="position")
     def forward(self, x: Tensor, position: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
         """Apply the block to tokens.
 

@@ -55,7 +55,7 @@ class Encoder(ABC):
 
     Args:
         backbone: the network.
-        mask_token: (D,), stands for the embeddings of masked patches; None allows no mask.
+        mask_token: (D,), replaces the embeddings of masked patches; None allows no mask.
 
     Attributes:
         backbone: the network.

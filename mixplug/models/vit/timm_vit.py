@@ -23,8 +23,8 @@ class TimmViT(nn.Module):
     parameters get gradients.
 
     Args:
-        model_name: as for ``timm.create_model``, such as 'vit_small_patch16_224'. Nothing is
-            downloaded unless ``pretrained=True`` is one of ``options``.
+        model_name: name of a model, as for ``timm.create_model``, such as 'vit_small_patch16_224'.
+            Nothing is downloaded unless ``pretrained=True`` is one of ``options``.
         out_indices: blocks whose outputs are returned, counted from 0, or from -1 backwards. The
             default is layers 4, 6, 8 and 12 of the thesis (6.5.3). A shallow network may name a
             block twice.

@@ -152,10 +152,36 @@ def test_first_epochs() -> None:
         assert counted(epochs, loader_of(watch)) == expected
 
 
+@pytest.mark.parametrize(("fixed", "expected"), [(False, 5), (True, 2)])
+@pytest.mark.parametrize("within", [False, True])
+def test_resuming_after_steps(within: bool, fixed: bool, expected: int) -> None:
+    """Between two epochs, or within one, whose other batches then belong to the resumed epoch."""
+    watch = TrainingLoader()
+    loader, epochs = loader_of(watch), EpochCount(watch, first=2, fixed=fixed)
+    assert counted(epochs, loader) == [2, 2, 2]
+    batches = iter(loader)
+    if within:
+        next(batches)
+        assert epochs.step() == 3
+    epochs.resume(5)
+    assert counted(epochs, batches) == [expected] * (2 if within else 3)
+    assert counted(epochs, loader) == [expected + 1] * 3
+    epochs.resume(None)
+    assert counted(epochs, loader) == [2 if fixed else None] * 3
+
+
+def test_resuming_leaves_an_epoch_that_the_loop_sets() -> None:
+    watch = TrainingLoader()
+    epochs = EpochCount(watch)
+    epochs.set_epoch(7)
+    epochs.resume(5)
+    assert counted(epochs, loader_of(watch)) == [7, 7, 7]
+
+
 def test_an_epoch_that_the_loop_sets_is_not_counted() -> None:
     watch = TrainingLoader()
     loader, epochs = loader_of(watch), EpochCount(watch)
-    epochs.tell(7)
+    epochs.set_epoch(7)
     assert counted(epochs, loader) == counted(epochs, loader) == [7, 7, 7]
 
 

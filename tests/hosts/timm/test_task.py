@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import mixplug
+from mixplug import sampling
 from mixplug.hosts.timm.task import LEARNED, MixupTask, bind
 from timm_hooks import train as timm_hooks_train
 
@@ -42,6 +43,7 @@ FLAGS = {
     "manifold": "--grad-accum-steps 2 --no-prefetcher",
     "alignmix": "--amp --amp-dtype bfloat16",
     "multimix": "--bce-loss --smoothing 0",
+    "one_of": "--smoothing 0.2",
     "dense_multimix": "--torchcompile eager --model-ema --grad-accum-steps 2",
     "alignmix-ae": "--model-ema --model-ema-decay 0.5 --img-size 16",
     "alignmix-vae": "--clip-grad 0.1 --clip-mode agc --img-size 16",
@@ -378,3 +380,49 @@ def test_arguments_of_the_checkpoint_are_the_scripts(timm_train: Callable) -> No
     args = timm_train("mixplug.mixup").checkpoint["args"]
     assert isinstance(args, Namespace)
     assert not hasattr(args, "mixup_impl")
+
+
+def test_examples_that_the_loss_ignores_have_no_part() -> None:
+    """Whatever the index: -100, or one that timm's data set uses."""
+    x, y = batch()
+    losses = []
+    for index in (-100, 255):
+        torch.manual_seed(0)
+        task = make_task(
+            mixplug.build("InputMixup"), criterion=nn.CrossEntropyLoss(ignore_index=index)
+        )
+        task.trainable_module.eval()
+        task.trainable_module.training = True
+        labels = y.clone()
+        labels[:2] = index
+        losses.append(task(x, labels)["loss"])
+    assert_close(*losses)
+
+
+def test_a_loss_for_class_indices_is_refused_before_training() -> None:
+    class OfIndices(nn.Module):
+        def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+            return logits.gather(1, y[:, None]).mean()
+
+    with pytest.raises(ValueError, match=r"OfIndices cannot be mixed\. A mixed target is a row"):
+        make_task(mixplug.build("InputMixup"), criterion=OfIndices())
+    with pytest.raises(ValueError, match="NLLLoss takes class indices"):
+        make_task(mixplug.build("InputMixup"), criterion=nn.NLLLoss())
+
+
+def test_a_threshold_that_leaves_no_class_is_warned_of() -> None:
+    x, y = batch()
+    criterion = BinaryCrossEntropy(target_threshold=0.6)
+    task = make_task(mixplug.build("MultiMix", n=32, prob=1.0, alpha=50.0), criterion=criterion)
+    with pytest.warns(UserWarning, match="MultiMix mixes targets of which .*--bce-target-thresh"):
+        task(x, y)
+
+
+def test_a_threshold_on_pairs_is_that_of_timm(recwarn: pytest.WarningsRecorder) -> None:
+    x, y = batch()
+    threshold = BinaryCrossEntropy(smoothing=0.1, target_threshold=0.3)
+    task = make_task(mixplug.build("InputMixup"), criterion=threshold)
+    mixed = task.mixer(task.stages, x, y, sampling.generators(task.seed, 0))
+    expected = threshold(mixed.logits, mixed.target * 0.9 + 0.1 / 10)
+    assert_close(mixed.loss(threshold), expected)
+    assert not [w for w in recwarn if "bce-target-thresh" in str(w.message)]

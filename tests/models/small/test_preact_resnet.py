@@ -27,6 +27,16 @@ def small(**options: object) -> WideResNet:
     return WideResNet(depth=10, widen_factor=1, **options)
 
 
+def test_they_are_registered_in_timm_by_a_call() -> None:
+    code = (
+        "import mixplug, timm; known = lambda: timm.is_model('preact_resnet18'); before = known(); "
+        "mixplug.models.register_in_timm(); mixplug.models.register_in_timm(); "
+        "print(before, known(), timm.is_model('wide_resnet16_8'))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True", "True"]
+
+
 def test_importing_the_models_loads_neither_timm_nor_mm() -> None:
     hosts = {"timm", "mmengine", "mmpretrain", "torchvision"}
     code = f"import mixplug.models, sys; print({hosts} & set(sys.modules))"

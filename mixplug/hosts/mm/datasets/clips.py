@@ -52,10 +52,10 @@ class ClipSampler(clip_samplers.ClipSampler):
 
 @TRANSFORMS.register_module()
 class ViewsTransform(BaseTransform):
-    """Multi-crop views of an image, the last transform of a pipeline, for DINO and DoRA* (6.5.4).
+    """Multi-crop views of an image, for DINO and for DoRA without tracking (6.5.4).
 
-    The views are drawn by torch's global generator, which the Runner of such a model seeds for
-    every item by seed, epoch and index.
+    It is the last transform of a pipeline. The views are drawn by torch's global generator, which
+    the Runner of such a model seeds for every item by seed, epoch and index.
 
     Args:
         bgr: whether the channels of ``img`` (H, W, 3) are in the order BGR, as mmcv loads them.

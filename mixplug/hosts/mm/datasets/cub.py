@@ -24,7 +24,7 @@ class CUBBoxes(BaseDataset):
         split: 'train' or 'test'.
         pipeline: transforms; the first one gets ``img_path`` and ``gt_label``.
         check: whether an incomplete data set is an error; False accepts subsets.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
 
     Raises:
         ValueError: see :func:`mixplug.data.cub.birds`.

@@ -17,7 +17,7 @@ class ImageFolders(RetrievalDataset):
         data_root: the folder with train and val.
         split: 'train', whose images are neighbors, or 'val', whose images are queries.
         pipeline: transforms; the first one gets ``img_path`` and ``gt_label``.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
 
     Raises:
         ValueError: another split, or see :func:`mixplug.data.image_folders.image_folders`.

@@ -21,7 +21,7 @@ class OfficeHome(BaseDataset):
         split: 'train' or 'val' of the other three domains, or 'test' of the target.
         data_root: the folder with the four domains.
         pipeline: transforms; the first one gets ``img_path`` and ``gt_label``.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
 
     Raises:
         ValueError: see :func:`mixplug.data.office_home.open_domain`.

@@ -27,7 +27,7 @@ class Outside(RetrievalDataset):
         images: (3, H, W) each, RGB, uint8 or in [0, 1].
         channel_order: 'bgr', as LoadImageFromFile of mmcv gives them, or 'rgb'.
         pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
 
     Raises:
         ValueError: another order.
@@ -74,7 +74,7 @@ class OODFolder(Outside):
         channel_order: 'bgr' if the data preprocessor has ``to_rgb=True``, as for ImageNet, or 'rgb'
             if not, as for CIFAR. The wrong order makes images look stranger than they are.
         pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
 
     Raises:
         ValueError: no such folder, no image in it, or another ``how`` or order.
@@ -97,12 +97,12 @@ class OODNoise(Outside):
     """Out-of-distribution images that are noise (Table 3.5), see :class:`mixplug.data.Noise`.
 
     Args:
-        kind: of the noise, 'uniform' or 'gaussian'.
+        kind: kind of noise, 'uniform' or 'gaussian'.
         count: number of images.
         size: (height, width) in pixels, or one number for both.
-        seed: of all draws.
+        seed: seed of the noise.
         pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
 
     Raises:
         ValueError: see :class:`mixplug.data.noise.Noise`.

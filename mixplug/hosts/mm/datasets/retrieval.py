@@ -21,7 +21,7 @@ class Digits(BaseDataset):
         split: 'train' or 'test'.
         size: side of the images in pixels.
         pipeline: transforms; the first one gets ``img`` (H, W, 3) uint8 and ``gt_label``.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
     """
 
     METAINFO: ClassVar[dict] = {"classes": tuple(str(k) for k in range(NUM_CLASSES))}
@@ -53,7 +53,7 @@ class RetrievalDataset(BaseDataset):
         size: side of the images in pixels, for 'digits' only.
         role: what its images are for an evaluator, 'query', 'gallery' or 'train'; None takes the
             name of the split, and 'query' for 'test'.
-        **options: of mmengine's BaseDataset.
+        **options: further keys of mmengine's BaseDataset, such as ``indices``.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class MPerClassSampler(samplers.MPerClassSampler):
         dataset: whose examples have one class each. The Runner gives it.
         batch_size: that of the data loader, on one GPU.
         m: examples of each class in a batch.
-        seed: the same on all ranks; None lets them agree on one.
+        seed: seed of the order, the same on all ranks; None lets them agree on one.
         length: examples of an epoch over all ranks; None takes the size of the data set.
     """
 
@@ -41,7 +41,7 @@ class ClassBalancedSampler(samplers.ClassBalancedSampler):
 
     Args:
         dataset: whose examples have one class each. The Runner gives it.
-        seed: the same on all ranks; None lets them agree on one.
+        seed: seed of the order, the same on all ranks; None lets them agree on one.
         length: examples of an epoch over all ranks; None takes the size of the data set.
         key: an integer of an example's record to balance instead of the class, such as 'domain' of
             mixplug.OfficeHome.

@@ -55,9 +55,9 @@ class GOT10kMetric(BaseMetric):
             ``NAME/NAME_time.txt`` with seconds. They are also packed into ``OUT_DIR.zip``, which
             the server accepts. None writes nothing.
         thresholds: overlaps above which a frame is a success, in [0, 1].
-        collect_device: mmengine's, where results of several GPUs are collected.
-        prefix: mmengine's, put before the names of the scores.
-        collect_dir: mmengine's.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/mAO'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
 
     Raises:
         ValueError: a threshold outside [0, 1].

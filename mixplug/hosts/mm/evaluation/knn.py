@@ -25,9 +25,9 @@ class KNNAccuracy(EmbeddingMetric):
         temperature: of their weights, see :func:`mixplug.functional.knn_votes`; None gives all the
             same weight.
         backend: of the search, 'auto', 'faiss' or 'torch'.
-        collect_device: mmengine's, where embeddings of several GPUs are collected.
-        prefix: mmengine's, put before the name of the score.
-        collect_dir: mmengine's.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/knn@20'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
 
     Raises:
         ValueError: k < 1, or a temperature that is not > 0.

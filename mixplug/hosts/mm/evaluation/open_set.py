@@ -32,9 +32,9 @@ class OpenSetAccuracy(BaseMetric):
 
     Args:
         thresholds: how many are tried, see :func:`mixplug.functional.spread_thresholds`.
-        collect_device: mmengine's, where results of several GPUs are collected.
-        prefix: mmengine's, put before the names of the scores.
-        collect_dir: mmengine's.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/h_score'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
 
     Raises:
         ValueError: fewer than two thresholds.

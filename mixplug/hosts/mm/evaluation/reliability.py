@@ -34,7 +34,7 @@ Rows = tuple[np.ndarray, int]  # of an example, and its class or -1
 
 @METRICS.register_module()
 class CalibrationError(WatchingMetric):
-    """Calibration errors: 'ece' and 'oe' in percent (thesis, Tables 3.6 and 5.6), and others.
+    """Calibration errors of a classifier: 'ece' and 'oe' in percent (Tables 3.6, 5.6), and others.
 
     :mod:`mixplug.functional.calibration` defines them. With temperature scaling the evaluator also
     returns all of them after scaling, such as 'ece_scaled', and 'temperature'. Scaling is that of a
@@ -47,10 +47,10 @@ class CalibrationError(WatchingMetric):
     Args:
         bins: number of bins of equal width.
         temperature_scaling: whether to evaluate after temperature scaling, too.
-        seed: the halves are drawn with it.
-        collect_device: of mmengine.
-        prefix: of mmengine.
-        collect_dir: of mmengine.
+        seed: decides which half of the examples an example belongs to, for temperature scaling.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/ece'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
 
     Raises:
         ValueError: bins < 1.
@@ -119,12 +119,11 @@ class CalibrationError(WatchingMetric):
 
 @METRICS.register_module()
 class OODDetection(WatchingMetric):
-    """How well a score separates in- and out-of-distribution images, in percent.
+    """How well a score separates in- and out-of-distribution images (Tables 3.4, 5.7), in percent.
 
-    The scores are those of Tables 3.4 and 5.7: 'auroc', 'aupr_in',
-    'aupr_out', 'fpr95', 'det_acc_best', and for 'max_softmax' also 'det_acc' at threshold 0.5.
-    :func:`mixplug.metrics.ood.ood_scores` defines them. The data set must have images of both
-    kinds::
+    The scores are 'auroc', 'aupr_in', 'aupr_out', 'fpr95', 'det_acc_best', and for 'max_softmax'
+    also 'det_acc' at threshold 0.5. :func:`mixplug.metrics.ood.ood_scores` defines them. The data
+    set must have images of both kinds::
 
         val_dataloader = dict(dataset=dict(
             type='ConcatDataset', ignore_keys='classes',
@@ -134,9 +133,9 @@ class OODDetection(WatchingMetric):
     Args:
         score: score of an image, 'max_softmax', 'energy' or 'max_logit'. Logits are taken from the
             model, since the latter two cannot be computed from probabilities.
-        collect_device: of mmengine.
-        prefix: of mmengine.
-        collect_dir: of mmengine.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/auroc'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
 
     Raises:
         ValueError: another score.
@@ -192,10 +191,10 @@ class EmbeddingQuality(WatchingMetric):
     is missing if there are fewer than three classes.
 
     Args:
-        seed: pairs of embeddings are drawn with it and mixed, for the intrusion distance.
-        collect_device: of mmengine.
-        prefix: of mmengine.
-        collect_dir: of mmengine.
+        seed: decides which pairs of embeddings are mixed, for the intrusion distance.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/alignment'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
     """
 
     higher_is_better = ScoreNames(embeddings.PART, True)
@@ -224,11 +223,12 @@ class EmbeddingQuality(WatchingMetric):
 
 @METRICS.register_module()
 class InDistribution(BaseMetric):
-    """Runs another evaluator on the in-distribution data samples only.
+    """Evaluate in-distribution images only, with another evaluator such as mmpretrain's Accuracy.
 
     Args:
         metric: config of an evaluator that processes data samples one by one, such as Accuracy.
-        **options: collect_device, prefix and collect_dir of mmengine.
+        **options: of mmengine's BaseMetric, where results are collected (``collect_device``,
+            ``collect_dir``) and what is put before the names of the scores (``prefix``).
 
     Raises:
         ValueError: an evaluator of this module, which skips out-of-distribution samples itself.

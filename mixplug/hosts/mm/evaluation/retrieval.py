@@ -30,7 +30,7 @@ class RecallAtK(EmbeddingMetric):
     on its GPU; the result is that of one GPU.
 
     Args:
-        ks: the values of K.
+        ks: the values of K in Recall@K.
         scores: 'recall', 'map_at_r', 'r_precision', 'precision_at_1', 'nmi', 'alignment',
             'uniformity', or several of them, or 'all'. Alignment, uniformity and utilization are
             not in percent, and lower is better. (This key is not named ``metrics`` because mmengine
@@ -39,12 +39,12 @@ class RecallAtK(EmbeddingMetric):
         metric: by which neighbors are found, 'cosine', 'l2' or 'ip'.
         backend: of the search, 'auto', 'faiss' or 'torch'.
         index: of the search, 'flat', which is exact, 'hnsw' or 'ivf'.
-        seed: of mixtures and of the clusters of 'nmi'.
+        seed: seed of the mixtures, and of the clusters of 'nmi'.
         device: where neighbors are searched, 'cpu', 'cuda' or 'cuda:1'; None takes the GPU of the
             process that scores if torch sees one, else the CPU.
-        collect_device: mmengine's, where embeddings of several GPUs are collected, 'cpu' or 'gpu'.
-        prefix: mmengine's, put before the names. None puts nothing, so that a name is 'recall@1'.
-        collect_dir: mmengine's.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/recall@1'; None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
 
     Raises:
         ValueError: a setting that is not allowed.

@@ -18,20 +18,21 @@ from mixplug.registry import METRICS
 
 @METRICS.register_module()
 class RobustAccuracy(WatchingMetric):
-    """Top-1 error under an attack, in percent: 'fgsm_error', 'pgd_error' or 'apgd_error'.
+    """Top-1 error under an attack in percent (Tables 3.3, 5.4).
 
-    These are the errors of Tables 3.3 and 5.4. Images are attacked in pixel space, [0, 1], through
-    the data preprocessor of the model, so normalization and channel order do not matter. The model
-    runs in float32. Each step of an attack costs about three forward passes. Attacked images are
-    not rounded to integer gray levels.
+    Its name is 'fgsm_error', 'pgd_error' or 'apgd_error'. Images are attacked in pixel space,
+    [0, 1], through the data preprocessor of the model, so normalization and channel order do not
+    matter. The model runs in float32. Each step of an attack costs about three forward passes.
+    Attacked images are not rounded to integer gray levels.
 
     Args:
         attack: 'fgsm', 'pgd' or 'apgd', see :mod:`mixplug.functional.attacks`.
         white: value of a white pixel in the inputs; None means 255 and requires uint8 inputs.
-        seed: of random starts; they also depend on the rank and on the index of the example.
-        collect_device: of mmengine.
-        prefix: of mmengine; two settings of one attack need different prefixes.
-        collect_dir: of mmengine.
+        seed: seed of random starts, which also depend on the rank and the index of the example.
+        collect_device: where mmengine collects the results of several GPUs, 'cpu' or 'gpu'.
+        prefix: put before the names of the scores, as in 'PREFIX/fgsm_error'; two settings of one
+            attack need different prefixes. None puts nothing.
+        collect_dir: folder through which the CPU collects, visible to all ranks; None makes one.
         **settings: settings of the attack, such as ``eps`` and ``iters``.
 
     Raises:
@@ -72,7 +73,7 @@ class RobustAccuracy(WatchingMetric):
             y = labels[known].to(pixels.device)
             draws = sampling.generators(self.seed, len(self.results), ranks.rank())
             key = sampling.key(draws.local)
-            with watch.away():
+            with watch.paused():
                 attacked = self.attack(self.logits, pixels, y, key)
                 with torch.no_grad():
                     right[known] = (self.logits(attacked).argmax(1) == y).cpu()

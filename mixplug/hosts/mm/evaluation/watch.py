@@ -16,13 +16,13 @@ from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
 from mixplug.hosts.mm.hooks.mixup import unwrapped
-from mixplug.hosts.mm.mixing.classifier import classifier_name
+from mixplug.hosts.mm.mixing.classifier import last_layer_name
 
 OUTSIDE = "ood"  # role of out-of-distribution data samples
 
 
 class Watch:
-    """Logits and embeddings of the latest batch that a classifier evaluated; not of training.
+    """Logits and embeddings of the latest evaluated batch. Training steps are not recorded.
 
     Attributes:
         logits: (B, K), as the head returned them.
@@ -32,26 +32,26 @@ class Watch:
     def __init__(self, model: ImageClassifier) -> None:
         self.logits: Any = None
         self.embeddings: Any = None
-        self._away = False
-        layer = model.get_submodule(classifier_name(model.head))
+        self._paused = False
+        layer = model.get_submodule(last_layer_name(model.head))
         layer.register_forward_pre_hook(self._before)
         model.head.register_forward_hook(self._after)
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """Within this context the model runs on other images, which are not kept."""
-        self._away = True
+    def paused(self) -> Iterator[None]:
+        """Do not record within this context, where the model runs on other images."""
+        self._paused = True
         try:
             yield
         finally:
-            self._away = False
+            self._paused = False
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not module.training and not self._away:
+        if not module.training and not self._paused:
             self.embeddings = args[0].detach().flatten(1)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not module.training and not self._away:
+        if not module.training and not self._paused:
             self.logits = output.detach() if isinstance(output, Tensor) else output
 
 
@@ -59,7 +59,7 @@ _watches: weakref.WeakKeyDictionary[nn.Module, Watch] = weakref.WeakKeyDictionar
 
 
 class WatchingMetric(BaseMetric):
-    """Base of evaluators that look into the model; the Runner gives it to them, by mixplug.mm."""
+    """Base of evaluators that look into the model, which mixplug.mm takes from the Runner."""
 
     default_prefix = ""
     model: ImageClassifier | None = None

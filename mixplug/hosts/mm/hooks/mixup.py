@@ -65,8 +65,12 @@ class MixupHook(Hook):
         """Key the augmentations of the training set, and its order if no seed was configured.
 
         Raises:
-            ValueError: a mixer with ``off_epoch`` in a loop by iterations.
+            ValueError: a mixer with ``off_epoch`` in a loop by iterations, or a hook that will
+                change the run to one that cannot be mixed.
         """
+        model = unwrapped(runner.model)
+        if hasattr(model, "check_hooks"):
+            model.check_hooks(runner.hooks)
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             _require_no_epoch(getattr(unwrapped(runner.model), "mixer", None))
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):

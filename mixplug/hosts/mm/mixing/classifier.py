@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
+from mmengine.hooks import Hook
 from mmpretrain.models import CrossEntropyLoss, ImageClassifier, LabelSmoothLoss
-from mmpretrain.models.heads import ClsHead, CSRAClsHead, MultiLabelClsHead
+from mmpretrain.models.heads import (
+    ClsHead,
+    CSRAClsHead,
+    EfficientFormerClsHead,
+    MultiLabelClsHead,
+)
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mixplug import distributed as ranks
 from mixplug import sampling
 from mixplug.blocks import before_last_block
-from mixplug.criterion import Criterion, as_criterion, cross_entropy
+from mixplug.criterion import Criterion, as_criterion, cross_entropy, require_rows
 from mixplug.hosts.clock import Clock, known_epoch
 from mixplug.hosts.mm.mixing.criterion import Terms
 from mixplug.hosts.retype import retype
@@ -32,7 +40,12 @@ class MixedLoss:
     clock: Clock
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """Losses of the mixed batch, with the names of the plain classifier."""
+        """Losses of the mixed batch, with the names of the plain classifier.
+
+        Raises:
+            ValueError: something has turned batch augments on, which have mixed this batch already.
+        """
+        _require_unmixed(getattr(self.data_preprocessor, "batch_augments", None), "")
         clock = self.clock
         draws = sampling.generators(clock.seed, clock.step, ranks.rank())
         y = self.targets(data_samples).to(inputs.device)
@@ -40,10 +53,26 @@ class MixedLoss:
         mixed = self.mixer(self.stages, inputs, y, draws, epoch, clock.step)
         return {"loss": mixed.loss(criterion_of(self.head.loss_module))}
 
+    def check_hooks(self, hooks: Sequence[Hook]) -> None:
+        """Look ahead at what hooks, such as mmpretrain's SwitchRecipeHook, will change.
+
+        Raises:
+            ValueError: a recipe turns batch augments on, or changes to a loss that cannot be mixed.
+        """
+        for hook in hooks:
+            schedule = getattr(hook, "schedule", None)
+            recipes = schedule.items() if isinstance(schedule, Mapping) else ()
+            for epoch, recipe in recipes:
+                if isinstance(recipe, Mapping):
+                    when = f" {type(hook).__name__} turns them on at epoch {epoch}."
+                    _require_unmixed(recipe.get("batch_augments"), when)
+                    if isinstance(recipe.get("loss"), nn.Module):
+                        require_mixable(recipe["loss"], self.head.num_classes)
+
     def targets(self, data_samples: list[DataSample]) -> Tensor:
         """Class indices (B,); or rows (B, K), if there are scores or several labels."""
         if "gt_score" in data_samples[0]:
-            return torch.stack([sample.gt_score for sample in data_samples])
+            return torch.stack([sample.gt_score for sample in data_samples]).float()
         if isinstance(self.head, MultiLabelClsHead):
             rows = torch.zeros(len(data_samples), self.head.num_classes)
             for row, sample in zip(rows, data_samples, strict=True):
@@ -61,31 +90,46 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     Raises:
         ValueError: the model or its head is of another kind, or its batches are mixed already.
     """
-    if not isinstance(model, ImageClassifier) or not _plain_loss(model.head):
+    require_trainable(model)
+    names = classifier_names(model.head)
+    stages = mm_stages(model)
+    mixer.attach(stages)
+    retype(model, MixedLoss)
+    model.mixer, model.clock, model.stages = mixer, Clock(), stages
+    return f"training batches, classifier {' and '.join(names) or 'not known'}"
+
+
+def require_trainable(model: nn.Module) -> None:
+    """Raise ValueError if the key does not work for a model, whatever the mixer."""
+    head = getattr(model, "head", None)
+    if getattr(head, "dist", False) or getattr(head, "distillation", False):
+        raise ValueError(
+            f"mmpretrain does not train {type(head).__name__} with distillation. Set "
+            f"head=dict(distillation=False)."
+        )
+    if not isinstance(model, ImageClassifier) or not _plain_loss(head):
         raise ValueError(
             f"The mixup key needs mmpretrain's ImageClassifier with a ClsHead or MultiLabelClsHead "
             f"whose loss depends on logits and targets only, got {type(model).__name__} with "
-            f"{type(getattr(model, 'head', None)).__name__}."
+            f"{type(head).__name__}."
         )
-    if getattr(model.data_preprocessor, "batch_augments", None) is not None:
+    _require_unmixed(getattr(model.data_preprocessor, "batch_augments", None), "")
+    require_mixable(head.loss_module, head.num_classes)
+
+
+def _require_unmixed(batch_augments: object, when: str) -> None:
+    if batch_augments is not None:
         raise ValueError(
-            "The mixup key and batch augments (model.train_cfg.augments) would both mix the batch. "
-            "Remove one, for instance with model=dict(train_cfg=None)."
+            f"The mixup key and batch augments (model.train_cfg.augments) would both mix the "
+            f"batch.{when} Remove one, for instance with model=dict(train_cfg=None)."
         )
-    criterion_of(model.head.loss_module)
-    classifier = classifier_name(model.head)  # raises before anything is changed
-    retype(model, MixedLoss)
-    model.mixer, model.clock = mixer, Clock()
-    model.stages = mm_stages(model)
-    mixer.attach(model.stages)
-    return f"training batches, classifier {classifier}"
 
 
 def _plain_loss(head: nn.Module | None) -> bool:
     """Whether the loss is the loss module applied to the output of a layer."""
     return any(
         isinstance(head, plain)
-        and type(head).loss is plain.loss
+        and type(head).loss in (plain.loss, EfficientFormerClsHead.loss)  # plain but for `dist`
         and type(head)._get_loss is plain._get_loss
         and not isinstance(head, CSRAClsHead)
         for plain in (ClsHead, MultiLabelClsHead)
@@ -100,11 +144,8 @@ def mm_stages(model: ImageClassifier) -> Stages:
     last block. The map A that AlignMixup aligns is the one before the last block. In a transformer
     this block carries mixed patches to the class token. In other networks alignment directly before
     average pooling would have no effect.
-
-    Raises:
-        ValueError: the head has no layer with one output per class.
     """
-    classifier, last, backbone = classifier_name(model.head), "backbone", model.backbone
+    classifier, last, backbone = classifier_names(model.head), "backbone", model.backbone
     grid = getattr(backbone, "patch_resolution", None)
     projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
     layout = Layout(
@@ -120,7 +161,7 @@ def mm_stages(model: ImageClassifier) -> Stages:
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
     call, pixels = partial(_logits, model), partial(_pixels, model)
-    return Stages(model, features, classifier, last, layout, call, pixels=pixels)
+    return Stages(model, features, classifier, last, layout, call, pixels=pixels, search=True)
 
 
 def _pixels(model: ImageClassifier) -> Pixels:
@@ -140,18 +181,32 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
     return model.head(model.extract_feat(inputs))
 
 
-def classifier_name(head: nn.Module) -> str:
-    """Name of the last layer of a head with one output per class."""
+def classifier_names(head: nn.Module) -> list[str]:
+    """Names of a head's layers with one output per class; several if it returns their mean.
+
+    None if the backbone classifies, as in Inception v3; then only inputs can be mixed.
+    """
     classes = getattr(head, "num_classes", None)
-    names = [
+    return [
         f"head.{name}"
         for name, module in head.named_modules()
         if classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
         and classes is not None
+        and not any(module.children())
     ]
+
+
+def last_layer_name(head: nn.Module) -> str:
+    """Name of a head's last layer with one output per class.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = classifier_names(head)
     if not names:
         raise ValueError(
-            f"{type(head).__name__} has no layer with num_classes={classes} outputs to mix before."
+            f"{type(head).__name__} has no layer with num_classes="
+            f"{getattr(head, 'num_classes', None)} outputs, so its embeddings are not known."
         )
     return names[-1]
 
@@ -165,6 +220,24 @@ def criterion_of(loss: nn.Module) -> Criterion:
     if "reduction_override" not in inspect.signature(loss.forward).parameters:
         return as_criterion(loss)
     return _fused(loss) or Criterion(Terms(loss))
+
+
+def require_mixable(loss: nn.Module, classes: int) -> None:
+    """Try a head's loss on mixed targets.
+
+    Raises:
+        ValueError: it does not take them, or it keeps a state, such as SeesawLoss, which counts
+            class indices.
+    """
+    name, trial = type(loss).__name__, copy.deepcopy(loss)
+    device = next(iter([*trial.parameters(), *trial.buffers()]), torch.empty(0)).device
+    require_rows(criterion_of(trial), classes, device, name)
+    before, after = loss.state_dict(), trial.state_dict()
+    if any(not torch.equal(before[key], after[key]) for key in before):
+        raise ValueError(
+            f"{name} cannot be mixed: it keeps a state ({', '.join(before)}) that it updates with "
+            f"every batch, and what mixed targets would do to it is not defined."
+        )
 
 
 def _fused(loss: nn.Module) -> Criterion | None:

@@ -46,7 +46,8 @@ class MixedPixelLoss:
     ) -> dict[str, Tensor]:
         """Losses of the mixed pixels and accuracy of the clean ones, with the names of the head.
 
-        Ignored pixels have weight 0. Weights of a sampler are used as in the plain loss.
+        Ignored pixels have weight 0. Weights of a sampler are used as in the plain loss. Losses
+        that cannot be mixed, such as Dice beside a cross-entropy, are those of the clean pixels.
         """
         plan = plan_within(self.mixer, self.clock)
         if plan.branch == CLEAN:
@@ -56,8 +57,8 @@ class MixedPixelLoss:
             seg_logits, labels.shape[2:], mode="bilinear", align_corners=self.align_corners
         )
         weight = (labels != self.ignore_index).squeeze(1).float()
-        if self.sampler is not None:
-            weight = weight * self.sampler.sample(logits, labels)
+        sampled = None if self.sampler is None else self.sampler.sample(logits, labels)
+        weight = weight if sampled is None else weight * sampled
         labels = labels.squeeze(1)
         known = torch.where(labels == self.ignore_index, 0, labels)
         mixed = self.mixer.mix_positions(
@@ -66,9 +67,12 @@ class MixedPixelLoss:
         own = 1.0 if mixed.weight is None else mixed.weight.sum().clamp(min=_TINY)
         losses: dict[str, Tensor] = {}
         for loss in _losses(self):
-            criterion = softmax_criterion(loss)
-            total = total_weight(loss, labels, weight, self.ignore_index)
-            value = mixed.loss(replace(criterion, scale=criterion.scale * total / own))
+            if unsupported_loss(loss, CrossEntropyLoss) is None:
+                criterion = softmax_criterion(loss)
+                total = total_weight(loss, labels, weight, self.ignore_index)
+                value = mixed.loss(replace(criterion, scale=criterion.scale * total / own))
+            else:  # clean, as in the plain head
+                value = loss(logits, labels, weight=sampled, ignore_index=self.ignore_index)
             name = loss.loss_name
             losses[name] = losses[name] + value if name in losses else value
         losses["acc_seg"] = accuracy(logits, labels, ignore_index=self.ignore_index)
@@ -95,7 +99,9 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
     model.mixer, model.clock = mixer, Clock()
     retype(head, MixedPixelLoss)
     head.mixer, head.clock = mixer, model.clock
-    return f"the input of {name}.conv_seg"
+    kept = [loss for loss in _losses(head) if unsupported_loss(loss, CrossEntropyLoss)]
+    names = ", ".join(f"{type(loss).__name__} ({loss.loss_name})" for loss in kept)
+    return f"the input of {name}.conv_seg" + (f", and leaves clean {names}" if kept else "")
 
 
 def _require(model: nn.Module, head: nn.Module | None) -> None:
@@ -115,10 +121,9 @@ def _require(model: nn.Module, head: nn.Module | None) -> None:
         )
     if head.out_channels < 2:
         raise _unsupported(f"{name} with out_channels={head.out_channels}")
-    for loss in _losses(head):
-        why = unsupported_loss(loss, CrossEntropyLoss)
-        if why is not None:
-            raise _unsupported(f"{name} whose loss_decode is {why}")
+    reasons = [unsupported_loss(loss, CrossEntropyLoss) for loss in _losses(head)]
+    if None not in reasons:
+        raise _unsupported(f"{name} whose loss_decode is {', '.join(map(str, reasons))}")
 
 
 def _pixelwise(conv: nn.Module | None) -> bool:
@@ -135,6 +140,6 @@ def _unsupported(found: str) -> ValueError:
     return ValueError(
         "The mixup key needs mmseg's EncoderDecoder. Its decode_head (in a cascade, the last) must "
         "have BaseDecodeHead's loss, a conv_seg that is a 1x1 convolution to two or more classes, "
-        f"and a loss_decode that is a CrossEntropyLoss with softmax and reduction='mean'. Found "
-        f"{found}."
+        f"and a loss_decode that is a CrossEntropyLoss with softmax and reduction='mean', or a "
+        f"list with one. Found {found}."
     )

@@ -42,10 +42,10 @@ class _Backbone(PreActTrunk, BaseModule):
 
 @MODELS.register_module()
 class PreActResNet(_Backbone):
-    """Backbone of :class:`mixplug.models.PreActResNet`; 512x4x4 on 32x32 images.
+    """The backbone of PreActResNet-18, for small images: 512x4x4 maps of 32x32 images.
 
     Args:
-        depth: 18.
+        depth: number of layers; only 18 is there.
         in_channels: channels of the image.
         stem_stride: 1, or 2 for 64x64 images.
         last_stride: 2, or 1 for a map of twice the side.
@@ -66,7 +66,7 @@ class PreActResNet(_Backbone):
 
 @MODELS.register_module()
 class WideResNet(_Backbone):
-    """Backbone of :class:`mixplug.models.WideResNet`; 512x8x8 on 32x32 images.
+    """The backbone of a Wide ResNet, for small images: 512x8x8 maps of 32x32 images.
 
     Args:
         depth: 10, 16, 22, 28 or 40.
@@ -99,12 +99,12 @@ class TimmBackbone(BaseModule):
     channels-last maps as in Swin, and patch tokens of ViTs without class and register tokens.
 
     Args:
-        model_name: as for ``timm.create_model``, such as 'resnet50.a1_in1k'. For 'hf-hub:NAME' timm
-            downloads the config of the model.
+        model_name: name of a model, as for ``timm.create_model``, such as 'resnet50.a1_in1k'. For
+            'hf-hub:NAME' timm downloads the config of the model.
         pretrained: whether weights are downloaded; if False nothing is downloaded.
         init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own; None keeps
             timm's.
-        **options: of the model, such as ``img_size``.
+        **options: further keys of the model, such as ``img_size``.
 
     Attributes:
         num_features: C, number of channels of the map.
@@ -144,7 +144,7 @@ def _drop_head(model: nn.Module) -> None:
 
 @MODELS.register_module()
 class VGGGAP(vgg_gap.VGGGAP, BaseModule):
-    """Backbone of :class:`mixplug.models.small.vgg_gap.VGGGAP`; 1024x14x14 on 224x224 images.
+    """VGG-16 with a convolution in place of its classifier: 1024x14x14 maps of 224x224 images.
 
     ::
 

@@ -30,7 +30,7 @@ class ClassTokens(BaseModule):
     The ViT stays in evaluation mode and gets no gradients.
 
     Args:
-        model_name: as for ``timm.create_model``.
+        model_name: name of a model, as for ``timm.create_model``.
         blocks: number of last blocks whose class tokens are concatenated: as in DINO, 4 for ViT-S
             and 1 for ViT-B.
         init_cfg: mmengine's weight initialization, where 'Pretrained' is mixplug's own.

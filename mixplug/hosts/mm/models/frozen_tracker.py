@@ -44,7 +44,7 @@ class FrozenTracker(BaseModel):
             ``init_cfg`` says where its weights come from.
         data_preprocessor: mmengine's; as it is, it moves crops to the model's device, where the
             tracker normalizes them.
-        init_cfg: mmengine's.
+        init_cfg: weight initialization by mmengine, such as dict(type='mixplug.Pretrained', ...).
         **settings: keys of :class:`mixplug.models.tracking.FrozenTracker`.
 
     Raises:

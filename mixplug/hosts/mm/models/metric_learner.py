@@ -49,7 +49,7 @@ class MetricLearner(BaseModel):
             embedding; their ``num_classes`` must be given.
         data_preprocessor: as of mmpretrain's classifiers, 'ClsDataPreprocessor' without ``type``
             (and without anything: it then only stacks images).
-        init_cfg: mmengine's.
+        init_cfg: weight initialization by mmengine, such as dict(type='mixplug.Pretrained', ...).
 
     Attributes:
         clock: where the run stands, set by :class:`mixplug.hosts.mm.hooks.MixupHook`, which the

@@ -91,7 +91,7 @@ def with_own_pretrained(init_cfg: Any, owner: str) -> Any:
     """A copy of an ``init_cfg`` with 'mixplug.Pretrained' in place of 'Pretrained'.
 
     For backbones that wrap a model of timm: names in a checkpoint of timm lack the prefix of the
-    wrapper, so mmengine's 'Pretrained' would load nothing and go on.
+    wrapper, so mmengine's 'Pretrained' would load nothing and raise no error.
 
     Args:
         init_cfg: mmengine's, a dictionary, a list of them, or None.
@@ -107,10 +107,10 @@ def with_own_pretrained(init_cfg: Any, owner: str) -> Any:
         return found
     checkpoint, prefix = str(found.get("checkpoint")), found.get("prefix")
     if "://" in checkpoint or (prefix or "backbone").rstrip(".") != "backbone":
-        said = f"prefix={prefix!r}" if "://" not in checkpoint else f"checkpoint={checkpoint!r}"
+        given = f"prefix={prefix!r}" if "://" not in checkpoint else f"checkpoint={checkpoint!r}"
         raise ValueError(
             f"mmengine's Pretrained loads only tensors with the names of {owner} and ignores the "
-            f"others, got {said}: use init_cfg=dict(type='mixplug.Pretrained', checkpoint=FILE, "
+            f"others, got {given}: use init_cfg=dict(type='mixplug.Pretrained', checkpoint=FILE, "
             f"part=...) with a local file."
         )
     return {"type": "mixplug.Pretrained", "checkpoint": checkpoint}

@@ -44,10 +44,9 @@ class SelfDistillationModel(BaseModel):
     Args:
         backbone: config of a vision transformer: 'mixplug.TimmBackbone', 'mixplug.TimmViT' or
             'mmpretrain.VisionTransformer'.
-        schedule: keys of :class:`mixplug.hosts.mm.hooks.DistillationHook`, which the Runner uses
-            for this model.
+        schedule: keys of 'mixplug.DistillationHook', which the Runner uses for this model.
         data_preprocessor: keys of 'mixplug.ViewsPreprocessor'.
-        init_cfg: mmengine's.
+        init_cfg: weight initialization by mmengine, such as dict(type='mixplug.Pretrained', ...).
         **settings: keys of the method; the signature of a model has them one by one.
 
     Attributes:

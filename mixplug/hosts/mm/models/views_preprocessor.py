@@ -22,10 +22,10 @@ class ViewsPreprocessor(ClsDataPreprocessor):
     Images, for evaluation, are treated as by mmpretrain's ClsDataPreprocessor.
 
     Args:
-        mean: of the channels R, G and B in [0, 255].
-        std: of the channels R, G and B.
+        mean: mean of the channels R, G and B, for pixels in [0, 255].
+        std: standard deviation of the channels R, G and B.
         to_rgb: whether images are BGR; views are always RGB.
-        **options: of ClsDataPreprocessor, for images.
+        **options: further keys of mmpretrain's ClsDataPreprocessor, for images.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ViewsPreprocessor(ClsDataPreprocessor):
         Args:
             data: a batch of B items, stacked or in lists: views ``large`` and optionally ``small``,
                 or images.
-            training: mmengine's.
+            training: as mmengine gives it; not used for views.
 
         Returns:
             ``views`` is a :class:`mixplug.models.self_distillation.Views`.

@@ -57,9 +57,9 @@ class ViTPyramid(pyramid.ViTPyramid, BaseModule):
     It is :class:`mixplug.models.vit.ViTPyramid`.
 
     Args:
-        embed_dim: D.
-        norm_cfg: of the norm between the two deconvolutions.
-        init_cfg: mmengine's.
+        embed_dim: D, channels of every input and output map.
+        norm_cfg: config of the norm between the two deconvolutions.
+        init_cfg: weight initialization by mmengine, such as dict(type='mixplug.Pretrained', ...).
     """
 
     def __init__(
@@ -83,6 +83,10 @@ class LayerDecay(DefaultOptimWrapperConstructor):
 
     The depth l of a parameter comes from ``get_layer_depth`` of the backbone, which mixplug.TimmViT
     and the transformers of mmpretrain have. Other keys of ``paramwise_cfg`` are mmengine's.
+
+    Args:
+        optim_wrapper_cfg: config of the optimizer wrapper. The Runner gives it.
+        paramwise_cfg: ``layer_decay_rate`` in (0, 1], and keys of mmengine's constructor.
 
     Raises:
         ValueError: a rate outside (0, 1], or a backbone without ``get_layer_depth``.

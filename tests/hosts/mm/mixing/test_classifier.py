@@ -150,6 +150,53 @@ def test_the_registry_is_importable_by_itself() -> None:
     assert done.returncode == 0, done.stderr
 
 
+# ---------------------------------------------------------------- recipes
+
+
+def recipe(**keys: Any) -> dict[str, Any]:
+    return {"type": "SwitchRecipeHook", "schedule": [{"action_epoch": 2, **keys}]}
+
+
+def test_a_recipe_that_turns_batch_augments_on_is_refused_before_training(tmp_path: Path) -> None:
+    config = mm_config(tmp_path, {"type": "InputMixup"}, 3)
+    config.custom_hooks = [recipe(batch_augments={"augments": [{"type": "Mixup", "alpha": 0.8}]})]
+    with pytest.raises(ValueError, match="SwitchRecipeHook turns them on at epoch 2"):
+        train(config)
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_recipe_with_a_loss_that_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
+    config = mm_config(tmp_path, {"type": "InputMixup"}, 3)
+    config.custom_hooks = [recipe(loss={"type": "SeesawLoss", "num_classes": 10})]
+    with pytest.raises(ValueError, match="SeesawLoss"):
+        train(config)
+
+
+def test_recipes_that_may_be(tmp_path: Path) -> None:
+    config = mm_config(tmp_path, {"type": "InputMixup"}, 2)
+    loss = {"type": "LabelSmoothLoss", "label_smooth_val": 0.1}
+    config.custom_hooks = [recipe(batch_augments=None, loss=loss)]
+    _, record = train(config)
+    assert len(record.losses) == 8
+
+
+class TurnsOn(Hook):
+    """Changes the preprocessor by itself, without a schedule."""
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if runner.epoch == 1:
+            runner.model.data_preprocessor.batch_augments = lambda *batch: batch
+
+
+def test_whatever_turns_batch_augments_on_stops_the_run(tmp_path: Path) -> None:
+    runner, record = Runner.from_cfg(mm_config(tmp_path, {"type": "InputMixup"}, 3)), Record()
+    runner.register_hook(record)
+    runner.register_hook(TurnsOn())
+    with pytest.raises(ValueError, match="would both mix the batch"):
+        runner.train()
+    assert len(record.losses) == 4  # of the first epoch
+
+
 # ---------------------------------------------------------------- resuming
 
 
@@ -159,8 +206,9 @@ def test_the_registry_is_importable_by_itself() -> None:
         ({"type": "DenseMultiMix", "n": 32}, 0, 3),
         ({"type": "AlignMixup"}, 2, 3),
         (AE, 0, None),
+        ({"type": "OneOf", "mixers": [{"type": "CutMix"}, AE]}, 0, 3),
     ],
-    ids=["dense", "alignmix-workers", "ae-no-seed"],
+    ids=["dense", "alignmix-workers", "ae-no-seed", "one-of"],
 )
 def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
     mixup: dict[str, Any], workers: int, seed: int | None, tmp_path: Path
@@ -177,7 +225,7 @@ def test_resumed_at_an_epoch_it_goes_on_bit_for_bit(
     assert resumed_run.model.state_dict().keys() == expected.keys()
     for key, value in resumed_run.model.state_dict().items():
         assert torch.equal(value, expected[key]), key
-    assert any(key.startswith("mixup.") for key in expected) == ("decoder" in mixup)
+    assert any(key.startswith("mixup.") for key in expected) == ("decoder" in str(mixup))
     assert seed in (None, whole_run.seed)
     assert resumed_run.seed == whole_run.seed
 
@@ -340,10 +388,14 @@ def test_the_log_says_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_head_without_a_layer_for_its_classes_is_refused() -> None:
+def test_a_head_without_a_layer_for_its_classes_leaves_mixers_of_the_input() -> None:
+    """As that of Inception v3, whose backbone classifies."""
     model = build_model(head={"type": "ClsHead"})
-    with pytest.raises(ValueError, match="ClsHead has no layer with num_classes=None outputs"):
+    message = "AlignMixup mixes more than the input: ImageClassifier has no classifier module"
+    with pytest.raises(ValueError, match=message):
         train_with(model, mixplug.build("alignmix"))
+    assert not hasattr(model, "mixer") and type(model) is ImageClassifier
+    train_with(model, mixplug.build("cutmix"))
 
 
 # ---------------------------------------------------------------- losses
@@ -529,3 +581,53 @@ def test_weights_of_a_file_load_under_the_key(tmp_path: Path) -> None:
     runner = Runner.from_cfg(mm_config(tmp_path, {"type": "AlignMixup"}))
     load_checkpoint(runner.model, str(tmp_path / "plain.pth"), strict=True)
     assert torch.equal(runner.model.head.fc.weight, plain.head.fc.weight)
+
+
+def test_integer_scores_are_rows() -> None:
+    model = build_model()
+    train_with(model, mixplug.build("InputMixup", prob=0.0))
+    scores = torch.eye(10, dtype=torch.long)[:4]
+    x = torch.randn(4, 3, 8, 8)
+    found = model.eval().loss(x, [DataSample().set_gt_score(row) for row in scores])["loss"]
+    assert_close(found, nn.functional.cross_entropy(model(x), scores.float()))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ({"type": "SeesawLoss", "num_classes": 10}, "SeesawLoss cannot be mixed. A mixed target"),
+        ({"type": "CrossEntropyLoss", "class_weight": [1.0] * 3}, "CrossEntropyLoss cannot be"),
+    ],
+)
+def test_a_loss_that_fails_on_mixed_targets_is_refused_at_the_start(
+    loss: dict[str, Any], message: str
+) -> None:
+    head = {**mm_classifier()["head"], "loss": loss}
+    with pytest.raises(ValueError, match=message):
+        train_with(build_model(head=head), mixplug.build("InputMixup"))
+
+
+class Counts(nn.Module):
+    """A loss for rows that counts its batches in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, logits: Tensor, target: Tensor, reduction_override: str = "mean") -> Tensor:
+        self.batches += 1
+        return -(target * logits.log_softmax(-1)).sum(-1)
+
+
+def test_a_loss_with_a_state_is_refused() -> None:
+    model = build_model()
+    model.head.loss_module = Counts()
+    with pytest.raises(ValueError, match=r"Counts cannot be mixed: it keeps a state \(batches\)"):
+        train_with(model, mixplug.build("InputMixup"))
+    assert float(model.head.loss_module.batches) == 0
+
+
+def test_one_class_with_softmax_is_refused() -> None:
+    head = {**mm_classifier()["head"], "num_classes": 1, "topk": (1,)}
+    with pytest.raises(ValueError, match="one output is always 0"):
+        train_with(build_model(head=head), mixplug.build("InputMixup"))

@@ -317,6 +317,28 @@ def test_losses_of_one_name_are_added_and_others_keep_theirs() -> None:
     assert_near(found["decode.loss_ce"], found["decode.loss_other"] / 0.7)
 
 
+def test_cross_entropy_is_mixed_and_dice_beside_it_stays_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = [CE, {"type": "DiceLoss", "loss_weight": 3.0}]
+    model, alone = build(loss_decode=both), build()
+    alone.load_state_dict(model.state_dict())
+    plain = losses_of(copy.deepcopy(model))
+    messages = list[str]()
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "info", lambda text, *values: messages.append(text % values))
+    for each in (model, alone):
+        train_with(each, mixplug.build(DENSE))
+    found, of_one = losses_of(model), losses_of(alone)
+    assert torch.equal(found["decode.loss_dice"], plain["decode.loss_dice"])
+    assert_near(found["decode.loss_ce"], of_one["decode.loss_ce"])
+    assert not torch.equal(found["decode.loss_ce"], plain["decode.loss_ce"])
+    assert messages[0].startswith(
+        "DenseMultiMix mixes the input of decode_head.conv_seg, and leaves clean DiceLoss "
+        "(loss_dice)"
+    )
+
+
 # ---------------------------------------------------------------- clean batches
 
 

@@ -1,0 +1,115 @@
+"""``mixplug doctor``: whether the installation works, and which models can be mixed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from mixplug.cli.screen import console, progress
+
+app = typer.Typer(invoke_without_command=True)
+_COLORS = {"ok": "green", "missing": "yellow", "refused": "yellow", "broken": "red"}
+
+
+class Host(str, Enum):
+    """Frameworks whose models can be checked."""
+
+    timm = "timm"
+    mmpretrain = "mmpretrain"
+
+
+@app.callback()
+def doctor(context: typer.Context) -> None:
+    """Check what is installed, what is missing, and what does not work (exit code 1).
+
+    `mixplug doctor models` checks in which models each mixer works.
+    """
+    if context.invoked_subcommand:
+        return
+    from mixplug.doctor import examine
+
+    table = Table(box=None, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        findings = list(examine())
+    for finding in findings:
+        color = _COLORS[finding.state]
+        table.add_row(finding.subject, Text(finding.seen), f"[{color}]{finding.state}[/]")
+    console().print(table)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Models of timm, or configs of mmpretrain; one of every family if left out",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[Host, typer.Option(help="Whose models")] = Host.timm,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the results to this JSON file, and skip what is in it already"),
+    ] = None,
+) -> None:
+    """Check with random weights in which models each mixer works (exit code 1 if one is broken).
+
+    A mixer is ok in a model, or refused before training with a reason, or broken. One of every
+    family takes an hour or two on a CPU; with --out an interrupted check resumes.
+    """
+    from mixplug.hosts.checking import verdicts
+
+    if host is Host.timm:
+        from mixplug.hosts.timm.families import FAMILIES, subject
+    else:
+        from mixplug.hosts.mm.families import FAMILIES, subject
+    wanted = names or list(FAMILIES)
+    found: dict[str, list[dict[str, str]]] = {}
+    if out is not None and out.exists():
+        found = json.loads(out.read_text())
+    with progress() as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = bar.add_task(host.value, total=len(wanted))
+        for name in wanted:
+            bar.update(task, description=name)
+            if name not in found:
+                stages, size = subject(name)
+                found[name] = [v.as_dict() for v in verdicts(stages, size, host.value)]
+                if out is not None:
+                    out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            bar.advance(task)
+    _report({name: found[name] for name in wanted})
+
+
+def _report(found: dict[str, list[dict[str, str]]]) -> None:
+    mixers = list(dict.fromkeys(row["mixer"] for rows in found.values() for row in rows))
+    table = Table("model", *mixers, box=None, padding=(0, 1, 0, 0))
+    for name, rows in found.items():
+        states = {row["mixer"]: row["state"] for row in rows}
+        cells = [Text(states.get(m, ""), _COLORS.get(states.get(m, ""), "")) for m in mixers]
+        table.add_row(Text(name, overflow="fold"), *cells)
+    console().print(table)
+    for name, rows in found.items():
+        for row in rows:
+            if row["state"] != "ok":
+                console().print(Text(f"{name}, {row['mixer']}: {row['reason']}"))
+    states = [row["state"] for rows in found.values() for row in rows]
+    clean = sum(all(row["state"] == "ok" for row in rows) for rows in found.values())
+    console().print(
+        f"{clean} of {len(found)} models take every mixer; of {len(states)} pairs "
+        f"{states.count('refused')} are refused and {states.count('broken')} broken."
+    )
+    if "broken" in states:
+        raise typer.Exit(1)
