@@ -90,10 +90,10 @@ def check_activation(
     Raises:
         ValueError: one has GELU and the other QuickGELU.
     """
-    own = next((kind for kind in map(_activation, model.modules()) if kind), None)
+    own = activation_of(model)
     if own is None:
         return
-    if told.activation in ("gelu", "quick_gelu") and told.activation != own:
+    if told.activation not in (None, own) and "quick_gelu" in (told.activation, own):
         raise ValueError(
             f"{source} was trained with the activation {told.activation}, but "
             f"{type(model).__name__} has {own}. Build the model with act_layer="
@@ -109,8 +109,11 @@ def check_activation(
         )
 
 
-def _activation(module: nn.Module) -> str | None:
-    return {"QuickGELU": "quick_gelu", "GELU": "gelu"}.get(type(module).__name__)
+def activation_of(model: nn.Module) -> str | None:
+    """timm's name of a network's activation: gelu, gelu_tanh or quick_gelu; None for others."""
+    kinds = {"QuickGELU": "quick_gelu", "GELU": "gelu", "GELUTanh": "gelu_tanh"}
+    found = (kinds.get(type(module).__name__) for module in model.modules())
+    return next(filter(None, found), None)
 
 
 def _of_transformers(config: Mapping[str, Any], backbone: Mapping[str, Tensor]) -> Architecture:

@@ -51,9 +51,7 @@ def _value(node: ast.expr) -> Any:
             return [_value(item) for item in node.elts]
         case ast.Dict():
             pairs = zip(node.keys, node.values, strict=True)
-            return {
-                key.value: _value(item) for key, item in pairs if isinstance(key, ast.Constant)
-            }
+            return {key.value: _value(item) for key, item in pairs if isinstance(key, ast.Constant)}
         case ast.Call(func=ast.Name(id="dict"), args=[]):
             return {key.arg: _value(key.value) for key in node.keywords if key.arg}
         case ast.UnaryOp(op=ast.USub()):

@@ -13,7 +13,9 @@ from mixplug.weights.config_text import settings_in
 
 CONVERTED = "pretrained_cfg"  # key and name under which mixplug and timm write timm's settings
 # Files that hubs of models store beside a config.json, which is then about this file.
-_HUB = re.compile(r"^(model|pytorch_model|open_clip_\w+|timm_model)(-\d+-of-\d+)?\.(safetensors|bin)$")
+_HUB = re.compile(
+    r"^(model|pytorch_model|open_clip_\w+|timm_model)(-\d+-of-\d+)?\.(safetensors|bin)$"
+)
 _NAME = re.compile(r"^[A-Za-z][\w.]*$")  # of a model in timm, without the name of a hub
 
 

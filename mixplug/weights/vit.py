@@ -79,7 +79,11 @@ def keys_of(
 def _gated(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments for a SwiGLU: its first layer is twice as wide as its last, as in DINOv2's ViT-g."""
     last = state.get("blocks.0.mlp.fc2.weight")
-    if last is None or last.dim() != 2 or len(state["blocks.0.mlp.fc1.weight"]) != 2 * last.shape[1]:
+    if (
+        last is None
+        or last.dim() != 2
+        or len(state["blocks.0.mlp.fc1.weight"]) != 2 * last.shape[1]
+    ):
         return {}
     layers = optional("timm.layers", "timm", "A vision transformer with SwiGLU")
     return {"mlp_layer": layers.SwiGLUPacked, "act_layer": nn.SiLU}

@@ -88,7 +88,9 @@ def of_transformers(model: nn.Module, dino: bool = False, new: bool = False) -> 
             first = next(known for known in names if name.startswith(known))
             found[name.replace(first, names[first], 1)] = tensor
             continue
-        start = f"{'' if new and not dino else 'encoder.'}{'layers' if new and not dino else 'layer'}"
+        start = (
+            f"{'' if new and not dino else 'encoder.'}{'layers' if new and not dino else 'layer'}"
+        )
         start, rest = f"{start}.{block[1]}.", block[2]
         if rest.startswith("attn.qkv"):
             for projection, piece in zip(projections, tensor.chunk(3), strict=True):
@@ -144,9 +146,14 @@ def test_outputs_are_those_of_timm(case: str, wrapper: str, tmp_path: Path) -> N
         state = {f"{wrapper}{name}": tensor for name, tensor in state.items()}
         if wrapper:
             outer = wrapper.removesuffix("vit.").removesuffix("dinov2.")
-            state |= {f"{outer}classifier.{leaf}": torch.ones(5, 256) for leaf in ("weight", "bias")}
+            state |= {
+                f"{outer}classifier.{leaf}": torch.ones(5, 256) for leaf in ("weight", "bias")
+            }
         else:
-            state |= {"pooler.dense.weight": torch.ones(128, 128), "pooler.dense.bias": torch.ones(1)}
+            state |= {
+                "pooler.dense.weight": torch.ones(128, 128),
+                "pooler.dense.bias": torch.ones(1),
+            }
     elif wrapper:
         state = {f"teacher.backbone.{name}": tensor for name, tensor in state.items()}
     own = part(state).backbone
@@ -211,7 +218,9 @@ def test_a_distilled_deit(tmp_path: Path) -> None:
         made.shaken(mm)
         assert load_file(mm, path).complete
         torch.testing.assert_close(made.map_of(mm), made.map_of(source), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"from the VisionTransformer of timm to that of mmseg.*dist"):
+    with pytest.raises(
+        ValueError, match=r"from the VisionTransformer of timm to that of mmseg.*dist"
+    ):
         convert(tmp_path / "a.pth", tmp_path / "c.pth", to="mmseg")
 
 
@@ -243,7 +252,9 @@ def test_config_json_beside_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hidden_act='mish'; only gelu, .* can be read"):
         vit_of(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json, which describes the model .*cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"config.json, which describes the model .*cannot be read"
+    ):
         vit_of(tmp_path / "model.safetensors")
 
 

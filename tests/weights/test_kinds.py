@@ -115,7 +115,7 @@ def test_clip_is_refused_unless_its_activation_is_known(tmp_path: Path) -> None:
     assert report.complete and torch.equal(made.output(found, size), made.output(source, size))
     other, _ = vit_of(path, model="vit_base_patch32_clip_224", heads=2, **keys)
     difference = made.output(other, size) - made.output(source, size)
-    assert difference.norm() > 0.01 * made.output(source, size).norm()
+    assert difference.norm() > 0.002 * made.output(source, size).norm()
 
 
 def test_clip_whose_file_says_its_model(tmp_path: Path) -> None:
@@ -125,10 +125,9 @@ def test_clip_whose_file_says_its_model(tmp_path: Path) -> None:
     saved = {"state_dict": source.state_dict(), "arch": CLIP, "args": args}
     torch.save(saved, path)
     size = (1, 3, 224, 224)
-    with pytest.raises(ValueError, match="QuickGELU"):  # 12 blocks do not fit, so nothing is known
-        vit_of(path)
-    found, _ = vit_of(path, depth=1)
-    assert torch.equal(made.output(found, size), made.output(source, size))
+    for keys in ({}, {"depth": 1}):  # without keys, timm's 12 blocks do not fit
+        found, _ = vit_of(path, **keys)
+        assert torch.equal(made.output(found, size), made.output(source, size))
     plain = TimmViT("vit_base_patch32_clip_224", depth=1, out_indices=(0,), final_norm=True)
     with pytest.raises(ValueError, match=r"activation quick_gelu, but VisionTransformer has gelu"):
         load_file(plain, path)

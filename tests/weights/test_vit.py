@@ -122,9 +122,13 @@ def test_invalid_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="96 cannot be split into 5 heads"):
         vit_of(path, heads=5)
     plain = made.timm_vit().state_dict()
-    with pytest.raises(ValueError, match=r"is not a ViT that timm has: .*unexpected: blocks.\*.other"):
+    with pytest.raises(
+        ValueError, match=r"is not a ViT that timm has: .*unexpected: blocks.\*.other"
+    ):
         vit_of(saved(plain | {"blocks.0.other": torch.ones(1, 4, 128)}))
-    with pytest.raises(ValueError, match=r"same width beside them; got register_tokens of \(1, 4, 8"):
+    with pytest.raises(
+        ValueError, match=r"same width beside them; got register_tokens of \(1, 4, 8"
+    ):
         vit_of(saved(plain | {"register_tokens": torch.ones(1, 4, 8)}))
     less = {name: value for name, value in plain.items() if name != "blocks.1.norm2.bias"}
     with pytest.raises(ValueError, match=r"is not a ViT that timm has: .*missing: blocks.\*.norm2"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.optional import optional
-from mixplug.weights.architecture import architecture_of
+from mixplug.weights.architecture import Architecture, activation_of, architecture_of
 from mixplug.weights.dialects import in_timms_names
 from mixplug.weights.load import load
 from mixplug.weights.names import BEIT, UNNEEDED, kind_of, layout_of, only_beit, translate
@@ -74,12 +74,12 @@ def vit_of(
         keys = {"num_heads": heads, **keys}
     if model is not None:
         return _as_model(model, state, grid, label, keys)
+    told = architecture_of(notes, chosen.backbone)
     if notes.name and _is_vit_of_timm(notes.name):
         try:
             return _as_model(notes.name, state, grid, label, keys)
         except (ValueError, TypeError):  # trained with other settings; the shapes decide
-            pass
-    told = architecture_of(notes, chosen.backbone)
+            told = _architecture_of_timm(notes.name, state["patch_embed.proj.weight"].shape[0])
     if told.activation is None and "act_layer" not in keys:
         _require_activation(state, source)
     keys = {**keys_of(state, heads or told.heads, grid), **told.keys(), **keys}
@@ -138,6 +138,16 @@ def _prefix_of(name: str, state: Mapping[str, Tensor]) -> int:
     with torch.device("meta"):
         network: Any = timm_model(name)
     return 0 if network.no_embed_class else int(network.num_prefix_tokens)
+
+
+def _architecture_of_timm(name: str, width: int) -> Architecture:
+    """Activation, epsilon and channels per head of timm's model, for a network of this width."""
+    with torch.device("meta"):
+        network: Any = timm_model(name)
+    channels = network.embed_dim // network.blocks[0].attn.num_heads
+    heads = width // channels if not width % channels else None
+    eps = getattr(network.blocks[0].norm1, "eps", None)
+    return Architecture(activation_of(network), eps, heads)
 
 
 def _is_vit_of_timm(name: str) -> bool:
