@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,16 @@ class Architecture:
     eps: float | None = None
     heads: int | None = None
 
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> Architecture:
+        """The settings that :meth:`facts` gave; others are ignored."""
+        kinds = {"activation": str, "eps": float, "heads": int}
+        return cls(**{k: written[k] for k, kind in kinds.items() if type(written.get(k)) is kind})
+
+    def facts(self) -> dict[str, Any]:
+        """The known settings, to be written into a file."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     def keys(self) -> dict[str, Any]:
         """Arguments of timm's VisionTransformer, without the number of heads."""
         found: dict[str, Any] = {}
@@ -66,6 +76,9 @@ def architecture_of(notes: Notes, backbone: Mapping[str, Tensor]) -> Architectur
     Raises:
         ValueError: an activation that timm does not have.
     """
+    written = Architecture.of(notes.written)
+    if written.facts():
+        return written
     if dialect_of(backbone) == TRANSFORMERS:
         return _of_transformers(notes.transformers, backbone)
     if "quickgelu" in notes.name:
@@ -110,7 +123,7 @@ def check_activation(
 
 
 def activation_of(model: nn.Module) -> str | None:
-    """timm's name of a network's activation: gelu, gelu_tanh or quick_gelu; None for others."""
+    """Name in timm of the activation: gelu, gelu_tanh or quick_gelu; None for others."""
     kinds = {"QuickGELU": "quick_gelu", "GELU": "gelu", "GELUTanh": "gelu_tanh"}
     found = (kinds.get(type(module).__name__) for module in model.modules())
     return next(filter(None, found), None)
@@ -139,7 +152,7 @@ def _of_mm(config: Mapping[str, Any]) -> Architecture:
         kind = str(backbone.get("type", "")) if isinstance(backbone, Mapping) else ""
         if kind.rpartition(".")[2] in ("VisionTransformer", "DistilledVisionTransformer"):
             quick = any("QuickGELU" in str(part.get("type")) for part in walk(backbone))
-            norm = backbone.get("norm_cfg")
+            norm = backbone.get("norm_cfg") if isinstance(backbone, Mapping) else None
             eps = norm.get("eps", 1e-5) if isinstance(norm, Mapping) else None
             return Architecture("quick_gelu" if quick else "gelu", eps)
     return Architecture()

@@ -143,7 +143,8 @@ def _from_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     prefix = str(_prefix(state))
     found: dict[str, Tensor] = {}
     pieces: dict[str, dict[int, Tensor]] = {}
-    left_out, unknown = [], []
+    left_out: list[str] = []
+    unknown: list[str] = []
     for name, tensor in state.items():
         own = name.removeprefix(prefix)
         timm, place = _timm_name(own)
@@ -170,7 +171,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def _timm_name(name: str) -> tuple[str | None, int | None]:
-    """timm's name of a tensor of transformers, and which part of it this is."""
+    """Name in timm of a tensor of transformers, and which part of it this is."""
     if name in _EMBEDDINGS:
         return _EMBEDDINGS[name], None
     layer = _LAYER.match(name)

@@ -11,7 +11,8 @@ from typing import Any
 
 from mixplug.weights.config_text import settings_in
 
-CONVERTED = "pretrained_cfg"  # key and name under which mixplug and timm write timm's settings
+TIMMS = "pretrained_cfg"  # key under which timm writes settings of a model
+WRITTEN = "mixplug"  # key under which mixplug weights convert writes settings
 # Files that hubs of models store beside a config.json, which is then about this file.
 _HUB = re.compile(
     r"^(model|pytorch_model|open_clip_\w+|timm_model)(-\d+-of-\d+)?\.(safetensors|bin)$"
@@ -26,7 +27,8 @@ class Notes:
     Attributes:
         args: arguments of the training script, such as timm's train.py.
         name: name of a model, which may be one of timm.
-        pretrained: timm's ``pretrained_cfg``, or what ``mixplug weights convert`` has written.
+        pretrained: timm's ``pretrained_cfg``.
+        written: what ``mixplug weights convert`` has written.
         mm: variables of the mm config that mmengine saves.
         transformers: config.json of a model of transformers.
         preprocessor: preprocessor_config.json of a model of transformers.
@@ -35,6 +37,7 @@ class Notes:
     args: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     pretrained: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict)
     mm: Mapping[str, Any] = field(default_factory=dict)
     transformers: Mapping[str, Any] = field(default_factory=dict)
     preprocessor: Mapping[str, Any] = field(default_factory=dict)
@@ -56,12 +59,13 @@ def notes_of(path: str | Path, checkpoint: Mapping[str, Any]) -> Notes:
     is_hub = _HUB.match(path.name) is not None
     config = _json(path.with_name("config.json")) if is_hub else {}
     transformers = config if isinstance(config.get("model_type"), str) else {}
-    written = checkpoint.get(CONVERTED) or _metadata(path).get(CONVERTED)
+    metadata = _metadata(path)
     names = (checkpoint.get("arch"), args.get("model"), config.get("architecture"))
     return Notes(
         args,
         next((n for n in names if isinstance(n, str) and _NAME.match(n)), ""),
-        _mapping(written or config.get(CONVERTED)),
+        _mapping(checkpoint.get(TIMMS) or metadata.get(TIMMS) or config.get(TIMMS)),
+        _mapping(checkpoint.get(WRITTEN) or metadata.get(WRITTEN)),
         settings_in(meta.get("cfg") or meta.get("config")),
         transformers,
         _json(path.with_name("preprocessor_config.json")) if is_hub else {},
@@ -93,8 +97,11 @@ def _metadata(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        found = (file.metadata() or {}).get(CONVERTED)
-    try:
-        return {} if found is None else {CONVERTED: json.loads(found)}
-    except (ValueError, RecursionError):
-        return {}
+        metadata = file.metadata() or {}
+    found = {}
+    for key in (TIMMS, WRITTEN):
+        try:
+            found[key] = json.loads(metadata[key])
+        except (KeyError, ValueError, RecursionError):
+            continue
+    return found

@@ -77,7 +77,7 @@ def keys_of(
 
 
 def _gated(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments for a SwiGLU: its first layer is twice as wide as its last, as in DINOv2's ViT-g."""
+    """Arguments for a SwiGLU, as in DINOv2's ViT-g: the first layer is twice as wide."""
     last = state.get("blocks.0.mlp.fc2.weight")
     if (
         last is None

@@ -249,7 +249,7 @@ def test_config_json_beside_a_file(tmp_path: Path) -> None:
         made.output(vit_of(tmp_path / "mine.safetensors")[0]), made.output(source)
     )
     (tmp_path / "config.json").write_text(text.replace("quick_gelu", "mish"))
-    with pytest.raises(ValueError, match="hidden_act='mish'; only gelu, .* can be read"):
+    with pytest.raises(ValueError, match=r"hidden_act='mish'; only gelu, .* can be read"):
         vit_of(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(

@@ -51,8 +51,9 @@ def test_wrappers_between_names(tmp_path: Path) -> None:
     """Of torch.compile, FSDP and activation checkpointing, around the network or a block of it."""
     net = made.timm_vit()
     state = {
-        f"_fsdp_wrapped_module.{name.replace('blocks.0.', 'blocks.0._checkpoint_wrapped_module.')}": t
-        for name, t in net.state_dict().items()
+        "_fsdp_wrapped_module."
+        + name.replace("blocks.0.", "blocks.0._checkpoint_wrapped_module."): tensor
+        for name, tensor in net.state_dict().items()
     }
     torch.save({"model": state}, tmp_path / "a.pth")
     assert torch.equal(made.output(vit_of(tmp_path / "a.pth")[0]), made.output(net))

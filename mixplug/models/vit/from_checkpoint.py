@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mixplug.weights.notes import notes_of
 from mixplug.weights.parts import Part
 from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import Grid, square_grid
+from mixplug.weights.preprocessing import NORMALIZATION, Preprocessing, preprocessing_of
 from mixplug.weights.read import read
 from mixplug.weights.report import Report
 from mixplug.weights.timm_names import timm_with
@@ -89,6 +90,37 @@ def vit_of(
     return _loaded(network, state, grid, label, source)
 
 
+def images_of(
+    vit: nn.Module,
+    source: str | Path,
+    part: str | None = None,
+    model: str | None = None,
+    needed: Sequence[str] = NORMALIZATION,
+    **images: Any,
+) -> Preprocessing:
+    """How images are prepared for a network of :func:`vit_of`.
+
+    Args:
+        vit: the network.
+        source: see :func:`vit_of`.
+        part: see :func:`vit_of`.
+        model: see :func:`vit_of`.
+        needed: fields of :class:`mixplug.weights.Preprocessing`; a warning says which of these are
+            guessed.
+        **images: values that replace those of the checkpoint, see
+            :meth:`mixplug.weights.Preprocessing.changed`.
+
+    Raises:
+        ValueError: see :meth:`mixplug.weights.Preprocessing.changed`.
+    """
+    config = getattr(vit, "pretrained_cfg", None) if str(source).startswith(TIMM) else None
+    size = getattr(getattr(vit, "patch_embed", None), "img_size", None)
+    own = preprocessing_of(source, part, model, config=config, trained_size=size)
+    own = own.changed(**images)
+    own.warn(needed)
+    return own
+
+
 def _state_of(chosen: Part, source: str | Path) -> dict[str, Tensor]:
     """Tensors of a part with timm's names, without those that features do not depend on."""
     found, _ = in_timms_names(chosen.backbone)
@@ -123,7 +155,7 @@ def _loaded(
 def _as_model(
     name: str, state: Mapping[str, Tensor], grid: Grid | None, label: str, keys: Mapping[str, Any]
 ) -> tuple[nn.Module, Report]:
-    """timm's model of this name with the weights, for the grid of the weights."""
+    """The model of this name in timm with the weights, for the grid of the weights."""
     grid = grid or square_grid(state["pos_embed"].shape[1] - _prefix_of(name, state))
     patch = state["patch_embed.proj.weight"].shape[2:]
     size = (grid[0] * patch[0], grid[1] * patch[1])
@@ -161,9 +193,10 @@ def _require_activation(state: Mapping[str, Tensor], source: str | Path) -> None
     if "norm_pre.weight" in state:
         raise ValueError(
             f"{source} has a norm before its blocks, as the image encoders of CLIP have. Some were "
-            f"trained with GELU and some with QuickGELU, which the file does not say. Pass the name "
-            f"of timm's model with model=... (--model on the command line), such as "
-            f"vit_base_patch32_clip_quickgelu_224 for OpenAI's weights or vit_base_patch32_clip_224."
+            f"trained with GELU and some with QuickGELU, which the file does not say. Pass the "
+            f"name of timm's model with model=... (--model on the command line), such as "
+            f"vit_base_patch32_clip_quickgelu_224 for OpenAI's weights, or "
+            f"vit_base_patch32_clip_224."
         )
 
 
