@@ -56,6 +56,11 @@ _PARTS = {
     for place, name in enumerate(names)
 }
 _COUNT = {whole: len(ways[0]) for whole, ways in _JOINED.items()}
+_CLASSIFIERS = {
+    "classifier": "head",
+    "cls_classifier": "head",
+    "distillation_classifier": "head_dist",
+}
 _HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "pooler.", "decoder.")
 
 
@@ -74,8 +79,9 @@ def in_timms_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list
     """A vision transformer's tensors with timm's names, and the names of tensors left out.
 
     Queries, keys and values are joined. Where there are registers, the position embedding of the
-    class token is added to the token, as in timm's models with registers. Left out are mask tokens,
-    classifiers, poolers, and decoders of pretraining. Tensors without another name are returned as
+    class token is added to the token, as in timm's models with registers. A classifier on the class
+    token keeps its place. Left out are mask tokens, other classifiers, poolers, and decoders of
+    pretraining. Tensors without another name are returned as
     they are.
 
     Args:
@@ -149,6 +155,10 @@ def _from_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         own = name.removeprefix(prefix)
         timm, place = _timm_name(own)
         if timm is None:
+            head = _classifier(name, tensor, state, prefix)
+            if head is not None:
+                found[head] = tensor
+                continue
             outside = bool(prefix) and not name.startswith(prefix)
             (left_out if outside or own.startswith(_HEADS) else unknown).append(name)
         elif place is None:
@@ -168,6 +178,19 @@ def _from_transformers(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
             f"DINOv2: these have no {listed(sorted(unknown)[:4])}."
         )
     return found, left_out
+
+
+def _classifier(name: str, tensor: Tensor, state: Mapping[str, Tensor], prefix: str) -> str | None:
+    """Name in timm of a classifier on the class token; DINOv2's also takes the mean of patches."""
+    module, _, leaf = name.rpartition(".")
+    owner, _, last = module.rpartition(".")
+    inner = prefix.removesuffix(".").rpartition(".")[0]
+    weight = state.get(f"{module}.weight")
+    if last not in _CLASSIFIERS or owner != inner or weight is None or weight.dim() != 2:
+        return None
+    if weight.shape[1] != state[f"{prefix}embeddings.cls_token"].shape[-1]:
+        return None
+    return f"{_CLASSIFIERS[last]}.{leaf}"
 
 
 def _timm_name(name: str) -> tuple[str | None, int | None]:

@@ -12,6 +12,7 @@ from mixplug.weights.architecture import architecture_of, check_activation
 from mixplug.weights.dialects import dialect_of, in_timms_names
 from mixplug.weights.names import is_derived, kind_of, layout_of, only_beit, translate
 from mixplug.weights.notes import notes_of
+from mixplug.weights.parts import Part
 from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import Grid, resize_biases, resize_positions, square_grid
 from mixplug.weights.read import read
@@ -97,6 +98,30 @@ def load_file(
     """
     found = read(path)
     chosen = part_of(found, part, Path(path).name)
+    return load_part(model, chosen, path, found, min_loaded, grid)
+
+
+def load_part(
+    model: nn.Module,
+    chosen: Part,
+    path: str | Path,
+    found: Mapping[str, Any],
+    min_loaded: float = MIN_LOADED,
+    grid: Grid | None = None,
+) -> Report:
+    """Load one part of a checkpoint that was read before, see :func:`load_file`.
+
+    Args:
+        model: see :func:`load_file`.
+        chosen: the part.
+        path: path of the checkpoint.
+        found: its content.
+        min_loaded: see :func:`load`.
+        grid: see :func:`load`.
+
+    Raises:
+        ValueError: see :func:`load_file`.
+    """
     core = _unwrapped(model)
     state, written = _for_model(chosen.backbone, core)
     layouts = layout_of(state), layout_of(core.state_dict())

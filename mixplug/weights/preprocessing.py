@@ -6,6 +6,7 @@ interpolation from here.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,7 @@ FIELDS = (*NORMALIZATION, "size", "crop", "interpolation")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "hamming", "box")
 _IMAGENET: Told = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 DINO_IMAGES: Told = {**_IMAGENET, "crop": 224 / 256, "interpolation": "bicubic"}
+_TOLERANCE = 0.5  # of pixels in [0, 255]; papers and configs round
 _GUESS: Told = {**DINO_IMAGES, "size": (224, 224)}
 
 
@@ -99,6 +101,27 @@ class Preprocessing:
                 UserWarning,
                 stacklevel=3,
             )
+
+    def contradicted(self, mean: Sequence[float], std: Sequence[float]) -> str:
+        """How other values differ from what the checkpoint says; '' if they do not.
+
+        Args:
+            mean: for pixels in [0, 255]; one value is for all channels.
+            std: in the same unit.
+        """
+        if not {*NORMALIZATION}.isdisjoint(self.guessed):
+            return ""
+        pairs = ((self.mean, mean), (self.std, std))
+        if all(_close([255 * value for value in own], given) for own, given in pairs):
+            return ""
+        wanted = ", ".join(
+            f"{name}=[{', '.join(f'{255 * value:.6g}' for value in values)}]"
+            for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        return (
+            f"the weights were trained on images with {wanted} (says {self.source}), but images "
+            f"are normalized with mean {_short(mean)} and std {_short(std)}"
+        )
 
     def changed(
         self,
@@ -233,7 +256,10 @@ def _config_of_timm(timm: ModuleType, name: str) -> dict[str, Any]:
             return dict(config)
         return {}
     found = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    return dict(found.to_dict()) if found is not None else {}
+    if found is None:  # a model of another package, which says it itself
+        with torch.device("meta"):
+            return dict(getattr(timm.create_model(name), "pretrained_cfg", None) or {})
+    return dict(found.to_dict())
 
 
 def _of_arguments(notes: Notes) -> Told:
@@ -249,8 +275,10 @@ def _of_arguments(notes: Notes) -> Told:
 
 
 def _is_model(name: str) -> bool:
-    timm = optional("timm", "timm", "The settings of images")
-    return bool(timm.is_model(name))
+    """Whether timm has a model of this name; without timm, its settings are not known."""
+    if importlib.util.find_spec("timm") is None:
+        return False
+    return bool(optional("timm", "timm", "The settings of images").is_model(name))
 
 
 def _of_method(found: Mapping[str, Any], part: str | None, name: str) -> tuple[str, Told]:
@@ -276,6 +304,13 @@ def _in_one(
     scale = 255.0 if large else 1.0
     made = [None if v is None else tuple(float(x) / scale for x in v) for v in (mean, std)]
     return made[0], made[1]
+
+
+def _close(own: Sequence[float], given: Sequence[float]) -> bool:
+    given = list(given) * len(own) if len(given) == 1 else given
+    return len(own) == len(given) and all(
+        abs(a - b) <= _TOLERANCE for a, b in zip(own, given, strict=True)
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

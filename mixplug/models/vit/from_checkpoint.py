@@ -156,13 +156,33 @@ def _as_model(
     name: str, state: Mapping[str, Tensor], grid: Grid | None, label: str, keys: Mapping[str, Any]
 ) -> tuple[nn.Module, Report]:
     """The model of this name in timm with the weights, for the grid of the weights."""
-    grid = grid or square_grid(state["pos_embed"].shape[1] - _prefix_of(name, state))
-    patch = state["patch_embed.proj.weight"].shape[2:]
-    size = (grid[0] * patch[0], grid[1] * patch[1])
-    network = timm_model(name, **{"img_size": size, **keys})
+    network = timm_model(name, **{"img_size": trained_size(name, state, grid), **keys})
     as_encoder(network)
     report = load(network, state, 1.0, grid, f"{label}, as {name} of timm")
     return network.eval(), report
+
+
+def trained_size(
+    name: str, state: Mapping[str, Tensor], grid: Grid | None = None
+) -> tuple[int, int] | None:
+    """(height, width) of the images of a vision transformer of timm with these weights.
+
+    Args:
+        name: name of a model of timm.
+        state: tensors with timm's names.
+        grid: (rows, columns) of the patches; None is a square.
+
+    Returns:
+        None if the model is not a VisionTransformer of timm.
+
+    Raises:
+        ValueError: the grid is not square.
+    """
+    if "pos_embed" not in state or not _is_vit_of_timm(name):
+        return None
+    rows, columns = grid or square_grid(state["pos_embed"].shape[1] - _prefix_of(name, state))
+    patch = state["patch_embed.proj.weight"].shape[2:]
+    return rows * patch[0], columns * patch[1]
 
 
 def _prefix_of(name: str, state: Mapping[str, Tensor]) -> int:
