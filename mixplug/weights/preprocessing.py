@@ -307,9 +307,11 @@ def _in_one(
 
 
 def _close(own: Sequence[float], given: Sequence[float]) -> bool:
-    given = list(given) * len(own) if len(given) == 1 else given
-    return len(own) == len(given) and all(
-        abs(a - b) <= _TOLERANCE for a, b in zip(own, given, strict=True)
+    """Whether values of channels are equal up to rounding; one value is for all channels."""
+    length = max(len(own), len(given))
+    pairs = [list(values) * length if len(values) == 1 else values for values in (own, given)]
+    return len(pairs[0]) == len(pairs[1]) and all(
+        abs(a - b) <= _TOLERANCE for a, b in zip(*pairs, strict=True)
     )
 
 
