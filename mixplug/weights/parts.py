@@ -14,7 +14,8 @@ PARTS = ("teacher", "ema", "model", "student")  # in order of preference
 _OWNERS = {"teacher": "teacher", "student": "student"} | dict.fromkeys(
     ("state_dict_ema", "model_ema", "ema_model"), "ema"
 )
-_HOLDERS = ("state_dict", "model", "module", *_OWNERS)
+_OUTER = dict.fromkeys(("ema", "swa_model", "averaged_model"), "ema")  # only as outermost names
+_HOLDERS = ("state_dict", "model", "module", *_OWNERS, *_OUTER)
 _WRAPPERS = ("state_dict", "model", "module", "_orig_mod", "timm_model")
 _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # between two names
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the network
@@ -112,6 +113,9 @@ def _split(key: str) -> tuple[str, bool, str, str]:
     owned = [i for i, step in enumerate(path[:-1]) if step in _OWNERS]
     owner = _OWNERS[path[owned[-1]]] if owned else "model"
     end = owned[-1] + 1 if owned else 0
+    outer = 1 if path[0] == "state_dict" else 0
+    if not owned and path[outer] in _OUTER and len(path) > outer + 1:
+        owner, end = _OUTER[path[outer]], outer + 1
     is_backbone = "backbone" in path[end:-1]
     if is_backbone:
         end = path.index("backbone", end) + 1

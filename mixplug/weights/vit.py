@@ -35,6 +35,7 @@ def keys_of(
         ValueError: tensors that every ViT has are missing, the grid is not square and not given, or
             the width is not a multiple of the number of heads.
     """
+    state = _with_one_first_layer(state)
     wrong = [
         name for name, axes in _NEEDED.items() if name not in state or state[name].dim() != axes
     ]
@@ -76,8 +77,17 @@ def keys_of(
     }
 
 
+def _with_one_first_layer(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """For timm's SwiGLU, whose first layer is in two parts, also the part that has its width."""
+    first = "blocks.0.mlp.fc1_g.weight"
+    return {**state, "blocks.0.mlp.fc1.weight": state[first]} if first in state else state
+
+
 def _gated(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments for a SwiGLU, as in DINOv2's ViT-g: the first layer is twice as wide."""
+    if "blocks.0.mlp.fc1_g.weight" in state:
+        layers = optional("timm.layers", "timm", "A vision transformer with SwiGLU")
+        return {"mlp_layer": layers.SwiGLU, "act_layer": nn.SiLU}
     last = state.get("blocks.0.mlp.fc2.weight")
     if (
         last is None

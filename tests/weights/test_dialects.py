@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers import SwiGLUPacked
+from timm.layers import SwiGLU, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ def of_transformers(model: nn.Module, dino: bool = False, new: bool = False) -> 
     )
     found: State = {}
     for name, tensor in of_dinov2(model).items():
-        if name == "mask_token" and not dino:
+        if (name == "mask_token" and not dino) or name.startswith("head."):
             continue
         block = re.match(r"blocks\.(\d+)\.(.+)", name)
         if block is None:
@@ -229,6 +229,45 @@ def test_a_swiglu_of_timm(tmp_path: Path) -> None:
     torch.save(source.state_dict(), tmp_path / "a.pth")
     found, _ = vit_of(tmp_path / "a.pth")
     assert torch.equal(made.output(found), made.output(source))
+
+
+def test_a_swiglu_in_two_parts(tmp_path: Path) -> None:
+    source = made.timm_vit(mlp_ratio=2, mlp_layer=SwiGLU, act_layer=nn.SiLU)
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    found, report = vit_of(tmp_path / "a.pth")
+    assert report.complete and torch.equal(made.output(found), made.output(source))
+
+
+def test_a_swiglu_of_mmpretrain(tmp_path: Path) -> None:
+    source = made.timm_vit(**SWIGLU | {"mlp_ratio": 2 * 176 / 128})
+    torch.save(of_dinov2(source), tmp_path / "a.pth")
+    arch = {"embed_dims": 128, "num_layers": 2, "num_heads": 2, "feedforward_channels": 256}
+    layer = {"ffn_type": "swiglu_fused", "layer_scale_init_value": 0.1}
+    target = made.mm_vit(arch=arch, layer_cfgs=layer, out_type="featmap")
+    convert(tmp_path / "a.pth", tmp_path / "b.pth", to="mmpretrain")
+    for path in (tmp_path / "a.pth", tmp_path / "b.pth"):
+        assert load_file(made.shaken(target), path).complete
+        torch.testing.assert_close(made.map_of(target), made.map_of(source), atol=1e-5, rtol=1e-5)
+    assert torch.equal(made.output(vit_of(tmp_path / "b.pth")[0]), made.output(source))
+    for to in ("mmseg", "dino"):
+        with pytest.raises(ValueError, match=r"would compute something else without them.*mlp.w12"):
+            convert(tmp_path / "a.pth", tmp_path / "c.pth", to=to)
+
+
+def test_a_classifier_of_transformers_in_a_card(tmp_path: Path) -> None:
+    """The logits are those of timm's classifier."""
+    import timm
+
+    from mixplug.hosts.timm.card import subject_of
+
+    source = made.shaken(timm.create_model("test_vit", num_classes=5, norm_layer=SMALL_EPS))
+    state = {f"vit.{k}": v for k, v in of_transformers(source).items() if "head" not in k}
+    state |= {f"classifier.{leaf}": getattr(source.head, leaf) for leaf in ("weight", "bias")}
+    torch.save(state, tmp_path / "a.pth")
+    subject = subject_of("test_vit", tmp_path / "a.pth", "a", "cpu", mean=[0.0], std=[1.0])
+    pixels = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(subject(pixels), source(pixels), atol=1e-4, rtol=1e-4)
 
 
 def test_config_json_beside_a_file(tmp_path: Path) -> None:

@@ -47,6 +47,25 @@ def test_averaged_models_of_torch(tmp_path: Path) -> None:
     assert torch.equal(made.output(target), made.output(average.module))
 
 
+def test_averages_under_other_names(tmp_path: Path) -> None:
+    """Of Lightning's callbacks and of training scripts; a layer called ema is none of them."""
+    net, average = made.timm_vit(), made.timm_vit()
+    for saved in (
+        {"state_dict": made.under("model.", net) | made.under("ema.module.", average)},
+        {"model": net.state_dict(), "ema": average.state_dict()},
+        {"model": net.state_dict(), "ema": {"module": average.state_dict(), "decay": 0.9}},
+        {"model": net.state_dict(), "swa_model": AveragedModel(average).state_dict()},
+    ):
+        flat = {"ema": {f"module.{k}": v for k, v in saved["ema"]["module"].items()}} if (
+            "module" in saved.get("ema", ())) else {}  # fmt: skip
+        torch.save({**saved, **flat}, tmp_path / "a.pth")
+        for part_name, wanted in (("ema", average), ("model", net), (None, average)):
+            found, _ = vit_of(tmp_path / "a.pth", part_name)
+            assert torch.equal(made.output(found), made.output(wanted))
+    inner = {f"blocks.0.ema.{name}": torch.ones(1) for name in ("weight", "bias")}
+    assert list(parts({"model": net.state_dict() | inner})) == ["model"]
+
+
 def test_wrappers_between_names(tmp_path: Path) -> None:
     """Of torch.compile, FSDP and activation checkpointing, around the network or a block of it."""
     net = made.timm_vit()
