@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +100,17 @@ def tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     if not holders:
         return {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
     return {
-        f"{holder}.{key}": value
-        for holder in holders
-        for key, value in checkpoint[holder].items()
-        if isinstance(value, Tensor)
+        f"{holder}.{key}": value for holder in holders for key, value in _within(checkpoint[holder])
     }
+
+
+def _within(holder: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a holder, and of one in it, as in ``{'ema': {'module': {...}}}``."""
+    for key, value in holder.items():
+        if isinstance(value, Tensor):
+            yield key, value
+        elif key in _WRAPPERS and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", t) for name, t in value.items() if isinstance(t, Tensor))
 
 
 def _split(key: str) -> tuple[str, bool, str, str]:
