@@ -1,5 +1,6 @@
 # make demo   the main job on real data, in minutes; needs Python >= 3.10 and a package index
 # make test   everything installed, the mm extra included, and all tests
+# make test-models   every mixer in models of every family; an hour or two
 # make lint   what the tests do not see
 # make docs   the site, in docs/_build/html; Python >= 3.11
 
@@ -11,7 +12,7 @@ WORKERS ?= 2
 # that is named now. The versions stand in pyproject.toml.
 SYNC = rm -f uv.lock && $(UV) sync
 
-.PHONY: demo test lint docs
+.PHONY: demo test test-models lint docs
 demo: $(UV)
 	$(SYNC) --inexact --no-dev --extra demo
 	.venv/bin/mixplug demo classification
@@ -22,6 +23,14 @@ demo: $(UV)
 test: $(UV)
 	$(SYNC) --inexact --all-extras
 	MIXPLUG_TIMM_TRAIN=$(TIMM_TRAIN) .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+# An hour or two: every mixer in one model of every family of timm and mmpretrain. The results are
+# the tables of docs/reference/models.
+test-models: $(UV)
+	$(SYNC) --inexact --all-extras
+	.venv/bin/mixplug doctor models --host timm --out docs/reference/models/timm.json
+	.venv/bin/mixplug doctor models --host mmpretrain --out docs/reference/models/mmpretrain.json
+	.venv/bin/python -m pytest tests/hosts/every_model.py
 
 lint: $(UV)
 	$(SYNC) --inexact --all-extras

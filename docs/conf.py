@@ -26,6 +26,7 @@ extensions = [
     "docstrings",
     "names_reference",
     "command_reference",
+    "models_reference",
     "functional_reference",
     "wide_images",
 ]

@@ -95,6 +95,16 @@ NEW_PATHS: dict[str, tuple[str, ...]] = {
 }
 
 
+class _KeepsItsNames(ModuleType):
+    """A package of which an old path has the name of a public function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Do not let the import of ``functional.nearest`` replace the function of that name."""
+        hides = isinstance(value, ModuleType) and f"{self.__name__}.{name}" == value.__name__
+        if not (hides and name in getattr(self, "__all__", ())):
+            super().__setattr__(name, value)
+
+
 class _Finder(MetaPathFinder, Loader):
     """Finds the old paths, after Python's own finders have found nothing."""
 
@@ -109,6 +119,9 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         new = [f"mixplug.{path}" for path in NEW_PATHS[module.__name__.partition(".")[2]]]
         found = [import_module(path) for path in new]
+        package, _, last = module.__name__.rpartition(".")
+        if last in getattr(sys.modules[package], "__all__", ()):
+            sys.modules[package].__class__ = _KeepsItsNames
 
         def get(name: str) -> Any:
             for part in found:

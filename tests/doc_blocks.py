@@ -154,7 +154,7 @@ def _try_mixplug(words: list[str], files: set[str]) -> None:
 
     command = typer.main.get_command(app)
     rest, path = list(words), ["mixplug"]
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and (rest or not command.invoke_without_command):
         assert rest and rest[0] in command.commands, f"{' '.join(path)} has no command {rest[:1]}"
         path.append(rest[0])
         command = command.commands[rest.pop(0)]

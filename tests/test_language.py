@@ -52,7 +52,9 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 # Old names that still work are spelled as they were: these files bridge or test them.
-BRIDGES = re.compile(r"renamed_keys\(|renamed_names\(|\{prefix\}centre|unlabelled")
+BRIDGES = re.compile(
+    r"renamed_keys\(|renamed_names\(|def centre|\.centre\"|\{prefix\}centre|unlabelled"
+)
 WITH_OLD_NAMES = (
     "mixplug/renamed.py",
     "tests/test_language.py",

@@ -27,6 +27,16 @@ def test_an_old_path_warns_and_has_what_the_new_one_has(old: str) -> None:
                 assert getattr(module, name) is value
 
 
+@pytest.mark.parametrize("path", ["functional.nearest", "models.class_tokens"])
+def test_an_old_path_does_not_hide_the_function_of_its_name(path: str) -> None:
+    package, _, name = path.rpartition(".")
+    function = getattr(importlib.import_module(f"mixplug.{package}"), name)
+    sys.modules.pop(f"mixplug.{path}", None)
+    with pytest.warns(DeprecationWarning):
+        importlib.import_module(f"mixplug.{path}")
+    assert getattr(importlib.import_module(f"mixplug.{package}"), name) is function
+
+
 def test_from_import_of_a_split_module_finds_both_halves() -> None:
     from mixplug.adapters.mm_tracker import FrozenTracker, GOT10kMetric
 

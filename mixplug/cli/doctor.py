@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from enum import Enum
 from pathlib import Path
@@ -69,47 +68,47 @@ def models(
     A mixer is ok in a model, or refused before training with a reason, or broken. One of every
     family takes an hour or two on a CPU; with --out an interrupted check resumes.
     """
-    from mixplug.hosts.checking import verdicts
+    from mixplug.hosts.checking import Record, verdicts
 
     if host is Host.timm:
         from mixplug.hosts.timm.families import FAMILIES, subject
     else:
         from mixplug.hosts.mm.families import FAMILIES, subject
     wanted = names or list(FAMILIES)
-    found: dict[str, list[dict[str, str]]] = {}
-    if out is not None and out.exists():
-        found = json.loads(out.read_text())
+    record = Record(host.value, out)
     with progress() as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task = bar.add_task(host.value, total=len(wanted))
         for name in wanted:
             bar.update(task, description=name)
-            if name not in found:
+            if name not in record.models:
                 stages, size = subject(name)
-                found[name] = [v.as_dict() for v in verdicts(stages, size, host.value)]
-                if out is not None:
-                    out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+                record.add(name, verdicts(stages, size, host.value))
             bar.advance(task)
-    _report({name: found[name] for name in wanted})
+    _report({name: record.models[name] for name in wanted})
 
 
 def _report(found: dict[str, list[dict[str, str]]]) -> None:
-    mixers = list(dict.fromkeys(row["mixer"] for rows in found.values() for row in rows))
-    table = Table("model", *mixers, box=None, padding=(0, 1, 0, 0))
+    table = Table("model", "ok", "refused or broken", box=None, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        column.overflow = "fold"
     for name, rows in found.items():
-        states = {row["mixer"]: row["state"] for row in rows}
-        cells = [Text(states.get(m, ""), _COLORS.get(states.get(m, ""), "")) for m in mixers]
-        table.add_row(Text(name, overflow="fold"), *cells)
-    console().print(table)
-    for name, rows in found.items():
+        fine = [row["mixer"] for row in rows if row["state"] == "ok"]
+        reasons: dict[tuple[str, str], list[str]] = {}
         for row in rows:
             if row["state"] != "ok":
-                console().print(Text(f"{name}, {row['mixer']}: {row['reason']}"))
+                reasons.setdefault((row["state"], row["reason"]), []).append(row["mixer"])
+        rest = Text("\n").join(
+            Text.assemble(", ".join(who), " ", (state, _COLORS[state]), f": {why}")
+            for (state, why), who in reasons.items()
+        )
+        table.add_row(Text(name), "all" if not reasons else ", ".join(fine), rest)
+    console().print(table)
     states = [row["state"] for rows in found.values() for row in rows]
     clean = sum(all(row["state"] == "ok" for row in rows) for rows in found.values())
     console().print(
-        f"{clean} of {len(found)} models take every mixer; of {len(states)} pairs "
-        f"{states.count('refused')} are refused and {states.count('broken')} broken."
+        f"{clean} of {len(found)} models take every mixer. Of {len(states)} pairs of a model and a "
+        f"mixer {states.count('refused')} are refused and {states.count('broken')} broken."
     )
     if "broken" in states:
         raise typer.Exit(1)

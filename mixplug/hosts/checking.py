@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import mixplug
 from mixplug import sampling
 from mixplug.catalog import entries
 from mixplug.mixers.base import Mixer
+from mixplug.optional import version_of
 from mixplug.stages import Need, Stages
 
 OK, REFUSED, BROKEN = "ok", "refused", "broken"
+_PACKAGES = {"timm": "timm", "mmpretrain": "onedl-mmpretrain"}  # by host
 _BATCH = 3
 _DRAWS = 40  # enough to see each of a mixer's few branches
 
@@ -36,6 +42,40 @@ class Verdict:
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
         return asdict(self)
+
+
+class Record:
+    """Verdicts on the models of one host, with date and versions, and the file that has them.
+
+    Args:
+        host: 'timm' or 'mmpretrain'.
+        path: JSON file. What it has from the same versions is kept. None keeps no file.
+
+    Attributes:
+        models: rows of each model; a row has the fields of :class:`Verdict`.
+    """
+
+    def __init__(self, host: str, path: Path | None = None) -> None:
+        packages = ("torch", _PACKAGES[host])
+        self._path = path
+        self._facts = {
+            "command": f"mixplug doctor models --host {host}",
+            "versions": {
+                "mixplug": mixplug.__version__,
+                **{name: version_of(name) for name in packages},
+            },
+        }
+        found = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        same = found.get("versions") == self._facts["versions"]
+        self.models: dict[str, list[dict[str, str]]] = found["models"] if same else {}
+
+    def add(self, name: str, found: Iterable[Verdict]) -> None:
+        """Add a model, and write the file."""
+        self.models[name] = [verdict.as_dict() for verdict in found]
+        if self._path is not None:
+            written = {**self._facts, "date": str(date.today()), "models": self.models}
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
 
 
 def verdicts(stages: Callable[[], Stages], size: tuple[int, ...], host: str) -> Iterator[Verdict]:

@@ -87,6 +87,11 @@ class _ConvertedProxyPoints(_ConvertedProxies, ExamplesAreAnchors):
     pass
 
 
+# Losses that mixplug 0.1 pickled name their classes so.
+_TakenPairs, _TakenProxies = _ConvertedPairs, _ConvertedProxies
+_TakenProxyAnchors, _TakenProxyPoints = _ConvertedProxyAnchors, _ConvertedProxyPoints
+
+
 @dataclass(frozen=True)
 class Row:
     """How to convert one PML loss to a pair loss (eq. 4.3).

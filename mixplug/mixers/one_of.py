@@ -17,7 +17,7 @@ from mixplug.mixed import HullMixed, Mixed
 from mixplug.mixers.base import CLEAN, Mixer, Plan
 from mixplug.mixers.building import build_mixer
 from mixplug.mixers.metric import MetricMixing
-from mixplug.stages import Stages
+from mixplug.stages import Need, Stages
 from mixplug.stages.frozen import FrozenNetworks
 
 Spec = Mapping[str, Any] | str | type | Mixer
@@ -88,6 +88,10 @@ class OneOf(Mixer):
     def edited_modules(self) -> Sequence[str]:
         """Those of all mixers."""
         return [name for mixer in self.mixers for name in mixer.edited_modules()]
+
+    def needs(self) -> list[Need]:
+        """Those of all mixers."""
+        return list(dict.fromkeys(need for mixer in self.mixers for need in mixer.needs()))
 
     def attach(self, stages: Stages) -> None:
         """Attach every mixer. What they learn is saved as ``mixup.<index>``."""

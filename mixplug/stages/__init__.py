@@ -8,15 +8,14 @@ class, parameters and state dict stay as they are.
 
 from mixplug.stages.forward import Edit, Forward, Tail
 from mixplug.stages.frozen import FrozenNetworks
+from mixplug.stages.of_0_1 import OLD_NAMES
 from mixplug.stages.placement import DENSE, USEFUL, WHOLE, Need
 from mixplug.stages.probe import Probe
 from mixplug.stages.stages import Stages
-from mixplug.stages.taps import InputTap, OutputTap
 
 __all__ = [
     "DENSE", "USEFUL", "WHOLE", "Edit", "Forward", "FrozenNetworks", "Need", "Probe", "Stages",
     "Tail",
 ]  # fmt: skip
 
-# Models pickled by mixplug 0.1 name their hooks so.
-_InputTap, _OutputTap = InputTap, OutputTap
+globals().update(OLD_NAMES)

@@ -30,11 +30,10 @@ def layout_of(
     """
     if len(shape) == 4:
         fits = [last for last in (False, True) if _is_grid(_positions(shape, last), size)]
-        widths = set(_widths(model.get_submodule(name)))
-        if widths & {shape[1], shape[3]}:
-            fits = [last for last in fits if shape[3 if last else 1] in widths]
         if len(fits) == 2:
-            fits = [host.channels_last]
+            widths = set(_widths(model.get_submodule(name)))
+            wide = [last for last in fits if shape[3 if last else 1] in widths]
+            fits = wide if len(wide) == 1 else [host.channels_last]
         return replace(host, channels_last=fits[0]) if fits else None
     if len(shape) != 3 or shape[1] <= 1:
         return None

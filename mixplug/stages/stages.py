@@ -13,6 +13,7 @@ from mixplug.stages.attention import KeptAttention, class_attention
 from mixplug.stages.forward import Edit, Forward, Tail
 from mixplug.stages.frozen import FrozenNetworks
 from mixplug.stages.head import declared, linear_head
+from mixplug.stages.of_0_1 import is_old, renew
 from mixplug.stages.passes import Passes
 from mixplug.stages.pixels import Normalization, Pixels
 from mixplug.stages.placement import Need, Places
@@ -87,6 +88,18 @@ class Stages:
         for name in (*heads, self.features, self.last):
             if name is not None:
                 self.require(name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickle; attributes of mixplug 0.1 wait until one of today's is asked for."""
+        self.__dict__.update({"_old": state} if is_old(state) else state)
+
+    def __getattr__(self, name: str) -> Any:
+        """Build what mixplug 0.1 pickled again, now that its model is complete."""
+        old = None if name.startswith("__") else self.__dict__.pop("_old", None)
+        if old is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        renew(self, old)
+        return getattr(self, name)
 
     @property
     def classifier(self) -> nn.Module | None:

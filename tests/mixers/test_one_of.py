@@ -42,6 +42,14 @@ def test_a_list_is_one_of_them_with_equal_probabilities() -> None:
     assert all(abs(count / 4000 - 1 / 3) < 0.03 for count in counts.values())
 
 
+def test_places_are_checked_for_every_mixer() -> None:
+    """Else a mixer within the list would mix where it is refused alone."""
+    members = [mixplug.build(name) for name in ("alignmix", "cutmix", "DenseMultiMix", "multimix")]
+    needs = OneOf(mixers=tuple(members)).needs()
+    assert set(needs) == {need for member in members for need in member.needs()}
+    assert len(needs) == len(set(needs)) > 2
+
+
 @pytest.mark.parametrize(
     ("probs", "expected"),
     [((0.5, 0.3), {0: 0.5, 1: 0.3, -1: 0.2}), ((0.25, 0.75), {0: 0.25, 1: 0.75}), ((0, 1), {1: 1})],

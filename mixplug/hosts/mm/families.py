@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mmpretrain
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.utils import register_all_modules
 from torch import nn
@@ -55,15 +57,26 @@ def subject(name: str) -> tuple[Callable[[], Stages], tuple[int, ...]]:
     own = Path(name)
     model = Config.fromfile(own if own.suffix == ".py" else base / f"{name}.py").model
     model.pop("train_cfg", None)
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
+    with DefaultScope.overwrite_default_scope("mmpretrain"), _without_log():
         built: nn.Module = MODELS.build({**model, "data_preprocessor": {}}).eval()
-    built.init_weights()
+        built.init_weights()
 
     def stages() -> Stages:
         require_trainable(built)
         return mm_stages(built)
 
     return stages, _size(model.backbone)
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Without mmengine's log, which has a line for each parameter that is initialized."""
+    logger = MMLogger.get_current_instance()
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 def _size(backbone: dict[str, Any]) -> tuple[int, ...]:

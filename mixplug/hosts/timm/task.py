@@ -257,3 +257,7 @@ def resuming(resume: Callable[..., int | None]) -> Callable[..., int | None]:
         return epoch
 
     return resume_with_epoch
+
+
+class _EpochCounter(nn.Module):
+    """What mixplug 0.1 added to a model to count epochs. Pickled models contain it."""

@@ -114,8 +114,9 @@ def test_average_pooling_of_timms_models_is_seen(name: str, keys: dict, closed: 
     model = timm.create_model(name, num_classes=4, **keys).train()
     stages = timm_stages(model)
     build_mixer("Metrix", loss="Contrastive").attach(stages)
-    out = stages(torch.randn(2, 3, 224, 224))
-    maps, function = _features(stages, out.embedding)
+    x = torch.randn(2, 3, 224, 224)
+    out = stages(x)
+    maps, function = _features(stages, x, out.embedding)
     assert getattr(function, "commutes", False) == closed
     if closed:
         assert_close(function(maps), out.embedding, atol=1e-5, rtol=1e-5)

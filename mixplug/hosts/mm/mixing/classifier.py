@@ -31,6 +31,8 @@ from mixplug.mixers.base import Mixer
 from mixplug.stages import Stages
 from mixplug.stages.pixels import Pixels
 
+_CLASSES = 3  # to try a loss with, where the head does not say how many there are
+
 
 class MixedLoss:
     """The loss of an ImageClassifier that mixes its batches."""
@@ -114,7 +116,7 @@ def require_trainable(model: nn.Module) -> None:
             f"{type(head).__name__}."
         )
     _require_unmixed(getattr(model.data_preprocessor, "batch_augments", None), "")
-    require_mixable(head.loss_module, head.num_classes)
+    require_mixable(head.loss_module, getattr(head, "num_classes", _CLASSES))
 
 
 def _require_unmixed(batch_augments: object, when: str) -> None:
@@ -184,16 +186,18 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
 def classifier_names(head: nn.Module) -> list[str]:
     """Names of a head's layers with one output per class; several if it returns their mean.
 
+    Of layers in a row (an ``nn.Sequential``) only the last counts: a hidden one may be as wide.
     None if the backbone classifies, as in Inception v3; then only inputs can be mixed.
     """
     classes = getattr(head, "num_classes", None)
-    return [
-        f"head.{name}"
-        for name, module in head.named_modules()
-        if classes in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
-        and classes is not None
-        and not any(module.children())
-    ]
+    found: dict[str, str] = {}  # by the row that a layer is in, if it is in one
+    for name, module in head.named_modules():
+        widths = (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+        if classes is not None and classes in widths and not any(module.children()):
+            row = name.rpartition(".")[0]
+            in_row = isinstance(head.get_submodule(row), nn.Sequential)
+            found[row if in_row else name] = f"head.{name}"
+    return list(found.values())
 
 
 def last_layer_name(head: nn.Module) -> str:

@@ -354,8 +354,15 @@ class Toy(BaseModel):
 HEADS = {
     "ArcFaceClsHead": {"num_classes": 10, "in_channels": 64},
     "CSRAClsHead": {"num_classes": 10, "in_channels": 64, "num_heads": 1, "lam": 0.1},
-    "EfficientFormerClsHead": {"num_classes": 10, "in_channels": 64},
 }
+
+
+def test_a_head_that_mmpretrain_does_not_train_is_refused() -> None:
+    """Its loss raises an error for distillation, and is that of any classifier without it."""
+    head = {"type": "EfficientFormerClsHead", "num_classes": 10, "in_channels": 64}
+    with pytest.raises(ValueError, match=r"with distillation\. Set head=dict\(distillation=False"):
+        train_with(build_model(head=head), mixplug.build("alignmix"))
+    train_with(build_model(head={**head, "distillation": False}), mixplug.build("alignmix"))
 
 
 @pytest.mark.parametrize("head", HEADS)

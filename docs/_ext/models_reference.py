@@ -1,0 +1,72 @@
+"""A page of the models that mixplug was tried with, from what ``mixplug doctor models`` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from command_reference import table, title, write
+from docstrings import escaped
+
+_HOSTS = {"timm": "timm", "mmpretrain": "mmpretrain"}
+_INTRODUCTION = """\
+One model of every family, with random weights, is tried with every mixer. A mixer **holds** where
+the features of another image give the logits of that image, where shuffling the positions of one
+image of a mixed pair changes the embedding (AlignMixup), and where every position of the last map
+can be classified on its own (Dense MultiMix). What does not hold is refused before training, for
+the reason in the table. *A* is the module whose output AlignMixup aligns, and *last* the one whose
+positions Dense MultiMix classifies; it is empty where a mixer does not work.
+
+``mixplug doctor models --host timm NAME`` does the same for any model of yours.
+"""
+
+
+def page(folder: Path) -> str:
+    """The page, as reStructuredText.
+
+    Args:
+        folder: where the results are, a JSON file for each host.
+    """
+    lines = [*title("Models", "="), _INTRODUCTION]
+    for host, heading in _HOSTS.items():
+        path = folder / f"{host}.json"
+        if path.exists():
+            lines += [*title(heading, "-"), *_section(json.loads(path.read_text()))]
+    return "\n".join(lines) + "\n"
+
+
+def _section(found: dict[str, Any]) -> list[str]:
+    models = found["models"]
+    clean = sum(all(row["state"] == "ok" for row in rows) for rows in models.values())
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    rows = [_row(name, models[name]) for name in sorted(models)]
+    return [
+        f"{clean} of {len(models)} take every mixer (``{found['command']}``, {found['date']}, "
+        f"{versions}).",
+        "",
+        *table(("Model", "A", "last", "Refused"), rows),
+    ]
+
+
+def _row(name: str, rows: list[dict[str, str]]) -> tuple[str, ...]:
+    where = {row["mixer"]: row["reason"] for row in rows if row["state"] == "ok"}
+    places = [where.get(mixer, "") for mixer in ("AlignMixup", "DenseMultiMix")]
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["state"] != "ok":
+            reasons.setdefault(row["reason"], []).append(row["mixer"])
+    refused = "; ".join(f"{', '.join(who)}: {escaped(why)}" for why, who in reasons.items())
+    shown = name.removeprefix("../../")
+    return (f"``{shown}``", *(f"``{place}``" if place else "" for place in places), refused)
+
+
+def _build(app) -> None:
+    folder = Path(app.srcdir) / "reference"
+    write(folder / "models.rst", page(folder / "models"))
+
+
+def setup(app) -> dict[str, bool]:
+    """Write the page before Sphinx looks for it."""
+    app.connect("builder-inited", _build)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
