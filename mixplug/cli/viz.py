@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mixplug.cli.eval.options import Mean, Model, Std, read_colors
 from mixplug.cli.screen import one_line, progress
 from mixplug.cli.tools import Grid, config_file, read_grid
 
@@ -77,7 +78,8 @@ def tracks(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="checkpoint of mixplug, timm, mmpretrain, mmseg, DINO or DoRA; or timm:NAME"
+            help="checkpoint of mixplug, timm, mmpretrain, mmseg, DINO, DoRA, DINOv2, MAE or "
+            "Hugging Face's transformers; or timm:NAME"
         ),
     ],
     start: Annotated[float, typer.Option(min=0, help="time of the first frame in seconds")] = 0.0,
@@ -105,6 +107,9 @@ def tracks(
         float | None, typer.Option(help="frames per second of a folder of frames")
     ] = None,
     grid: Grid = None,
+    model: Model = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Out = _OUT,
 ) -> None:
     """Draw the objects that attention heads discover in a frame and track in others.
@@ -120,7 +125,8 @@ def tracks(
         task = bar.add_task("loading", total=None)
         files, summary = draw_tracks(
             video, checkpoint, out, start, frames, interval, head or None, side, part, heads,
-            fps, read_grid(grid), lambda text: bar.update(task, description=text),
+            fps, read_grid(grid), lambda text: bar.update(task, description=text), model,
+            **read_colors(mean, std),
         )  # fmt: skip
         bar.update(task, description="done")
     _report(files, summary)

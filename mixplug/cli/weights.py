@@ -123,7 +123,7 @@ def _report(
 def _print_content(
     checkpoint: Path, part: str | None, grid: tuple[int, int] | None, heads: int | None
 ) -> None:
-    from mixplug.weights import Report, parts, read
+    from mixplug.weights import Report, parts, preprocessing_of, read
     from mixplug.weights import part as part_of
     from mixplug.weights.vit import describe
 
@@ -135,6 +135,7 @@ def _print_content(
         head = f", and a head of {len(other.head)}" if other.head else ""
         mark = "*" if other.name == chosen.name else " "
         print(f"{mark} {other}: {len(other.backbone)} tensors{head}")
+    print(preprocessing_of(checkpoint, part, found=found).line())
     print(f"{chosen.name}: {describe(chosen.backbone, grid, heads)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,25 +97,40 @@ class Crops(Dataset[tuple[Tensor, int]]):
         images: images of the split.
         size: side of the crops in pixels.
         augment: True takes a random resized crop, flipped with probability 1/2, as DINO does to
-            train its linear classifier. False resizes the shorter side to size · 256 / 224 and
-            takes the center crop.
+            train its linear classifier. False resizes the shorter side to size / crop, rounded
+            down as in timm, and takes the center crop.
         seed: seed of all random draws.
+        crop: share of the shorter side that the center crop keeps; None is 224 / 256, rounded to
+            the nearest number of pixels.
+        interpolation: of the resizing before the center crop.
 
     Attributes:
         epoch: current epoch; set it before you iterate over a loader.
     """
 
-    def __init__(self, images: Labeled, size: int, augment: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        images: Labeled,
+        size: int | tuple[int, int],
+        augment: bool = False,
+        seed: int = 0,
+        crop: float | None = None,
+        interpolation: str = "bicubic",
+    ) -> None:
         transforms = optional("torchvision.transforms.v2", "timm", _WHY)
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        resized = [round(s * RESIZE) if crop is None else math.floor(s / crop) for s in sides]
         self.images, self.seed, self.epoch, self.augment = images, seed, 0, augment
         steps: list[Any] = (
-            [transforms.RandomResizedCrop(size, antialias=True), transforms.RandomHorizontalFlip()]
+            [transforms.RandomResizedCrop(sides, antialias=True), transforms.RandomHorizontalFlip()]
             if augment
             else [
                 transforms.Resize(
-                    round(size * RESIZE), transforms.InterpolationMode.BICUBIC, antialias=True
+                    resized[0] if sides[0] == sides[1] else resized,
+                    transforms.InterpolationMode(interpolation),
+                    antialias=True,
                 ),
-                transforms.CenterCrop(size),
+                transforms.CenterCrop(sides),
             ]
         )
         self.transform = transforms.Compose(steps)

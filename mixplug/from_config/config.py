@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.renamed import renamed_names
+from mixplug.weights.preprocessing import preprocessing_of
 from mixplug.weights.read import read
 
 _TRAINING = ("loss.", "mixup.")  # prefixes of weights that only training needs
@@ -85,7 +87,25 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> Mapping[str, Any]:
     if faults:
         raise ValueError(f"{checkpoint} does not fit the config: {'; '.join(faults)}.")
     model.load_state_dict(given, strict=False)
+    _compare_images(model, checkpoint, found)
     return found
+
+
+def _compare_images(model: nn.Module, checkpoint: str | Path, found: Mapping[str, Any]) -> None:
+    """Warn if the config normalizes images in another way than the one in the checkpoint."""
+    processor = getattr(model, "data_preprocessor", None)
+    mean, std = (getattr(processor, key, None) for key in ("mean", "std"))
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
+        return
+    told = preprocessing_of(checkpoint, found=found)
+    different = told.contradicted(mean.flatten().tolist(), std.flatten().tolist())
+    if different:
+        warnings.warn(
+            f"{checkpoint}: {different}. The config decides: change its data_preprocessor, or use "
+            f"the config of the training.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def state_dict_of(checkpoint: str | Path) -> Mapping[str, Tensor]:

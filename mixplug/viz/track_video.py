@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from mixplug.functional.track import cls_attention, patch_masks
 from mixplug.models.self_distillation import Tracker, object_tracks
 from mixplug.models.self_distillation.views import normalized
-from mixplug.models.vit import vit_of
+from mixplug.models.vit import images_of, vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader
 from mixplug.video.index import VideoIndex
 from mixplug.viz.tracks import film, overlay, strip
 from mixplug.weights.position import Grid
+from mixplug.weights.preprocessing import NORMALIZATION
 
 # Ways of tracking, one per row of the picture. The joint plan, which follows (6.4) literally, does
 # not depend on the number of patches, which differs between a picture and training.
@@ -46,6 +48,8 @@ def draw_tracks(
     fps: float | None = None,
     grid: Grid | None = None,
     tick: Callable[[str], None] = lambda _: None,
+    model: str | None = None,
+    **images: Any,
 ) -> tuple[list[Path], str]:
     """Discover objects in a frame of a video, track them over the next frames, and draw them.
 
@@ -64,6 +68,9 @@ def draw_tracks(
         fps: frames per second of a folder of frames.
         grid: (rows, columns) of the patches on which the checkpoint was trained, if not square.
         tick: function that is called with the name of the current step.
+        model: name of timm's model whose weights these are, if the file does not say it.
+        **images: mean and std in place of those of the checkpoint, see
+            :meth:`mixplug.weights.Preprocessing.changed`.
 
     Returns:
         The files, and a line that describes them.
@@ -73,17 +80,22 @@ def draw_tracks(
             :func:`mixplug.models.vit.vit_of` and :func:`mixplug.video.open_reader`.
     """
     tick("loading")
-    vit, report = vit_of(checkpoint, part, head_count, grid)
+    vit, report = vit_of(checkpoint, part, head_count, grid, model)
+    prepared = images_of(vit, checkpoint, part, model, **images)
     tick("decoding")
     times = [start + interval * number for number in range(frames)]
     with open_reader(video, fps=fps) as reader:
         clip = reader.read(times)
-    heads = heads or distinct_heads(vit, clip[0], side)
+    heads = heads or distinct_heads(vit, clip[0], side, normalize=prepared.normalized)
     cuts = cuts_before(video, times)
-    files = draw_clip(vit, clip, times, interval, out, heads, side, Path(video).name, tick, cuts)
+    files = draw_clip(
+        vit, clip, times, interval, out, heads, side, Path(video).name, tick, cuts,
+        prepared.normalized,
+    )  # fmt: skip
     summary = (
         f"{len(heads)} objects of heads {list(heads)} over {frames} frames of {Path(video).name}"
     )
+    summary = f"{summary}; {prepared.line(NORMALIZATION)}"
     return files, f"{summary}; {report.line()}" if report else summary
 
 
@@ -113,6 +125,7 @@ def draw_clip(
     title: str = "",
     tick: Callable[[str], None] = lambda _: None,
     cuts: Sequence[int] = (),
+    normalize: Callable[[Tensor], Tensor] = normalized,
 ) -> list[Path]:
     """Draw both ways of tracking over the frames of a clip.
 
@@ -127,11 +140,12 @@ def draw_clip(
         title: title of the picture.
         tick: function that is called with the name of the current step.
         cuts: numbers of the frames with a cut before them.
+        normalize: from uint8 images to the input of the network.
     """
     tick("tracking")
     view = as_encoder(vit)
     clip = fit_to_patches(clip, view.patch, side)
-    images = normalized(clip)
+    images = normalize(clip)
     grid = view.grid((clip.shape[-2], clip.shape[-1]))
     rows = {
         name: overlay(clip, object_tracks(view, images, heads=heads, tracker=tracker), grid)
@@ -147,7 +161,11 @@ def draw_clip(
 
 @torch.no_grad()
 def distinct_heads(
-    vit: nn.Module, frame: Tensor, side: int | None = None, objects: int = 3
+    vit: nn.Module,
+    frame: Tensor,
+    side: int | None = None,
+    objects: int = 3,
+    normalize: Callable[[Tensor], Tensor] = normalized,
 ) -> tuple[int, ...]:
     """The heads whose class token attends (6.1) to regions of a frame that overlap least.
 
@@ -159,9 +177,10 @@ def distinct_heads(
         frame: (3, H, W) uint8, the frame in which objects are discovered.
         side: height in pixels to which the frame is resized; None keeps its size.
         objects: k; all heads are returned if there are no more than k.
+        normalize: from uint8 images to the input of the network.
     """
     view = as_encoder(vit)
-    tokens = view.tokens(normalized(fit_to_patches(frame[None], view.patch, side)))
+    tokens = view.tokens(normalize(fit_to_patches(frame[None], view.patch, side)))
     shares = overlaps(cls_attention(tokens.queries, tokens.keys, tokens.prefix))[0]
     choices = combinations(range(view.heads), min(objects, view.heads))
     return min(

@@ -9,6 +9,7 @@ from mixplug.weights.load import load, load_file
 from mixplug.weights.names import LAYOUTS, layout_of, translate
 from mixplug.weights.parts import PARTS, Part, part, parts
 from mixplug.weights.position import resize_biases, resize_positions, square_grid
+from mixplug.weights.preprocessing import Preprocessing, preprocessing_of
 from mixplug.weights.read import read
 from mixplug.weights.report import Report
 from mixplug.weights.verdict import refusal
@@ -19,6 +20,7 @@ __all__ = [
     "LAYOUTS",
     "PARTS",
     "Part",
+    "Preprocessing",
     "Report",
     "convert",
     "keys_of",
@@ -27,6 +29,7 @@ __all__ = [
     "load_file",
     "part",
     "parts",
+    "preprocessing_of",
     "read",
     "refusal",
     "resize_biases",

@@ -8,7 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mixplug.weights.architecture import architecture_of, check_activation
+from mixplug.weights.dialects import dialect_of, in_timms_names
 from mixplug.weights.names import is_derived, kind_of, layout_of, only_beit, translate
+from mixplug.weights.notes import notes_of
+from mixplug.weights.parts import Part
 from mixplug.weights.parts import part as part_of
 from mixplug.weights.position import Grid, resize_biases, resize_positions, square_grid
 from mixplug.weights.read import read
@@ -76,8 +80,9 @@ def load_file(
 ) -> Report:
     """Load the backbone of a checkpoint from any supported framework.
 
-    Names of vision transformers are translated between timm, mmpretrain, mmseg and DINO. Names of
-    other networks must be those of the model.
+    Names of vision transformers are translated between timm, mmpretrain, mmseg and DINO, and from
+    DINOv2's release and Hugging Face's transformers. Names of other networks must be those of the
+    model.
 
     Args:
         model: the backbone itself, or a wrapper that contains nothing else.
@@ -91,17 +96,57 @@ def load_file(
             :func:`mixplug.weights.translate` and :func:`load`; or one network is a BEiT and the
             other a ViT.
     """
-    chosen = part_of(read(path), part, Path(path).name)
+    found = read(path)
+    chosen = part_of(found, part, Path(path).name)
+    return load_part(model, chosen, path, found, min_loaded, grid)
+
+
+def load_part(
+    model: nn.Module,
+    chosen: Part,
+    path: str | Path,
+    found: Mapping[str, Any],
+    min_loaded: float = MIN_LOADED,
+    grid: Grid | None = None,
+) -> Report:
+    """Load one part of a checkpoint that was read before, see :func:`load_file`.
+
+    Args:
+        model: see :func:`load_file`.
+        chosen: the part.
+        path: path of the checkpoint.
+        found: its content.
+        min_loaded: see :func:`load`.
+        grid: see :func:`load`.
+
+    Raises:
+        ValueError: see :func:`load_file`.
+    """
     core = _unwrapped(model)
-    state: Mapping[str, Tensor] = chosen.backbone
+    state, written = _for_model(chosen.backbone, core)
     layouts = layout_of(state), layout_of(core.state_dict())
     source = f"{chosen} of {Path(path).name}"
+    named = f"{source}, with the names of {written}" if written else source
     _check_kind(core, state, source)
+    if layouts[0] is not None and layouts[1] is not None:
+        told = architecture_of(notes_of(path, found), chosen.backbone)
+        check_activation(core, state, told, source)
     if None in layouts or layouts[0] == layouts[1]:
-        return load(core, state, min_loaded, grid, source)
+        return load(core, state, min_loaded, grid, named)
     translated, dropped = translate(state, str(layouts[0]), str(layouts[1]))
     translated |= {name: state[name] for name in dropped}  # for the report
-    return load(core, translated, min_loaded, grid, f"{source}, with the names of {layouts[0]}")
+    named = f"{source}, with the names of {written or layouts[0]}"
+    return load(core, translated, min_loaded, grid, named)
+
+
+def _for_model(
+    state: Mapping[str, Tensor], model: nn.Module
+) -> tuple[Mapping[str, Tensor], str | None]:
+    """The tensors with timm's names if only that can fit the model, and whose names they had."""
+    written, own = dialect_of(state), model.state_dict()
+    if written is None or dialect_of(own) == written or layout_of(own) is None:
+        return state, None
+    return in_timms_names(state)[0], written
 
 
 def _check_kind(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -54,6 +54,8 @@ _TABLES: dict[str, dict[str, dict[str, str]]] = {
         | _QKV
         | _AVERAGE
         | _affine({"norm_pre": "pre_norm"})
+        | {"dist_token": "dist_token"}  # of its DistilledVisionTransformer
+        | _affine({f"blocks.*.mlp.{name}": f"layers.*.ffn.{name}" for name in ("w12", "w3")})
         | {
             "blocks.*.ls1.gamma": "layers.*.attn.gamma1.weight",
             "blocks.*.ls2.gamma": "layers.*.ffn.gamma2.weight",
@@ -79,7 +81,8 @@ _ALWAYS = {
     (BEIT, "mmseg"): ("cls_token", *_BEIT_ONLY),
     (BEIT, "timm"): ("cls_token",),
 }
-UNNEEDED = ("head.", "head_dist.", "mask_token")  # features do not depend on these
+PRETRAINING = ("decoder_", "decoder.", "mask_token", "masked_embed")  # only pretraining uses these
+UNNEEDED = ("head.", "head_dist.", "pre_logits.", *PRETRAINING)  # features do not depend on these
 _DENSE = {"mmseg": ("fc_norm.",)}  # also not on these if the framework does not average features
 _DERIVED = "relative_position_index"  # computed from the grid; only OpenMMLab's models save it
 _LAST_LAYER = {
@@ -150,6 +153,8 @@ def translate(
     for layout in (source, target):
         if layout not in LAYOUTS:
             raise ValueError(f"A layout must be {listed(LAYOUTS)}; got {layout!r}.")
+    if source == "timm" and target != "timm" and _is_gated(state):
+        state = {_swapped(name, "fc1", "w12", "fc2", "w3"): t for name, t in state.items()}
     kind = kind_of(state)
     source_table, target_table = _table(kind, source), _table(kind, target)
     to_timm = {name: timm for timm, name in source_table.items()}
@@ -176,7 +181,24 @@ def translate(
         )
     if source != target:
         _check_complete(canonical, kind, target)
+    if target == "timm" and source != "timm":
+        found = {_swapped(name, "w12", "fc1", "w3", "fc2"): t for name, t in found.items()}
     return found, dropped
+
+
+def _is_gated(state: Mapping[str, Tensor]) -> bool:
+    """Whether the MLPs are SwiGLUs: the first layer is twice as wide as the last."""
+    first, last = (state.get(f"blocks.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
+    both = first is not None and last is not None and first.dim() == last.dim() == 2
+    return both and len(first) == 2 * last.shape[1]  # type: ignore[arg-type,union-attr]
+
+
+def _swapped(name: str, *names: str) -> str:
+    """A name with other names of the layers of an MLP, which are given as old, new, old, new."""
+    for old, new in zip(names[::2], names[1::2], strict=True):
+        if _BLOCK.match(name) and f".mlp.{old}." in name:
+            return name.replace(f".mlp.{old}.", f".mlp.{new}.")
+    return name
 
 
 def _table(kind: str, layout: str) -> Mapping[str, str]:

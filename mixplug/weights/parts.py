@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,14 @@ from torch import Tensor
 from mixplug.names import listed
 
 PARTS = ("teacher", "ema", "model", "student")  # in order of preference
-_OWNERS = {"teacher": "teacher", "student": "student", "state_dict_ema": "ema", "model_ema": "ema"}
-_HOLDERS = ("state_dict", "model", "module", *_OWNERS)
+_OWNERS = {"teacher": "teacher", "student": "student"} | dict.fromkeys(
+    ("state_dict_ema", "model_ema", "ema_model"), "ema"
+)
+_OUTER = dict.fromkeys(("ema", "swa_model", "averaged_model"), "ema")  # only as outermost names
+_HOLDERS = ("state_dict", "model", "module", *_OWNERS, *_OUTER)
 _WRAPPERS = ("state_dict", "model", "module", "_orig_mod", "timm_model")
+_INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # between two names
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the network
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ def parts(checkpoint: Mapping[str, Any]) -> dict[str, Part]:
     """
     groups: dict[str, dict[tuple[bool, str], dict[str, Tensor]]] = {}
     for key, value in tensors(checkpoint).items():
+        if key.rpartition(".")[2] == _COUNTER:
+            continue
         owner, is_backbone, prefix, rest = _split(key)
         groups.setdefault(owner, {}).setdefault((is_backbone, prefix), {})[rest] = value
     named = any(is_backbone for is_backbone, _ in groups.get("model", {}))
@@ -93,11 +100,17 @@ def tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     if not holders:
         return {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
     return {
-        f"{holder}.{key}": value
-        for holder in holders
-        for key, value in checkpoint[holder].items()
-        if isinstance(value, Tensor)
+        f"{holder}.{key}": value for holder in holders for key, value in _within(checkpoint[holder])
     }
+
+
+def _within(holder: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a holder, and of one in it, as in ``{'ema': {'module': {...}}}``."""
+    for key, value in holder.items():
+        if isinstance(value, Tensor):
+            yield key, value
+        elif key in _WRAPPERS and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", t) for name, t in value.items() if isinstance(t, Tensor))
 
 
 def _split(key: str) -> tuple[str, bool, str, str]:
@@ -106,13 +119,17 @@ def _split(key: str) -> tuple[str, bool, str, str]:
     owned = [i for i, step in enumerate(path[:-1]) if step in _OWNERS]
     owner = _OWNERS[path[owned[-1]]] if owned else "model"
     end = owned[-1] + 1 if owned else 0
+    outer = 1 if path[0] == "state_dict" else 0
+    if not owned and path[outer] in _OUTER and len(path) > outer + 1:
+        owner, end = _OUTER[path[outer]], outer + 1
     is_backbone = "backbone" in path[end:-1]
     if is_backbone:
         end = path.index("backbone", end) + 1
     while path[end] in _WRAPPERS and end < len(path) - 1:
         end += 1
     prefix = "".join(f"{step}." for step in path[:end])
-    return owner, is_backbone, prefix, ".".join(path[end:])
+    rest = ".".join(step for step in path[end:] if step not in _INSIDE)
+    return owner, is_backbone, prefix, rest
 
 
 def _part(name: str, groups: Mapping[tuple[bool, str], Mapping[str, Tensor]]) -> Part:

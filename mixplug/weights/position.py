@@ -108,6 +108,9 @@ def square_grid(patches: int) -> Grid:
 
 
 def prefix_tokens(state: Mapping[str, Tensor]) -> int:
-    """Number P of a ViT's class token and registers, from tensors with timm's names."""
+    """Number P of the tokens before a ViT's patches, from tensors with timm's names.
+
+    They are the class token, the distillation token of a DeiT, and registers.
+    """
     registers = state["reg_token"].shape[1] if "reg_token" in state else 0
-    return ("cls_token" in state) + registers
+    return ("cls_token" in state) + ("dist_token" in state) + registers

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from mixplug.names import shortened
 from mixplug.weights.names import generic
 
+_COUNTER = "num_batches_tracked"
 Shape = tuple[int, ...]
 Pair = tuple[Shape, Shape]  # in the checkpoint, in the model
 
@@ -39,7 +40,11 @@ class Report:
 
     @property
     def share(self) -> float:
-        """Share of the values in the model's state that were loaded, in [0, 1]."""
+        """Share of the values in the model's state that were loaded, in [0, 1].
+
+        Counters of batches that are missing are not counted: files of PyTorch before 0.4.1 have
+        none, and no output depends on them.
+        """
         loaded, missing = self._sizes()
         return loaded / (loaded + missing) if loaded + missing else 0.0
 
@@ -55,7 +60,8 @@ class Report:
 
     def _sizes(self) -> tuple[int, int]:
         loaded = [*self.loaded.values(), *(shape for _, shape in self.resized.values())]
-        missing = [*self.missing.values(), *(shape for _, shape in self.mismatched.values())]
+        absent = [shape for name, shape in self.missing.items() if not name.endswith(_COUNTER)]
+        missing = [*absent, *(shape for _, shape in self.mismatched.values())]
         return sum(map(math.prod, loaded)), sum(map(math.prod, missing))
 
     def line(self) -> str:

@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from mixplug.optional import optional
 from mixplug.renamed import old_names
+from mixplug.weights.dialects import dialect_of, in_timms_names
 from mixplug.weights.names import BEIT, kind_of, layout_of, translate
 from mixplug.weights.position import Grid, prefix_tokens, square_grid
 
 TIMM = "timm:"
+KNOWN = "timm, mmpretrain, mmseg, DINO, DINOv2 or Hugging Face's transformers"
 _NEEDED = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2}  # axes
 _HEAD = 64  # channels per head in nearly all vision transformers
 
@@ -32,6 +35,7 @@ def keys_of(
         ValueError: tensors that every ViT has are missing, the grid is not square and not given, or
             the width is not a multiple of the number of heads.
     """
+    state = _with_one_first_layer(state)
     wrong = [
         name for name, axes in _NEEDED.items() if name not in state or state[name].dim() != axes
     ]
@@ -48,6 +52,7 @@ def keys_of(
     grid, no_embed_class = _grid(state["pos_embed"].shape[1], prefix, grid)
     scale = state.get("blocks.0.ls1.gamma")
     averaged = "fc_norm.weight" in state  # timm has it if tokens are averaged before the norm
+    distilled = "dist_token" in state  # timm's VisionTransformerDistilled, with the same arguments
     return {
         "img_size": (grid[0] * patch[0], grid[1] * patch[1]),
         "patch_size": tuple(patch),
@@ -61,32 +66,56 @@ def keys_of(
         "init_values": None if scale is None else 1.0,  # replaced by the checkpoint's
         "class_token": "cls_token" in state,
         "no_embed_class": no_embed_class,
-        "reg_tokens": prefix - ("cls_token" in state),
+        "reg_tokens": prefix - ("cls_token" in state) - distilled,
         "pre_norm": "norm_pre.weight" in state,
         "final_norm": "norm.weight" in state or averaged,
         "fc_norm": averaged,
         "global_pool": "token" if "cls_token" in state and not averaged else "avg",
         "num_classes": 0,
         "dynamic_img_size": True,
+        **_gated(state),
     }
+
+
+def _with_one_first_layer(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """For timm's SwiGLU, whose first layer is in two parts, also the part that has its width."""
+    first = "blocks.0.mlp.fc1_g.weight"
+    return {**state, "blocks.0.mlp.fc1.weight": state[first]} if first in state else state
+
+
+def _gated(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments for a SwiGLU, as in DINOv2's ViT-g: the first layer is twice as wide."""
+    if "blocks.0.mlp.fc1_g.weight" in state:
+        layers = optional("timm.layers", "timm", "A vision transformer with SwiGLU")
+        return {"mlp_layer": layers.SwiGLU, "act_layer": nn.SiLU}
+    last = state.get("blocks.0.mlp.fc2.weight")
+    if (
+        last is None
+        or last.dim() != 2
+        or len(state["blocks.0.mlp.fc1.weight"]) != 2 * last.shape[1]
+    ):
+        return {}
+    layers = optional("timm.layers", "timm", "A vision transformer with SwiGLU")
+    return {"mlp_layer": layers.SwiGLUPacked, "act_layer": nn.SiLU}
 
 
 def describe(
     backbone: Mapping[str, Tensor], grid: Grid | None = None, heads: int | None = None
 ) -> str:
-    """Describe the network that tensors belong to, by their shapes, ``grid`` and ``heads``."""
-    layout = layout_of(backbone)
-    if layout is None:
-        return "no vision transformer of timm, mmpretrain, mmseg or DINO"
+    """Describe the network of some tensors, as far as shapes, ``grid`` and ``heads`` tell."""
+    written = dialect_of(backbone) or layout_of(backbone)
+    if written is None:
+        return f"no vision transformer of {KNOWN}"
     if kind_of(backbone) == BEIT:
-        return f"a BEiT with the names of {layout}"
+        return f"a BEiT with the names of {written}"
     try:
-        keys = keys_of(translate(backbone, layout, "timm")[0], heads, grid)
+        state, _ = in_timms_names(backbone)
+        keys = keys_of(translate(state, str(layout_of(state)), "timm")[0], heads, grid)
     except ValueError as error:
-        return f"a vision transformer with the names of {layout}. {error}"
+        return f"a vision transformer with the names of {written}. {error}"
     rows, columns = (s // p for s, p in zip(keys["img_size"], keys["patch_size"], strict=True))
     return (
-        f"a vision transformer with the names of {layout}, width {keys['embed_dim']}, depth "
+        f"a vision transformer with the names of {written}, width {keys['embed_dim']}, depth "
         f"{keys['depth']}, patches of {keys['patch_size'][0]} x {keys['patch_size'][1]} pixels in "
         f"a grid of {rows} x {columns}, {keys['reg_tokens']} registers; {keys['num_heads']} heads, "
         f"assuming {keys['embed_dim'] // keys['num_heads']} channels per head"

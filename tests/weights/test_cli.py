@@ -84,7 +84,7 @@ def test_check_prints_the_content(saved: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"backbone.conv1.weight": torch.ones(2, 3)}}, tmp_path / "b.pth")
     run = invoke("check", tmp_path / "b.pth")
     assert run.exit_code == 0
-    assert "model: no vision transformer of timm, mmpretrain, mmseg or DINO" in run.output
+    assert "model: no vision transformer of timm, mmpretrain, mmseg, DINO, DINOv2 or " in run.output
     torch.save(made.timm_vit(embed_dim=96).state_dict(), tmp_path / "c.pth")
     run = invoke("check", tmp_path / "c.pth")
     assert (

@@ -36,7 +36,8 @@ KINDS = {
 def test_checkpoints_of_timm(kind: str, tmp_path: Path) -> None:
     source = made.timm_vit(**KINDS[kind])
     torch.save(source.state_dict(), tmp_path / "a.pth")
-    found, report = vit_of(tmp_path / "a.pth")
+    known = {"act_layer": "gelu"} if kind == "norm before" else {}  # its shapes do not tell
+    found, report = vit_of(tmp_path / "a.pth", **known)
     size = (2, 3, *source.patch_embed.img_size)
     source.reset_classifier(0)
     assert torch.equal(made.output(found, size), made.output(source, size))
@@ -121,8 +122,14 @@ def test_invalid_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="96 cannot be split into 5 heads"):
         vit_of(path, heads=5)
     plain = made.timm_vit().state_dict()
-    with pytest.raises(ValueError, match=r"is not a ViT that timm has: .*unexpected: register_tok"):
-        vit_of(saved(plain | {"register_tokens": torch.ones(1, 4, 128)}))
+    with pytest.raises(
+        ValueError, match=r"is not a ViT that timm has: .*unexpected: blocks.\*.other"
+    ):
+        vit_of(saved(plain | {"blocks.0.other": torch.ones(1, 4, 128)}))
+    with pytest.raises(
+        ValueError, match=r"same width beside them; got register_tokens of \(1, 4, 8"
+    ):
+        vit_of(saved(plain | {"register_tokens": torch.ones(1, 4, 8)}))
     less = {name: value for name, value in plain.items() if name != "blocks.1.norm2.bias"}
     with pytest.raises(ValueError, match=r"is not a ViT that timm has: .*missing: blocks.\*.norm2"):
         vit_of(saved(less))

@@ -12,7 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Device, Workers, bar
+from mixplug.cli.eval.options import (
+    Crop,
+    Device,
+    Interpolation,
+    Mean,
+    Std,
+    Workers,
+    bar,
+    read_colors,
+)
 from mixplug.cli.screen import console
 from mixplug.cli.tools import config_file
 
@@ -63,6 +72,14 @@ def card(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="random seed (default: 0)")] = None,
     workers: Workers = 0,
+    mean: Mean = None,
+    std: Std = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="for timm: side of the test images (default: of the checkpoint)"),
+    ] = None,
+    crop: Crop = None,
+    interpolation: Interpolation = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="output folder for the card and its cache")] = Path(
         "output/card"
@@ -87,9 +104,13 @@ def card(
                 "ood": [_outside(text, fit) for text in ood or ()],
             }  # fmt: skip
             given = {name: value for name, value in options.items() if value not in (None, [])}
+            images = {
+                "size": size, "crop": crop, "interpolation": interpolation, **read_colors(mean, std)
+            }  # fmt: skip
+            images = {name: value for name, value in images.items() if value is not None}
             host = _of_timm if config.startswith(TIMM) else _of_mm
             subjects, measured, settings = host(
-                config, checkpoints or [], data, given, device or best_device()
+                config, checkpoints or [], data, given, device or best_device(), images
             )
             made = make_card(subjects, measured, settings, out, tick)
             tick(1, 1, "drawing")
@@ -187,7 +208,12 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _of_mm(
-    config: str, checkpoints: Sequence[Path], data: Path | None, given: dict[str, Any], device: str
+    config: str,
+    checkpoints: Sequence[Path],
+    data: Path | None,
+    given: dict[str, Any],
+    device: str,
+    images: dict[str, Any],
 ) -> tuple[list[Subject], Data, Settings]:
     """Networks and data of an mm config."""
     from mixplug.optional import optional
@@ -202,6 +228,11 @@ def _of_mm(
         raise ValueError(
             "An mm config needs a checkpoint, and its test_dataloader instead of --data."
         )
+    if images:
+        raise ValueError(
+            f"An mm config says itself how images are prepared, in data_preprocessor and the test "
+            f"pipeline: change these instead of {', '.join(f'--{name}' for name in images)}."
+        )
     own = dict(read.get("card") or {})
     own["ood"] = [*own.get("ood", ()), *given.pop("ood", ())]
     settings = _settings({**own, **given})
@@ -212,7 +243,12 @@ def _of_mm(
 
 
 def _of_timm(
-    config: str, checkpoints: Sequence[Path], data: Path | None, given: dict[str, Any], device: str
+    config: str,
+    checkpoints: Sequence[Path],
+    data: Path | None,
+    given: dict[str, Any],
+    device: str,
+    images: dict[str, Any],
 ) -> tuple[list[Subject], Data, Settings]:
     """A timm model with its pretrained weights or with those of checkpoints, and its data."""
     from mixplug.optional import optional
@@ -228,5 +264,6 @@ def _of_timm(
     model = config.removeprefix(TIMM)
     paths = expand(checkpoints)
     wanted = list(zip(paths, names_of(paths), strict=True)) or [(None, model)]
-    subjects = [timm_card.subject_of(model, path, name, device) for path, name in wanted]
+    subjects = [timm_card.subject_of(model, path, name, device, **images) for path, name in wanted]
+    timm_card.require_same_images(subjects)
     return subjects, timm_card.data_of(subjects[0], data, settings), settings

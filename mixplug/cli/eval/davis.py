@@ -10,7 +10,17 @@ import typer
 from rich.table import Table
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Checkpoint, Device, Heads, Part, bar
+from mixplug.cli.eval.options import (
+    Checkpoint,
+    Device,
+    Heads,
+    Mean,
+    Model,
+    Part,
+    Std,
+    bar,
+    read_colors,
+)
 from mixplug.cli.screen import console
 from mixplug.cli.tools import Grid, read_grid
 
@@ -44,6 +54,9 @@ def davis(
     ] = 12,
     temperature: Annotated[float, typer.Option(help="temperature of their weights")] = 0.1,
     heads: Heads = None,
+    model: Model = None,
+    mean: Mean = None,
+    std: Std = None,
     grid: Grid = None,
     device: Device = None,
 ) -> None:
@@ -58,17 +71,20 @@ def davis(
             optional(module, "timm", "mixplug eval davis")
         from mixplug.data.davis import davis_videos
         from mixplug.evaluation.frozen.davis import evaluate_davis
-        from mixplug.evaluation.frozen.frozen import Frozen
+        from mixplug.evaluation.frozen.frozen import NORMALIZATION, Frozen
         from mixplug.evaluation.frozen.label_propagation import Protocol
 
         videos = davis_videos(root, split)  # first, since the network takes longer
         protocol = Protocol(
             size, last_frames=last_frames, topk=topk, radius=radius or None, temperature=temperature
         )
-        frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
+        frozen = Frozen.of(
+            checkpoint, part, heads, read_grid(grid), device, model, **read_colors(mean, std)
+        )
         found = evaluate_davis(frozen, videos, out, split, protocol, tick)
     console().print(_table(found))
     print(frozen.source)
+    print(frozen.images.line(NORMALIZATION))
     _print_rest(found, len(videos), out)
 
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from mixplug.cli.eval import app
-from mixplug.cli.eval.options import Checkpoint, Device, Heads, Part, bar, print_results
+from mixplug.cli.eval.options import (
+    Checkpoint,
+    Device,
+    Heads,
+    Mean,
+    Model,
+    Part,
+    Std,
+    bar,
+    print_results,
+    read_colors,
+)
 from mixplug.cli.tools import Grid, read_grid
 
 
@@ -33,6 +44,9 @@ def discovery(
         bool, typer.Option("--subset", help="allow a list of more or fewer than 1449 images")
     ] = False,
     heads: Heads = None,
+    model: Model = None,
+    mean: Mean = None,
+    std: Std = None,
     grid: Grid = None,
     device: Device = None,
     out: Annotated[
@@ -48,15 +62,18 @@ def discovery(
         optional("scipy", "metric", "mixplug eval discovery")
         from mixplug.data.voc import voc2012
         from mixplug.evaluation.frozen.discovery import discover
-        from mixplug.evaluation.frozen.frozen import Frozen
+        from mixplug.evaluation.frozen.frozen import NORMALIZATION, Frozen
         from mixplug.evaluation.results import write_results
 
         pictures = out / f"pictures-{boxes}"
         images = voc2012(root, check=not subset)  # first, since the network takes longer
-        frozen = Frozen.of(checkpoint, part, heads, read_grid(grid), device)
+        frozen = Frozen.of(
+            checkpoint, part, heads, read_grid(grid), device, model, **read_colors(mean, std)
+        )
         results = discover(frozen, images, boxes, mass, size, save, pictures, tick)
         file = write_results(out, f"discovery-{boxes}", {"network": frozen.source, **results})
     print(frozen.source)
+    print(frozen.images.line(NORMALIZATION))
     print(f"{len(images):,} images, boxes: {boxes}")
     print_results({"Jaccard": results["jaccard"], "CorLoc": results["corloc"]}, file)
     if save:

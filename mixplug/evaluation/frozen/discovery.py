@@ -26,6 +26,7 @@ from mixplug.functional.discovery import (
 from mixplug.functional.track import cls_attention
 from mixplug.models.vit.encoder_base import Tokens
 from mixplug.optional import optional
+from mixplug.weights.preprocessing import NORMALIZATION
 
 _RED, _GREEN = (255, 0, 0), (0, 200, 0)
 _TINT = 0.45  # of red where the mask is
@@ -123,6 +124,7 @@ def discover(
         "boxes": boxes,
         "mass": mass,
         "size": size,
+        "colors": frozen.images.line(NORMALIZATION),
         "images": [
             {"name": one.name, "jaccard": one.jaccard, "iou": one.iou, "box": one.box.tolist()}
             for one in found

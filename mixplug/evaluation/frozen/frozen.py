@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 
 from mixplug.evaluation.results import best_device, fingerprint, to_device
 from mixplug.models.self_distillation.views import IMAGENET
-from mixplug.models.vit import vit_of
+from mixplug.models.vit import images_of, vit_of
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import Encoder, as_encoder
 from mixplug.renamed import renamed_attributes
 from mixplug.weights.position import Grid
+from mixplug.weights.preprocessing import NORMALIZATION, Preprocessing
+
+_DEFAULTS = ("size", "crop", "interpolation")
 
 
 @renamed_attributes(normalised="normalized")
@@ -28,12 +32,24 @@ class Frozen:
         source: origin of the weights, and how much of them was loaded.
         mean: mean of the colors in training, in [0, 255].
         std: standard deviation of the colors.
+        images: how images are prepared for the network; None is ``mean`` and ``std`` with the
+            defaults of the other fields.
     """
 
     encoder: Encoder
     source: str
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
+    images: Preprocessing = None  # type: ignore[assignment]  # set below
+
+    def __post_init__(self) -> None:
+        if self.images is None:
+            scaled = (tuple(v / 255 for v in values) for values in (self.mean, self.std))
+            object.__setattr__(self, "images", Preprocessing(*scaled, guessed=_DEFAULTS))
+        else:
+            for name in NORMALIZATION:
+                values = tuple(255 * value for value in getattr(self.images, name))
+                object.__setattr__(self, name, values)
 
     @classmethod
     def of(
@@ -43,27 +59,34 @@ class Frozen:
         heads: int | None = None,
         grid: Grid | None = None,
         device: str | torch.device | None = None,
+        model: str | None = None,
+        needed: Sequence[str] = NORMALIZATION,
+        **images: Any,
     ) -> Frozen:
         """The network of a checkpoint, in evaluation mode.
 
+        Gives a warning if the checkpoint does not say what is ``needed`` to prepare images.
+
         Args:
-            checkpoint: see :func:`mixplug.models.vit.vit_of`. For 'timm:NAME', mean and std come
-                from timm.
+            checkpoint: see :func:`mixplug.models.vit.vit_of`.
             part: part of the checkpoint, such as 'teacher'.
             heads: attention heads, if not one per 64 channels.
             grid: (rows, columns) of patches in training, if not a square.
             device: None takes a GPU if there is one.
+            model: name of timm's model whose weights these are, if the file does not say it.
+            needed: fields of :class:`mixplug.weights.Preprocessing` that the evaluation uses.
+            **images: values that replace those of the checkpoint, see
+                :meth:`mixplug.weights.Preprocessing.changed`.
 
         Raises:
             ValueError: the device does not exist; or see :func:`mixplug.models.vit.vit_of`.
         """
-        vit, report = vit_of(checkpoint, part, heads, grid)
+        named = () if model is None else (model,)
+        vit, report = vit_of(checkpoint, part, heads, grid, *named)
+        own = images_of(vit, checkpoint, part, model, needed, **images)
         vit = to_device(vit.requires_grad_(False), device or best_device())
-        if report is not None:
-            return cls(as_encoder(vit), report.line())
-        own: Any = getattr(vit, "pretrained_cfg", {})
-        colors = [tuple(255 * value for value in own[key]) for key in ("mean", "std") if key in own]
-        return cls(as_encoder(vit), str(checkpoint), *colors)
+        source = report.line() if report else str(checkpoint)
+        return cls(as_encoder(vit), source, images=own)
 
     @property
     def device(self) -> torch.device:
@@ -77,11 +100,7 @@ class Frozen:
 
     def normalized(self, images: Tensor) -> Tensor:
         """Normalize images (B, 3, H, W) uint8 on the device of the network."""
-        images = images.to(self.device)
-        mean, std = (
-            images.new_tensor(c, dtype=torch.float32)[:, None, None] for c in (self.mean, self.std)
-        )
-        return (images.float() - mean).div_(std)
+        return self.images.normalized(images.to(self.device))
 
     @torch.no_grad()
     def class_tokens(self, images: Tensor, blocks: int = 1) -> Tensor:

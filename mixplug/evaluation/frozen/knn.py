@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def knn(
     val: Labeled,
     ks: Sequence[int] = (20,),
     temperature: float | None = 0.07,
-    size: int = 224,
+    size: int | None = None,
     batch_size: int = 256,
     workers: int = 4,
     tick: Tick = no_progress,
@@ -39,7 +40,8 @@ def knn(
         val: images to classify.
         ks: numbers of neighbors; each gives one result.
         temperature: of the votes, see :func:`mixplug.functional.neighbors.knn_votes`.
-        size: side of the crops in pixels; the shorter side is resized to 256 / 224 of it.
+        size: side of the crops in pixels; None is the size of the checkpoint's images. Crop and
+            interpolation are those of the checkpoint.
         batch_size: images per batch.
         workers: processes that read images.
         tick: progress callback.
@@ -59,14 +61,17 @@ def knn(
     if temperature is not None and not temperature > 0:
         raise ValueError(f"knn needs a temperature > 0 or None, got {temperature}.")
     total = len(train) + len(val)
-    known = features(frozen, Crops(train, size), batch_size, workers, 0, total, tick)
-    queries = features(frozen, Crops(val, size), batch_size, workers, len(train), total, tick)
+    images = frozen.images.changed(size=size)
+    crop = None if "crop" in images.guessed else images.crop
+    cut = partial(Crops, size=images.size, crop=crop, interpolation=images.interpolation)
+    known = features(frozen, cut(train), batch_size, workers, 0, total, tick)
+    queries = features(frozen, cut(val), batch_size, workers, len(train), total, tick)
     s, ids = (found.cpu() for found in search(queries, known, ks[-1], metric="cosine"))
     neighbors = train.labels[ids]
     accuracy = {
         f"knn@{k}": 100 * _accuracy(s[:, :k], neighbors[:, :k], val, temperature) for k in ks
     }
-    settings = {"temperature": temperature, "size": size}
+    settings = {"temperature": temperature, "size": _side(images.size), "images": images.facts()}
     counts = {"classes": len(train.classes), "train_images": len(train), "val_images": len(val)}
     return {**accuracy, **settings, **counts}
 
@@ -98,6 +103,10 @@ def features(
         done += len(images)
     tick(done, total, "embedding")
     return torch.cat(found)
+
+
+def _side(size: tuple[int, int]) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)
 
 
 def _accuracy(s: Tensor, neighbors: Tensor, val: Labeled, temperature: float | None) -> float:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mixplug.data.image_folders import Crops, Labeled, loader
 from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.results import Tick, no_progress
 from mixplug.functional.accuracy import top_k_correct
-from mixplug.weights import read
+from mixplug.weights import Preprocessing, read
 
 CHECKPOINT = "checkpoint.pth"
 _PER_IMAGES = 256  # batch size that learning rates refer to, as in DINO
@@ -44,7 +44,7 @@ class Probe:
         weight_decay: of SGD.
         blocks: number of last blocks whose class tokens are concatenated: DINO takes 4 for ViT-S
             and 1 for ViT-B.
-        size: side of the crops in pixels.
+        size: side of the crops in pixels; None is the size of the checkpoint's images.
         seed: of all draws.
 
     Raises:
@@ -60,7 +60,7 @@ class Probe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     blocks: int = 4
-    size: int = 224
+    size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class Probe:
             ("momentum", "in [0, 1)", 0 <= self.momentum < 1),
             ("weight_decay", ">= 0", self.weight_decay >= 0),
             ("blocks", ">= 1", self.blocks >= 1),
-            ("size", ">= 1", self.size >= 1),
+            ("size", ">= 1", self.size is None or self.size >= 1),
         ):
             if not holds:
                 raise ValueError(f"A probe needs {key} {allowed}, got {getattr(self, key)}.")
@@ -114,6 +114,8 @@ def linear(
             finite; the network has fewer blocks; an image cannot be read.
     """
     probe = probe or Probe()
+    if probe.size is None:
+        probe = replace(probe, size=_square(frozen))
     if probe.blocks > frozen.encoder.depth:
         raise ValueError(
             f"A probe needs blocks (option --blocks) in [1, {frozen.encoder.depth}], the blocks of "
@@ -148,8 +150,12 @@ class _Job:
         tick: Tick,
     ) -> None:
         self.frozen, self.probe, self.workers, self.tick = frozen, probe, workers, tick
+        assert probe.size is not None  # set by linear
+        self.images = frozen.images.changed(size=probe.size)
         self.train = Crops(train, probe.size, augment=True, seed=probe.seed)
-        self.val = Crops(val, probe.size)
+        crop = None if "crop" in self.images.guessed else self.images.crop
+        how = self.images.interpolation
+        self.val = Crops(val, probe.size, crop=crop, interpolation=how)
         self.history: list[dict[str, float]] = []
         self.head = self._head(len(train.classes))
         self.optimizer = torch.optim.SGD(
@@ -241,6 +247,8 @@ class _Job:
         saved = read(path)
         given: Mapping[str, Any] = saved.get("of", {})
         own = self._identity()
+        if given and "images" not in given:  # of a version that had only these values
+            given = {**given, "images": _prepared(Preprocessing())}
         other = [
             f"{key} is {given[key]} in the checkpoint and {own[key]} now"
             for key in own
@@ -264,8 +272,25 @@ class _Job:
             "train_list": _listed(self.train.images),
             "val_list": _listed(self.val.images),
             "network": self.frozen.fingerprint(),
+            "images": _prepared(self.images),
             "heads": self.frozen.encoder.heads,
         }
+
+
+def _square(frozen: Frozen) -> int:
+    height, width = frozen.images.size
+    if height != width:
+        raise ValueError(
+            f"A probe crops squares, but the checkpoint was trained on images of {height} x "
+            f"{width} pixels: set the size (option --size)."
+        )
+    return height
+
+
+def _prepared(images: Preprocessing) -> list[Any]:
+    """Everything about images, except the size, that changes the features."""
+    colors = [[round(value, 6) for value in values] for values in (images.mean, images.std)]
+    return [*colors, images.bgr, round(images.crop, 6), images.interpolation]
 
 
 def _listed(images: Labeled) -> str:

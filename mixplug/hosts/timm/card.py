@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,21 @@ from mixplug.evaluation.results import fingerprint, to_device
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.hosts.timm.task import LEARNED
 from mixplug.models.vit import timm_model
-from mixplug.weights import load, part, read
+from mixplug.models.vit.from_checkpoint import trained_size
+from mixplug.weights import Preprocessing, part, preprocessing_of, read
+from mixplug.weights.dialects import in_timms_names
+from mixplug.weights.load import load_part
 from mixplug.weights.timm_names import timm_with
 from mixplug.weights.vit import TIMM
 
 
-def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> Subject:
+def subject_of(
+    model: str, checkpoint: Path | None, name: str, device: str, **images: Any
+) -> Subject:
     """A timm classifier, given by its name.
+
+    Images are prepared as in the training of the weights: as the checkpoint says, or as timm does
+    for its own weights of this model.
 
     Args:
         model: name as in ``timm.create_model``, with a tag for other than the default weights.
@@ -39,6 +48,8 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
             the pretrained weights of timm, which timm downloads if they are not in its cache.
         name: column name.
         device: device of the network.
+        **images: values that replace those of the checkpoint, see
+            :meth:`mixplug.weights.Preprocessing.changed`.
 
     Raises:
         ValueError: an unknown model, weights that do not fit it, or a network without classifier.
@@ -46,37 +57,87 @@ def subject_of(model: str, checkpoint: Path | None, name: str, device: str) -> S
     if checkpoint is None:
         network = timm_model(model, pretrained=True, num_classes=None)
         facts: dict[str, Any] = {"checkpoint": TIMM + model}
+        config: Any = getattr(network, "pretrained_cfg", {})
+        prepared = preprocessing_of(TIMM + model, config=config)
     else:
         timm_with(model, "timm", "mixplug eval card")
         found = read(checkpoint)
-        state = {
-            key: value for key, value in part(found).backbone.items() if not key.startswith(LEARNED)
-        }
-        network = timm_model(model, num_classes=_classes_of(model, state))
+        chosen = part(found)
+        own = {k: v for k, v in chosen.backbone.items() if not k.startswith(LEARNED)}
+        chosen = replace(chosen, backbone=own)
+        network = classifier_for(model, chosen.backbone)
         try:
-            load(network, state, min_loaded=1.0, source=checkpoint.name)
+            load_part(network, chosen, checkpoint, found, min_loaded=1.0)
         except ValueError as error:
             raise ValueError(
                 f"{checkpoint} does not fit {model}: {str(error).splitlines()[-1]}"
             ) from None
-        facts = {**facts_of(checkpoint, found), "weights": part(found).name}
+        facts = {**facts_of(checkpoint, found), "weights": chosen.name}
+        prepared = preprocessing_of(checkpoint, model=model, found=found)
+    prepared = prepared.changed(**images)
     network = to_device(network, device).eval().requires_grad_(False)
+    _note(network, prepared)
     colors = resolve_data_config({}, model=network)
     mean, std = (torch.tensor(colors[key], device=device)[:, None, None] for key in ("mean", "std"))
     digest = hashlib.sha256(f"{model} {colors} {fingerprint(network)}".encode()).hexdigest()[:16]
-    facts |= {"model": model, "input_size": list(colors["input_size"])}
+    facts |= {"model": model, "input_size": list(colors["input_size"]), "images": prepared.line()}
     try:
         stages = timm_stages(network)
     except ValueError as error:
         raise ValueError(f"No card can be made of {model}: {error}") from None
-    return Subject(name, stages, partial(_normalized, mean, std), digest, facts)
+    return Subject(name, stages, partial(_normalized, mean, std, prepared.bgr), digest, facts)
 
 
-def _normalized(mean: Tensor, std: Tensor, pixels: Tensor) -> Tensor:
-    return (pixels - mean) / std
+def _normalized(mean: Tensor, std: Tensor, bgr: bool, pixels: Tensor) -> Tensor:
+    return ((pixels.flip(1) if bgr else pixels) - mean) / std
 
 
-def _classes_of(model: str, state: dict[str, Tensor]) -> int:
+def _note(network: Any, prepared: Preprocessing) -> None:
+    """Make timm's functions find how images are prepared for a network."""
+    channels = (getattr(network, "pretrained_cfg", None) or {}).get("input_size", (3,))[0]
+    network.pretrained_cfg = {
+        **(getattr(network, "pretrained_cfg", None) or {}),
+        "mean": prepared.mean,
+        "std": prepared.std,
+        "input_size": (channels, *prepared.size),
+        "crop_pct": prepared.crop,
+        "interpolation": prepared.interpolation,
+    }
+
+
+def require_same_images(subjects: Sequence[Subject]) -> None:
+    """Refuse one card of networks whose images have another size, crop or interpolation.
+
+    Raises:
+        ValueError: the networks differ.
+    """
+    kinds: dict[str, str] = {}
+    for subject in subjects:
+        colors = resolve_data_config({}, model=subject.network)
+        height, width = colors["input_size"][1:]
+        crop = f"{height} x {width} pixels, crop {colors['crop_pct']:.4g}, "
+        kinds.setdefault(crop + str(colors["interpolation"]), subject.name)
+    if len(kinds) > 1:
+        described = "; ".join(f"{name}: {kind}" for kind, name in kinds.items())
+        raise ValueError(
+            f"A card gives the same images to all networks, but these were trained on other ones: "
+            f"{described}. Make a card of each, or set --size, --crop and --interpolation."
+        )
+
+
+def classifier_for(model: str, backbone: Mapping[str, Tensor]) -> nn.Module:
+    """A timm classifier of random weights, with the classes and the grid of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint has no classifier.
+    """
+    state, _ = in_timms_names(backbone)
+    keys: dict[str, Any] = {"num_classes": _classes_of(model, state)}
+    size = trained_size(model, state)
+    return timm_model(model, **keys, **({} if size is None else {"img_size": size}))
+
+
+def _classes_of(model: str, state: Mapping[str, Tensor]) -> int:
     """Number of classes of a checkpoint, from the shape of its classifier.
 
     Raises:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from mixplug.data import got10k
 from mixplug.hosts.clock import Clock
 from mixplug.hosts.mm.evaluation.got10k import Tracked
+from mixplug.hosts.mm.models.pretrained import compare_images
 from mixplug.models.tracking import frozen_tracker
 from mixplug.registry import MODELS
 
@@ -70,6 +71,7 @@ class FrozenTracker(BaseModel):
         super().init_weights()
         for host in self._hosts:
             host.init_weights()
+        compare_images(self)
 
     def forward(
         self,

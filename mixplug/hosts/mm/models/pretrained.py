@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 from mixplug.registry import WEIGHT_INITIALIZERS
 from mixplug.weights import load_file
 from mixplug.weights.load import MIN_LOADED
+from mixplug.weights.preprocessing import NORMALIZATION, preprocessing_of
 
 _STOCK = ("Pretrained", "mmengine.Pretrained", PretrainedInit)
 
@@ -159,6 +161,32 @@ def _load_again(root: nn.Module) -> None:
         module._mixplug_loaded = None  # from here on training changes the weights
 
 
+def compare_images(root: nn.Module) -> None:
+    """Warn if a model normalizes images in another way than a checkpoint that it has loaded says.
+
+    Args:
+        root: a whole model, whose ``data_preprocessor`` or ``tracker`` normalizes.
+    """
+    for owner in ("data_preprocessor", "tracker"):
+        mean, std = (getattr(getattr(root, owner, None), key, None) for key in ("mean", "std"))
+        if not isinstance(mean, torch.Tensor) or not isinstance(std, torch.Tensor):
+            continue
+        colors = [value.detach().flatten().tolist() for value in (mean, std)]
+        hosts = [*root.modules(), *getattr(root, "_hosts", ())]
+        loaded = {(one["checkpoint"], one.get("part")) for m in hosts for one in _ours_of(m)}
+        for checkpoint, part in sorted(loaded, key=str):
+            told = preprocessing_of(checkpoint, part)
+            different = told.contradicted(*colors)
+            if different:
+                warnings.warn(
+                    f"{checkpoint}: {different}. Set mean and std of the {owner}.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            else:
+                MMLogger.get_current_instance().info("%s: %s", checkpoint, told.line(NORMALIZATION))
+
+
 def load_last() -> None:
     """Make mmengine's ``init_weights`` load by 'mixplug.Pretrained' last; safe to call twice."""
     if hasattr(BaseModule, "_mixplug"):
@@ -173,6 +201,7 @@ def load_last() -> None:
         init_weights(self)
         if whole:
             _load_again(self)
+            compare_images(self)
 
     BaseModule._mixplug = True
     BaseModule.init_weights = init_weights_and_load

@@ -18,6 +18,7 @@ from mmengine.model import BaseModule
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from mixplug.hosts.mm.models import strides  # noqa: F401  watches detectors
 from mixplug.hosts.mm.models.pretrained import with_own_pretrained
 from mixplug.models.vit import pyramid, timm_vit
 from mixplug.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
