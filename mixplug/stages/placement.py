@@ -118,6 +118,11 @@ class Inspection:
         """Whether it matters which positions of two maps are mixed."""
         return _differ(self._mixed(name, shuffle=False), self._mixed(name, shuffle=True))
 
+    def is_single(self, name: str) -> bool:
+        """Whether the map has only one position."""
+        record = self.records.get(name)
+        return record is not None and self._positions(record) == 1
+
     def is_ordered(self, name: str) -> bool:
         """Whether the order of a map's positions matters to what follows."""
         return _differ(self._run({name: self._passes.on_map(name, _shuffled)}), self._plain())
@@ -314,7 +319,13 @@ class Places:
         failed = None if name is None else inspection.failed(name, need.checks)
         if failed is None and name is not None and inspection.is_misread(name):
             failed = UNREAD
-        if failed is not None:
+        if failed == USEFUL and name is not None and inspection.is_single(name):
+            warnings.warn(
+                f"The map at {name!r} in {self._model} has one position for images of this size, "
+                f"so there is nothing to align. Use larger images, or a module with a larger map.",
+                stacklevel=2,
+            )
+        elif failed is not None:
             better = choose(inspection, None, need.checks, inner=DENSE not in need.checks)
             instead = f"Use {better!r}." if better else "No other module will do."
             self._complain(

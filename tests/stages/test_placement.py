@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -112,6 +113,18 @@ def test_a_place_before_a_layer_that_looks_at_neighbors_is_preferred() -> None:
         assert stages.features == place
     stages = Stages(Pointwise(), "late", "fc")  # of one's own loop: what was named is useful
     AlignMixup()(stages, images(), torch.arange(4) % CLASSES, sampling.generators(0, 0))
+
+
+def test_a_map_of_one_position_is_mixed_with_a_warning() -> None:
+    """It depends on the size of the images and not on the model, and targets are right."""
+    x = torch.randn(4, 3, 2, 2)
+    mixer = AlignMixup(modes=("A",))
+    stages = Stages(Pointwise(), "early", "fc")
+    with pytest.warns(UserWarning, match="'early' in Pointwise has one position for images of"):
+        mixer(stages, x, torch.arange(4) % CLASSES, sampling.generators(0, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        mixer(stages, x, torch.arange(4) % CLASSES, sampling.generators(0, 1))
 
 
 class Beside(Bypass):
