@@ -101,11 +101,17 @@ class Inspection:
         return record is not None and self._passes.misreads(name, record.shape, self._size)
 
     def is_whole(self, name: str) -> bool:
-        """Whether all that an image gives the embedding passes through this module's output."""
+        """Whether all that an image gives the embedding passes through this module's output.
+
+        Where autograd can tell, no other path may lead there. And the outputs of the other images
+        have to give their embeddings: a model may go on with another part of an output than the
+        one that is edited.
+        """
         record = self.records.get(name)
-        if record is not None and record.edge is not None and record.calls == 1 and self._connected:
-            return not reaches(self._e, self._x, {record.edge})
-        got = self._run({name: lambda output: _roll(output)})  # where autograd cannot tell
+        edge = None if record is None or record.calls > 1 else record.edge
+        if edge is not None and self._connected and reaches(self._e, self._x, {edge}):
+            return False
+        got = self._run({name: _roll})
         return not _differ(got, self._plain().roll(1, 0))
 
     def embedding_is_whole(self) -> bool:

@@ -127,6 +127,31 @@ def test_a_map_of_one_position_is_mixed_with_a_warning() -> None:
         mixer(stages, x, torch.arange(4) % CLASSES, sampling.generators(0, 1))
 
 
+class First(Bypass):
+    """As SelecSLS: blocks give a list, of which the model goes on with the first."""
+
+    class Listing(nn.Sequential):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            x = super().forward(x)
+            return [x, x]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = self.Listing(nn.Conv2d(8, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.join(self.block(self.stem(x))[0])
+        return self.fc(torch.tanh(self.last(a)).mean((2, 3)))
+
+
+def test_an_output_of_which_another_part_is_used() -> None:
+    """An edit of the last part has no effect, which no path of autograd shows."""
+    model, x = First().eval(), images()
+    stages = Stages(model, "block", "fc", search=True)
+    assert_close(stages(x, features=roll).logits, roll(model(x)))
+    assert stages.features == "join"
+
+
 class Beside(Bypass):
     """No map holds all of an image: its colors pass by."""
 
