@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixplug.image_files import opened, to_rgb, upright, upright_size
 from mixplug.optional import optional
 from mixplug.video.fingerprint import frame_files
 from mixplug.video.open import open_reader
@@ -187,20 +188,18 @@ class FolderPictures(Pictures):
             yield Picture(place / self._fps, self._small(self._files[place]))
 
     def _small(self, file: Path) -> Any:
-        image = optional("PIL.Image", "video", "Reading images")
+        resampling = optional("PIL.Image", "video", "Reading images").Resampling
         numpy = optional("numpy", "video", "Reading images")
         try:
-            with image.open(file) as picture:
-                if (picture.width, picture.height) != (
-                    self.metadata["width"],
-                    self.metadata["height"],
-                ):
+            with opened(file) as picture:
+                if upright_size(picture) != (self.metadata["height"], self.metadata["width"]):
                     return None
                 picture.draft("RGB", (WIDTH, WIDTH))  # decodes JPEGs at reduced size
-                wide = min(WIDTH, picture.width)
-                high = max(1, round(picture.height * wide / picture.width))
-                small = picture.convert("RGB").resize((wide, high), image.Resampling.BOX)
-        except OSError:
+                rgb = upright(to_rgb(picture), picture)
+                wide = min(WIDTH, rgb.width)
+                high = max(1, round(rgb.height * wide / rgb.width))
+                small = rgb.resize((wide, high), resampling.BOX)
+        except ValueError:
             return None
         return numpy.ascontiguousarray(numpy.asarray(small)[..., ::-1])
 
