@@ -11,9 +11,9 @@ from typing import Any
 from mixplug.optional import optional
 from mixplug.video.cache import DecodedFrame, FrameCache
 from mixplug.video.damage import Damage
-from mixplug.video.packets import PacketQueue, Unit
+from mixplug.video.packets import Unit
 from mixplug.video.run import DecoderRun
-from mixplug.video.stream import clock_of, open_stream
+from mixplug.video.stream import open_stream
 
 _REACH = 30.0  # seconds; without a table of keyframes, decoding this far is cheaper than a seek
 
@@ -46,6 +46,7 @@ class FrameDecoder:
 
     Attributes:
         damage: packets that could not be decoded.
+        opened: the open file.
         container: container object of PyAV.
         stream: video stream of the container.
         clock: clock of the stream.
@@ -62,12 +63,12 @@ class FrameDecoder:
         self._keyframes = [self.clock.tick(time) for time in keyframes]
 
     def _open(self) -> None:
-        self.container, self.stream = open_stream(self._path)
-        self.clock = clock_of(self.stream)
-        self._mean = 1 / float(self.stream.average_rate or 25) / float(self.stream.time_base)
+        self.opened = opened = open_stream(self._path)
+        self.container, self.stream, self.clock = opened.container, opened.video, opened.clock
+        self._mean = 1 / float(opened.rate or 25) / float(self.stream.time_base)
         self._lossy = self.container.format.name == "mpegts"
         self._reach = round(_REACH / self.stream.time_base)
-        self._packets = PacketQueue(self.container, self.stream)
+        self._packets = opened.packets()
         self._run = DecoderRun(self.stream.codec_context, self._threads, self.damage)
         self._started = False
 
@@ -181,7 +182,6 @@ class FrameDecoder:
         wanted = next(u for u in known if u.pts == start)
         # once this frame is out, all frames that the wanted one may depend on are out as well
         horizon = max(u.pts for u in known if u.order <= wanted.order)
-        times = sorted(u.pts for u in known if u.shown)
         keep = sum(u.order <= wanted.order for u in units) * run.frame_bytes <= self._cache.limit
         passed: list[tuple[Unit, Any]] = []
         while not (run.drained or (run.out and run.out[-1][0].pts >= horizon)):
@@ -193,6 +193,8 @@ class FrameDecoder:
             if keep:
                 passed += [pair for pair in run.out if pair[0].pts < start and pair not in passed]
             run.forget(start)
+        # with the packets that the loop has read
+        times = sorted({u.pts for u in (*known, *run.known(), *units) if u.shown})
         for unit, frame in passed:
             if self.damage.cause(unit) is None and not run.pending(unit):
                 self._cache.put(DecodedFrame(unit.pts, self._until(unit, times), frame))

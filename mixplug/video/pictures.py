@@ -14,9 +14,8 @@ from mixplug.image_files import opened, to_rgb, upright, upright_size
 from mixplug.optional import optional
 from mixplug.video.fingerprint import frame_files
 from mixplug.video.open import open_reader
-from mixplug.video.packets import PacketQueue
 from mixplug.video.spans import Span
-from mixplug.video.stream import clock_of, duration_of, open_stream
+from mixplug.video.stream import open_stream
 from mixplug.video.table import PacketTable
 
 _DRAIN = 64  # largest number of errors that the decoder's threads may report at the end
@@ -74,14 +73,14 @@ class FilePictures(Pictures):
             height, width = reader.size
         av = optional("av", "video", "Reading videos")
         self._errors, self._scaler = av.error, av.video.reformatter.VideoReformatter()
-        self._container, self._stream = container, stream = open_stream(path)
-        duration = duration_of(container, stream)
-        self._clock = clock = clock_of(stream)
-        codec = stream.codec_context
+        self._opened = opened = open_stream(path)
+        duration, clock = opened.duration, opened.clock
+        self._clock = clock
+        self._codec = codec = opened.video.codec_context
         codec.thread_type, codec.thread_count = "AUTO", threads or 0
         codec.options = {"skip_loop_filter": "noref"}  # invisible in small pictures
         table = PacketTable.of(
-            container, stream, lambda pts: tick(clock.time(pts), duration, "reading packets")
+            opened.packets(), lambda pts: tick(clock.time(pts), duration, "reading packets")
         )
         if not table.shown:
             raise ValueError(f"{path} has no frame that can be decoded.")
@@ -91,7 +90,7 @@ class FilePictures(Pictures):
         self._duration = max(duration, end)
         self.metadata = {
             "duration": self._duration,
-            "fps": float(stream.average_rate or len(table.shown) / end),
+            "fps": float(opened.rate or len(table.shown) / end),
             "width": width,
             "height": height,
             "frames": len(table.shown),
@@ -100,7 +99,7 @@ class FilePictures(Pictures):
         }
 
     def _frame(self) -> float:
-        rate = self._stream.average_rate
+        rate = self._opened.rate
         return 1 / float(rate) if rate else 0.04
 
     def _end(self) -> float:
@@ -126,7 +125,7 @@ class FilePictures(Pictures):
 
     def _decoded(self, key: int) -> Iterator[Any]:
         """Frames from a keyframe on, or from before it if decoding cannot start there."""
-        queue, codec = PacketQueue(self._container, self._stream), self._stream.codec_context
+        queue, codec = self._opened.packets(), self._codec
         queue.seek(key)
         while True:
             while not queue.units and not queue.ended:
@@ -155,7 +154,7 @@ class FilePictures(Pictures):
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._opened.container.close()
 
 
 class FolderPictures(Pictures):

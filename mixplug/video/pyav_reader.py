@@ -12,7 +12,7 @@ from torch import Tensor
 from mixplug.video.convert import Converter, quarter_turns
 from mixplug.video.decoder import FrameDecoder, LostError
 from mixplug.video.reader import Crop, DecodeError, VideoReader
-from mixplug.video.stream import duration_of
+from mixplug.video.stream import advice
 
 
 class PyAVReader(VideoReader):
@@ -41,14 +41,10 @@ class PyAVReader(VideoReader):
 
     def _probe(self, decoder: FrameDecoder) -> int:
         """Read the video's properties; returns the quarter turns that make frames upright."""
-        stream = decoder.stream
-        self.duration = duration_of(decoder.container, stream)
+        self.duration = decoder.opened.duration
         if not self.duration > 0:
-            raise ValueError(
-                f"{self.path} does not state its duration. Convert it to a container that does: "
-                f"ffmpeg -i {self.path} -c copy {self.path.stem}.mp4"
-            )
-        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+            raise ValueError(f"{self.path} does not state its duration. {advice(self.path)}")
+        self.fps = float(decoder.opened.rate or 0)
         frame = decoder.first()  # headers may give a wrong size and no rotation
         if frame is None:
             raise ValueError(f"{self.path} has no frame that can be decoded.")

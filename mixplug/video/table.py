@@ -6,7 +6,6 @@ import bisect
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixplug.video.packets import PacketQueue
 
@@ -29,10 +28,9 @@ class PacketTable:
     keys: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, container: Any, stream: Any, tick: Callable[[int], None]) -> PacketTable:
+    def of(cls, queue: PacketQueue, tick: Callable[[int], None]) -> PacketTable:
         """Read a whole file; ``tick`` is called with the current tick."""
         table = cls()
-        queue = PacketQueue(container, stream)
         while not queue.ended:
             queue.more()
             while queue.units:
