@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from mixplug.optional import optional
 from mixplug.video.fingerprint import frame_files
 from mixplug.video.open import open_reader
 from mixplug.video.spans import Span
-from mixplug.video.stream import open_stream
+from mixplug.video.stream import disorder, open_stream
 from mixplug.video.table import PacketTable
 
 _DRAIN = 64  # largest number of errors that the decoder's threads may report at the end
@@ -72,7 +71,8 @@ class FilePictures(Pictures):
         with open_reader(path) as reader:
             height, width = reader.size
         av = optional("av", "video", "Reading videos")
-        self._errors, self._scaler = av.error, av.video.reformatter.VideoReformatter()
+        self._path, self._size, self._faulty = path, (height, width), False
+        self._scaler = av.video.reformatter.VideoReformatter()
         self._opened = opened = open_stream(path)
         duration, clock = opened.duration, opened.clock
         self._clock = clock
@@ -110,9 +110,13 @@ class FilePictures(Pictures):
         """See :class:`Pictures`."""
         table, clock = self._table, self._clock
         key = table.keyframes[0] if time is None else table.keyframe_before(clock.tick(time), count)
-        place = bisect.bisect_left(table.shown, key)
+        place, newest = bisect.bisect_left(table.shown, key), None
         for frame in self._decoded(key):
             pts = frame.dts if frame.pts is None else frame.pts
+            self._faulty = self._faulty or frame.is_corrupt
+            if newest is not None and pts <= newest and not self._faulty:
+                raise ValueError(disorder(self._path))
+            newest = pts
             while place < len(table.shown) and table.shown[place] < pts:
                 yield Picture(clock.time(table.shown[place]), None)
                 place += 1
@@ -125,21 +129,38 @@ class FilePictures(Pictures):
 
     def _decoded(self, key: int) -> Iterator[Any]:
         """Frames from a keyframe on, or from before it if decoding cannot start there."""
-        queue, codec = self._opened.packets(), self._codec
+        queue = self._opened.packets()
         queue.seek(key)
         while True:
             while not queue.units and not queue.ended:
                 queue.more()
             if not queue.units:
                 break
-            with contextlib.suppress(self._errors.FFmpegError):  # the missing frame reveals it
-                yield from codec.decode(queue.units.popleft().packet)
+            yield from self._frames(queue.units.popleft().packet) or ()
         for _ in range(_DRAIN):
-            with contextlib.suppress(self._errors.FFmpegError):
-                yield from codec.decode(None)
+            rest = self._frames(None)
+            if rest is not None:
+                yield from rest
                 return
 
+    def _frames(self, packet: Any) -> list[Any] | None:
+        """The frames that come out of the decoder; None for an error, which lacks a frame."""
+        try:
+            frames: list[Any] = self._codec.decode(packet)
+        except Exception:  # PyAV raises errors of Python, too
+            self._faulty = True
+            return None
+        return frames
+
     def _small(self, frame: Any) -> Any:
+        if (frame.height, frame.width) not in (self._size, self._size[::-1]):  # may be turned
+            return None
+        try:
+            return self._reduced(frame)
+        except Exception:  # of any library: the frame cannot be read
+            return None
+
+    def _reduced(self, frame: Any) -> Any:
         wide = min(WIDTH, frame.width)
         high = max(1, round(frame.height * wide / frame.width))
         small = self._scaler.reformat(

@@ -118,6 +118,14 @@ def open_stream(path: Path) -> Stream:
     return Stream(container, video, times_of(path))
 
 
+def disorder(path: Path) -> str:
+    """Message for a file whose times and frames are in different orders."""
+    return (
+        f"{path} states times in another order than that in which its frames are shown, as AVI "
+        f"does with B-frames, so it is unknown when a frame is shown. {advice(path)}"
+    )
+
+
 def advice(path: Path) -> str:
     """How to make a file with a time for each frame. Copying the packets would keep their times."""
     target = path.with_name(f"{path.stem}.converted.mp4")
