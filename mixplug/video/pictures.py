@@ -87,7 +87,7 @@ class FilePictures(Pictures):
         self._table = table
         end = self._end()
         self.missing = [(end, duration)] if duration - end > self._frame() else []
-        self._duration = max(duration, end)
+        self._duration = duration  # a reader accepts times before it
         self.metadata = {
             "duration": self._duration,
             "fps": float(opened.rate or len(table.shown) / end),
