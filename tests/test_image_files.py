@@ -165,6 +165,54 @@ def test_images_with_masks_or_boxes_refuse_an_orientation(tmp_path: Path) -> Non
     assert read_frame(tmp_path / "a.jpg").shape == (3, 3, 4)
 
 
+def test_data_of_a_timm_card_get_the_pixels_of_timm(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    from timm.data import ImageDataset
+
+    from mixplug.hosts.timm.card import Pixels
+
+    for name in ("rgba.png", "palette.png", "la.png", "turned.png", "moving.png", "gray.bmp"):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        MODES[name][0](tmp_path / name)
+        shutil.move(tmp_path / name, tmp_path / "a" / f"{name}.png")  # timm finds few suffixes
+    theirs = ImageDataset(str(tmp_path))
+    ours = Pixels(labeled(tmp_path), np.asarray)
+    assert len(ours) == len(theirs) == 6
+    for place in range(6):
+        assert np.array_equal(ours[place][0], np.asarray(theirs[place][0]))
+    MODES["gray16.png"][0](tmp_path / "a" / "0.png")
+    assert np.array_equal(Pixels(labeled(tmp_path), np.asarray)[0][0], MODES["gray16.png"][1])
+
+
+def test_out_of_distribution_images_of_mm_are_upright_as_its_test_images(tmp_path: Path) -> None:
+    mmcv = pytest.importorskip("mmcv")
+    pytest.importorskip("mmpretrain")
+    from mixplug.hosts.mm.datasets.outside import OODFolder
+
+    for name in ("turned.png", "gray16.png", "rgba.png"):
+        MODES[name][0](tmp_path / name)
+    found = OODFolder(str(tmp_path))
+    for place, path in enumerate(found.images.paths):
+        assert np.array_equal(found.get_data_info(place)["img"], mmcv.imread(str(path)))
+
+
+def test_figures_of_mm_show_what_the_model_saw(tmp_path: Path) -> None:
+    mmcv = pytest.importorskip("mmcv")
+    pytest.importorskip("mmpretrain")
+    from mixplug.from_config.embeddings import Embedded
+
+    class Paths:
+        def get_data_info(self, index: int) -> dict:
+            return {"img_path": str(tmp_path / ("turned.png", "gray16.png")[index])}
+
+    none = torch.zeros(0)
+    shown = Embedded(none, none, [], [], [], torch.nn.Identity(), Paths())
+    for index, name in enumerate(("turned.png", "gray16.png")):
+        MODES[name][0](tmp_path / name)
+        theirs = mmcv.imread(str(tmp_path / name), channel_order="rgb")
+        assert np.array_equal(shown.image(index).numpy(), theirs)
+
+
 def test_an_index_of_16_bit_frames_sees_their_lightness(tmp_path: Path) -> None:
     """Cut at 255, all frames would be white, and the video blank."""
     for number in range(3):

@@ -112,10 +112,8 @@ class FrameDecoder:
 
         Raises:
             LostError: the frame is damaged or depends on damage.
-            OrderError: times are not in order.
+            OrderError: times from the last keyframe on are not in order.
         """
-        if self._run.disordered:
-            raise OrderError
         if self._last is not None and self._last.start <= tick < self._last.until:
             return self._last
         found = self._cache.get(tick)
@@ -150,8 +148,6 @@ class FrameDecoder:
 
     def _seek(self, tick: int) -> None:
         self._run.drain()
-        if self._run.disordered:
-            raise OrderError
         if not self._run.clean:
             self.container.close()
             self._open()
@@ -243,7 +239,7 @@ class FrameDecoder:
             while not units and not self._packets.ended:
                 self._packets.more()
             run.feed(units.popleft() if units else None)
-        if run.disordered:
+        if run.disordered or (run.twice and not run.faulty):
             raise OrderError
 
     def _until(self, unit: Unit, times: list[int]) -> int:

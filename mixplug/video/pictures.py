@@ -17,6 +17,7 @@ from mixplug.video.spans import Span
 from mixplug.video.stream import disorder, open_stream
 from mixplug.video.table import PacketTable
 
+_LATE, _SHARE = 9, 0.05  # frames in a wrong order, and their share, that damage may explain
 _DRAIN = 64  # largest number of errors that the decoder's threads may report at the end
 WIDTH = 256  # pixels; PySceneDetect also reduces frames to metadata this width
 Tick = Callable[[float, float, str], None]  # seconds done, seconds in total, name of the step
@@ -80,7 +81,9 @@ class FilePictures(Pictures):
         codec.thread_type, codec.thread_count = "AUTO", threads or 0
         codec.options = {"skip_loop_filter": "noref"}  # invisible in small pictures
         table = PacketTable.of(
-            opened.packets(), lambda pts: tick(clock.time(pts), duration, "reading packets")
+            opened.packets(),
+            lambda pts: tick(clock.time(pts), duration, "reading packets"),
+            bool(codec.has_b_frames),
         )
         if not table.shown:
             raise ValueError(f"{path} has no frame that can be decoded.")
@@ -110,11 +113,12 @@ class FilePictures(Pictures):
         """See :class:`Pictures`."""
         table, clock = self._table, self._clock
         key = table.keyframes[0] if time is None else table.keyframe_before(clock.tick(time), count)
-        place, newest = bisect.bisect_left(table.shown, key), None
+        place, newest, late = bisect.bisect_left(table.shown, key), None, 0
         for frame in self._decoded(key):
             pts = frame.dts if frame.pts is None else frame.pts
             self._faulty = self._faulty or frame.is_corrupt
-            if newest is not None and pts <= newest and not self._faulty:
+            late += newest is not None and pts <= newest and not self._faulty
+            if late > max(_LATE, _SHARE * place):
                 raise ValueError(disorder(self._path))
             newest = pts
             while place < len(table.shown) and table.shown[place] < pts:

@@ -21,7 +21,6 @@ from typing import Any
 from mixplug.optional import optional
 from mixplug.video.packets import PacketQueue, Unit
 
-OPTIONS = {"fflags": "nofillin"}  # packets without a stated time have none
 CODECS = ("mpeg1video", "mpeg2video")  # codecs whose packets tell the order of display
 _PICTURE = b"\0\0\1\0"  # start code of the header of a picture
 _JOINED = 25  # frames by which ticks step back at least where files were joined
@@ -68,7 +67,8 @@ def _times(path: Path, size: int, modified: int) -> ProgramTimes:
     waits: list[bool] = []
     keys, offsets, digests = [], [], []
     before, last = 0, 0  # the start code of a packet may be in the block before its own
-    with optional("av", "video", "Reading videos").open(str(path), options=OPTIONS) as container:
+    with optional("av", "video", "Reading videos").open(str(path)) as container:
+        without_guesses(container)
         stream = container.streams.video[0]
         step = 1 / (rate_of(stream) or 25) / stream.time_base
         for packet in _packets(container, stream):
@@ -96,8 +96,14 @@ def _times(path: Path, size: int, modified: int) -> ProgramTimes:
     return ProgramTimes(ticks, bounds, keys, offsets, digests, origin, end)
 
 
+def without_guesses(container: Any) -> None:
+    """Rewind a container; from now on, packets whose times are not stated have none."""
+    container.flags |= optional("av.container", "video", "Reading videos").Flags.no_fillin.value
+    container.seek(0, unsupported_byte_offset=True)
+
+
 def rate_of(stream: Any) -> Fraction | None:
-    """Frames per second as the header of the video states it; without times there is no mean."""
+    """Frames per second as the header of the video states it; a mean would be of guesses."""
     rate: Fraction | None = stream.codec_context.framerate or stream.guessed_rate
     return rate or None
 
@@ -183,7 +189,7 @@ def interpolated(stated: Sequence[int | None], step: float) -> list[int]:
 
 
 class ProgramQueue(PacketQueue):
-    """A :class:`PacketQueue` of a program stream that was opened with :data:`OPTIONS`."""
+    """A :class:`PacketQueue` of a program stream, after :func:`without_guesses`."""
 
     def __init__(self, container: Any, stream: Any, times: ProgramTimes) -> None:
         self._times, self._number = times, 0

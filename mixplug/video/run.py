@@ -30,10 +30,11 @@ class DecoderRun:
             them.
         entry: tick of the keyframe at which the run started; None before.
         drained: whether the codec was drained after the last packet.
-        clean: whether nothing was damaged. A decoder that met damage keeps some of it over a flush
-            or a keyframe, so a new decoder is needed.
+        clean: whether nothing was damaged or disordered. A decoder that met damage keeps some of it
+            over a flush or a keyframe, so a new decoder is needed.
         faulty: whether the decoder has reported an error; then the order of frames says nothing.
         disordered: whether a frame came out after one that is shown later, without any error.
+        twice: whether two packets have the same time.
         frame_bytes: size of a frame in bytes.
     """
 
@@ -44,7 +45,7 @@ class DecoderRun:
         self._errors = optional("av", "video", "Reading videos").error
         self._expendable = Expendable(codec)
         self.clean = True
-        self.faulty = self.disordered = False
+        self.faulty = self.disordered = self.twice = False
         self.frame_bytes = codec.width * codec.height * 3 // 2
         self.restart()
 
@@ -112,6 +113,7 @@ class DecoderRun:
         if skip and self._expendable(unit.packet):
             self.skipped[unit.pts] = unit
             return True
+        self.twice = self.twice or unit.pts in self.fed
         self.fed[unit.pts] = unit
         return False
 
@@ -133,7 +135,7 @@ class DecoderRun:
         self.faulty = self.faulty or frame.is_corrupt
         if tick is not None:
             if not self.faulty and self._newest is not None and tick <= self._newest:
-                self.disordered = True
+                self.disordered, self.clean = True, False
             self._newest = tick if self._newest is None else max(tick, self._newest)
         unit = self.fed.pop(tick, None)
         if unit is None:

@@ -13,11 +13,11 @@ from mixplug.optional import optional
 from mixplug.video.packets import PacketQueue
 from mixplug.video.program_stream import (
     CODECS,
-    OPTIONS,
     ProgramQueue,
     ProgramTimes,
     rate_of,
     times_of,
+    without_guesses,
 )
 
 _ROUNDING = 1e-3  # rounding error of a time in float64, in ticks
@@ -97,17 +97,13 @@ def open_stream(path: Path) -> Stream:
     av = optional("av", "video", "Reading videos")
     try:
         container = av.open(str(path), metadata_errors="replace")
-        program = container.format.name == "mpeg"
-        if program:
-            container.close()
-            container = av.open(str(path), metadata_errors="replace", options=OPTIONS)
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} cannot be opened as a video: {error}.") from error
     video = next((s for s in container.streams.video if s.codec_context is not None), None)
     if video is None:
         container.close()
         raise ValueError(f"{path} has no video that can be decoded.")
-    if not program:
+    if container.format.name != "mpeg":
         return Stream(container, video)
     if video.codec_context.name not in CODECS:
         container.close()
@@ -115,6 +111,7 @@ def open_stream(path: Path) -> Stream:
             f"{path} is a program stream, which states the times of some frames only. "
             f"{advice(path)}"
         )
+    without_guesses(container)
     return Stream(container, video, times_of(path))
 
 

@@ -218,8 +218,30 @@ def test_times_that_lose_their_order_later(tmp_path: Path) -> None:
         for number in range(50, 75):
             reader.read([number / FPS])
     assert "damaged" not in str(caught.value)
+    assert torch.equal(reader.read([30 / FPS])[0], frames[30])
     with pytest.raises(ValueError, match="states times in another order"):
         scan(path)
+
+
+def test_two_frames_with_one_time_are_bad_in_the_index(tmp_path: Path) -> None:
+    """FFmpeg makes such files of program streams by `-fflags +genpts -c copy`."""
+    whole, path = film(tmp_path / "whole.mp4", COUNT, gop=25), tmp_path / "copied.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                if packet.pts * packet.time_base == Fraction(32, FPS):
+                    packet.pts -= round(Fraction(1, FPS) / packet.time_base)  # that of frame 31
+                packet.stream = stream
+                target.mux(packet)
+    frames = decoded(whole)
+    index = scan(path)
+    ((start, end, _),) = index.bad
+    assert 1.0 <= start <= 31 / FPS and end == 2.0
+    reader = open_reader(path)
+    for number in [*range(99, 0, -4), 24, 50]:
+        if not start <= number / FPS < end:
+            assert torch.equal(reader.read([number / FPS])[0], frames[number]), number
 
 
 def joined(folder: Path) -> Path:
