@@ -97,13 +97,28 @@ def open_rgb(path: str | os.PathLike[str], orientation: str = "ignore") -> Any:
             :func:`to_rgb`), or 'refuse' meets an orientation.
     """
     with opened(path) as image:
-        if orientation == "refuse" and _exif(image) in _UPRIGHT:
-            raise ValueError(
-                "its EXIF orientation asks to turn or mirror it, so it is unclear to which pixels "
-                "boxes and masks refer. Save it and its annotations upright, without EXIF"
-            )
+        if orientation == "refuse":
+            _refuse_orientation(image)
         rgb = to_rgb(image)
         return upright(rgb, image) if orientation == "apply" else rgb
+
+
+def check_orientation(path: str | os.PathLike[str]) -> None:
+    """Check an image with boxes or masks that something else will read; only reads the header.
+
+    Raises:
+        ValueError: the file has an EXIF orientation, or is not an image.
+    """
+    with opened(path) as image:
+        _refuse_orientation(image)
+
+
+def _refuse_orientation(image: Any) -> None:
+    if _exif(image) in _UPRIGHT:
+        raise ValueError(
+            "its EXIF orientation asks to turn or mirror it, so it is unclear to which pixels "
+            "boxes and masks refer. Save it and its annotations upright, without EXIF"
+        )
 
 
 @contextmanager
