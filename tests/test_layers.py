@@ -11,7 +11,7 @@ import mixplug
 ROOT = Path(mixplug.__file__).parent
 # From the ground up. A name stands for a module or a package below mixplug.
 LAYERS = (
-    ("optional", "renamed", "moved", "scanning", "docstrings", "signatures"),
+    ("optional", "renamed", "moved", "scanning", "docstrings", "signatures", "image_files"),
     ("sampling", "distributed", "names", "catalog", "numbers"),
     ("functional",),
     ("criterion", "layouts", "blocks"),

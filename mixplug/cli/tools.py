@@ -49,14 +49,17 @@ def find_config(name: str) -> Path:
     """
     import difflib
 
+    from mixplug.image_files import hidden
+
     if Path(name).is_file():
         return Path(name)
     root = Path(__file__).parents[2] / "mm_configs"
-    shipped = {path.stem: path for path in root.rglob("*.py") if "_base_" not in path.parts}
+    found = (path for path in root.rglob("*.py") if not hidden(path.name))
+    shipped = {path.stem: path for path in found if "_base_" not in path.parts}
     stem = Path(name).name.removesuffix(".py")
     if stem in shipped:
         return shipped[stem]
-    in_folder = [str(path) for path in Path(name).parent.glob("*.py")]
+    in_folder = [str(p) for p in Path(name).parent.glob("*.py") if not hidden(p.name)]
     nearest = difflib.get_close_matches(name, in_folder, n=2, cutoff=0.7)
     nearest += difflib.get_close_matches(stem, shipped, n=3, cutoff=0.3)
     raise typer.BadParameter(

@@ -175,7 +175,9 @@ def _config_beside(checkpoint: Path) -> Path:
 
     The copy of the config in the checkpoint is not used, because reading a config executes it.
     """
-    found = sorted(checkpoint.parent.glob("*.py"))
+    from mixplug.image_files import hidden
+
+    found = sorted(p for p in checkpoint.parent.glob("*.py") if not hidden(p.name))
     if len(found) != 1:
         raise ValueError(
             f"{checkpoint.parent} must have one config, got {len(found)}. Choose the config of "

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixplug.data.image_views import as_tensor
+from mixplug.image_files import files_in, hidden, opened, read_image
 from mixplug.optional import optional
 
 _IMAGES, _LABELS = Path("JPEGImages/480p"), Path("Annotations/480p")
@@ -20,7 +20,6 @@ LAYOUT = (
     "DAVIS-2017 needs ImageSets/2017/<split>.txt, JPEGImages/480p/<video>/*.jpg and "
     "Annotations/480p/<video>/*.png, as in DAVIS-2017-trainval-480p.zip."
 )
-_WHY = "Reading DAVIS"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,9 @@ def davis_videos(root: str | Path, split: str = "val") -> list[Video]:
     )
     listing = home / "ImageSets" / "2017" / f"{split}.txt"
     if not listing.is_file():
-        existing = ", ".join(sorted(path.stem for path in listing.parent.glob("*.txt")))
+        existing = ", ".join(
+            sorted(path.stem for path in listing.parent.glob("*.txt") if not hidden(path.name))
+        )
         hint = f" Existing splits: {existing}." if existing else ""
         raise ValueError(f"There is no file {listing}. {LAYOUT}{hint}")
     names = listing.read_text(encoding="utf-8").split()
@@ -70,12 +71,9 @@ def read_frame(path: Path) -> Tensor:
     """Read an image as (3, H, W) uint8, RGB.
 
     Raises:
-        ValueError: the file cannot be read as an image.
+        ValueError: the file cannot be read as an image, or has an EXIF orientation.
     """
-    try:
-        return as_tensor(path)
-    except OSError as error:  # includes Pillow's error for an unknown image format
-        raise ValueError(f"{path} cannot be read as an image: {error}.") from None
+    return read_image(path, orientation="refuse")
 
 
 def read_labels(path: Path) -> Tensor:
@@ -84,17 +82,13 @@ def read_labels(path: Path) -> Tensor:
     Raises:
         ValueError: the file cannot be read as an image, or has colors instead of numbers.
     """
-    pillow = optional("PIL.Image", "timm", _WHY)
-    try:
-        with pillow.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise ValueError(
-                    f"A label map needs a palette (mode P) or gray values (L); {path} has mode "
-                    f"{image.mode}."
-                )
-            data, (width, height) = bytearray(image.tobytes()), image.size
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}.") from None
+    with opened(path) as image:
+        mode, (width, height) = image.mode, image.size
+        data = bytearray(image.tobytes())
+    if mode not in ("P", "L"):
+        raise ValueError(
+            f"A label map needs a palette (mode P) or gray values (L); {path} has mode {mode}."
+        )
     return torch.frombuffer(data, dtype=torch.uint8).reshape(height, width)
 
 
@@ -122,7 +116,8 @@ def palette() -> list[int]:
 
 
 def _video(home: Path, name: str) -> Video:
-    frames = sorted((home / _IMAGES / name).glob("*.jpg"))
+    folder = home / _IMAGES / name
+    frames = files_in(folder, (".jpg",)) if folder.is_dir() else []
     if not frames:
         raise ValueError(f"There are no files {home / _IMAGES / name}/*.jpg. {LAYOUT}")
     labels = tuple(home / _LABELS / name / f"{frame.stem}.png" for frame in frames)

@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mixplug.data.image_views import as_tensor
-from mixplug.optional import optional
+from mixplug.image_files import files_in, opened, read_image
 from mixplug.renamed import renamed_attributes
 
 SPLITS = ("train", "val", "test")
@@ -71,7 +70,7 @@ class TrackingSequence:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the frames in pixels."""
-        with optional("PIL.Image", "video", "Reading images").open(self.frames[0]) as image:
+        with opened(self.frames[0]) as image:
             width, height = image.size
         return width, height
 
@@ -161,16 +160,13 @@ def read_frame(path: str | os.PathLike[str]) -> Tensor:
     """Read an image as (3, H, W) uint8, RGB.
 
     Raises:
-        ValueError: the file cannot be read as an image.
+        ValueError: the file cannot be read as an image, or has an EXIF orientation.
     """
-    try:
-        return as_tensor(Path(path))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    return read_image(path, orientation="refuse")
 
 
 def _frames(folder: Path) -> tuple[Path, ...]:
-    found = sorted(name for name in os.listdir(folder) if name.endswith(".jpg"))
+    found = [file.name for file in files_in(folder, (".jpg",))]
     expected = [f"{number:08d}.jpg" for number in range(1, len(found) + 1)]
     if not found or found != expected:
         wrong = next((a for a, b in zip(found, expected, strict=True) if a != b), "no frame")

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mixplug import sampling
-from mixplug.data.image_views import as_tensor
+from mixplug.image_files import IMAGE_SUFFIXES, image_files, read_image, subfolders
 from mixplug.optional import optional
 from mixplug.renamed import old_names
-from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 RESIZE = 256 / 224  # ratio of the resized shorter side to the side of the center crop
 _LAYOUT = (
@@ -50,7 +49,6 @@ def image_folders(root: str | Path) -> tuple[Labeled, Labeled]:
     Raises:
         ValueError: another layout: a missing folder, a class without images, or a class that is in
             only one split.
-        ImportError: torchvision is not installed.
     """
     splits = []
     for name in ("train", "val"):
@@ -71,27 +69,32 @@ def image_folders(root: str | Path) -> tuple[Labeled, Labeled]:
 
 
 def labeled(folder: str | Path) -> Labeled:
-    """The images in ``folder``/CLASS/, subfolders included.
+    """The images in ``folder``/CLASS/, subfolders included, hidden files and folders not.
 
     Raises:
         ValueError: a missing folder, a folder without class folders, or a class without images.
-        ImportError: torchvision is not installed.
     """
-    folders = optional("torchvision.datasets.folder", "timm", _WHY)
-    try:
-        classes, numbers = folders.find_classes(folder)
-        rows = folders.make_dataset(str(folder), numbers, IMAGE_SUFFIXES)
-    except OSError as error:  # a missing folder, or a class without an image
-        cause = str(error).rstrip(". ") if Path(folder).is_dir() else f"there is no {folder}"
-        raise ValueError(f"{cause}.") from None
-    return Labeled([path for path, _ in rows], torch.tensor([n for _, n in rows]), classes)
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no {folder}.")
+    found = {inner.name: image_files(inner, nested=True) for inner in subfolders(folder)}
+    if not found:
+        raise ValueError(f"couldn't find any class folder in {folder}.")
+    empty = [name for name, files in found.items() if not files]
+    if empty:
+        raise ValueError(
+            f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}) in {len(empty):,} of its "
+            f"{len(found):,} class folders, such as {empty[0]}."
+        )
+    paths = [str(file) for files in found.values() for file in files]
+    labels = [number for number, files in enumerate(found.values()) for _ in files]
+    return Labeled(paths, torch.tensor(labels), list(found))
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
     """Crops (3, size, size) uint8 of the images of a split, and their labels.
 
     The crop of image i depends on (seed, epoch, i) alone, in whatever process it is drawn. Global
-    random generators are not changed.
+    random generators are not changed. As in timm and torchvision, EXIF orientations are ignored.
 
     Args:
         images: images of the split.
@@ -144,11 +147,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
         Raises:
             ValueError: the file cannot be read.
         """
-        path = Path(self.images.paths[index])
-        try:
-            image = as_tensor(path)
-        except OSError as error:  # includes PIL's errors
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        image = read_image(self.images.paths[index])
         source = sampling.generators(self.seed, self.epoch, index).local
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(sampling.key(source))

@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 from mixplug import sampling
 from mixplug.data.clip_samplers import generators
 from mixplug.data.multicrop import MultiCrop, multicrop_of
-from mixplug.optional import optional
-from mixplug.video.fingerprint import IMAGE_SUFFIXES
+from mixplug.image_files import IMAGE_SUFFIXES, image_files, pixels_of, read_image, to_rgb
 
 
 class Images(Protocol):
@@ -82,15 +81,18 @@ class ImageViews(Dataset[dict[str, Tensor]]):
 def as_tensor(image: Any) -> Tensor:
     """Convert a path, PIL image, array (H, W, 3) or tensor (3, H, W) to (3, H, W) uint8, RGB.
 
+    EXIF orientations are ignored, as in timm.
+
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, or an image that :func:`mixplug.image_files.open_rgb` refuses.
     """
     if isinstance(image, os.PathLike):
-        with optional("PIL.Image", "video", "Reading images").open(image) as file:
-            image = file.convert("RGB")
+        return read_image(image)
     if hasattr(image, "convert"):  # a PIL image
-        ops = optional("torchvision.transforms.v2.functional", "video", "Reading images")
-        image = ops.pil_to_tensor(image.convert("RGB"))
+        try:
+            return pixels_of(to_rgb(image))
+        except ValueError as error:
+            raise ValueError(f"A PIL image cannot be used: {error}.") from None
     tensor = torch.as_tensor(image) if hasattr(image, "shape") else torch.empty(0)
     if not isinstance(image, Tensor) and tensor.dim() == 3:
         tensor = tensor.permute(2, 0, 1)
@@ -106,8 +108,7 @@ def as_tensor(image: Any) -> Tensor:
 def _paths(folder: Path) -> Sequence[Path]:
     if not folder.is_dir():
         raise ValueError(f"There is no folder of images {folder}.")
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    found = sorted(p for p in files if not p.name.startswith("."))
+    found = sorted(image_files(folder, nested=True))
     if not found:
         raise ValueError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}).")
     return found

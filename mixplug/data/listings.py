@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixplug.image_files import image_files, subfolders
 from mixplug.optional import optional
-from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 _CUB_TRAIN, _CARS_TRAIN = 100, 98  # number of training classes, the first ones
 
@@ -160,8 +160,8 @@ def folder(root: Path, split: str) -> Listing:
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise FileNotFoundError(root)
-    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return subfolders(root)
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(image_files(folder, nested=True))

@@ -11,12 +11,12 @@ official setting of [0], with the class order of its authors' lists. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixplug.data.unlabeled import plain
-from mixplug.video.fingerprint import IMAGE_SUFFIXES
+from mixplug.image_files import image_files, subfolders
 
 DOMAINS = ("Art", "Clipart", "Product", "Real World")
 # fmt: off
@@ -149,13 +149,13 @@ def _folder(parent: Path, name: str, root: Path) -> Path:
     return found[0]
 
 
-def _folders(parent: Path) -> Iterator[Path]:
-    return (f for f in sorted(parent.iterdir()) if f.is_dir()) if parent.is_dir() else iter(())
+def _folders(parent: Path) -> list[Path]:
+    return subfolders(parent) if parent.is_dir() else []
 
 
 def _images(domain: Path, name: str, root: Path) -> list[Path]:
     folder = _folder(domain, name, root)
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    files = image_files(folder)
     if not files:
         raise ValueError(f"{root} is not an Office-Home folder: {folder} has no images. {_LAYOUT}")
     return files

@@ -9,9 +9,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mixplug.data.image_views import as_tensor
+from mixplug.image_files import IMAGE_SUFFIXES, image_files, read_image
 from mixplug.optional import optional
-from mixplug.video.fingerprint import IMAGE_SUFFIXES
 
 FITS = ("crop", "resize")
 
@@ -21,13 +20,14 @@ class Unlabeled(Dataset[Tensor]):
 
     Subfolders make no difference, so every release of LSUN, iSUN and TinyImageNet for
     out-of-distribution detection works as unpacked: ``LSUN/test/``, ``Imagenet/test/``,
-    ``iSUN/iSUN_patches/``, ``LSUN_resize/LSUN_resize/``. Files and folders whose names start with a
-    dot are ignored.
+    ``iSUN/iSUN_patches/``, ``LSUN_resize/LSUN_resize/``. Hidden files and folders are ignored.
 
     Args:
         root: the folder.
         size: side to which :func:`fit` brings the images; None keeps them as they are.
         how: see :func:`fit`.
+        orientation: what to do with EXIF orientations, see :func:`mixplug.image_files.open_rgb`:
+            'ignore' as timm does, or 'apply' as mmcv does. Use what the test images get.
 
     Attributes:
         paths: paths of the images.
@@ -37,13 +37,17 @@ class Unlabeled(Dataset[Tensor]):
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], size: int | None = None, how: str = "crop"
+        self,
+        root: str | os.PathLike[str],
+        size: int | None = None,
+        how: str = "crop",
+        orientation: str = "ignore",
     ) -> None:
-        self.root, self.size, self.how = Path(root), size, how
+        self.root, self.size, self.how, self.orientation = Path(root), size, how, orientation
         _check_how(how)
         if not self.root.is_dir():
             raise ValueError(f"There is no folder {self.root}.")
-        self.paths = sorted(_images(self.root))
+        self.paths = sorted(image_files(self.root, nested=True))
         if not self.paths:
             raise ValueError(f"{self.root} has no images ({', '.join(IMAGE_SUFFIXES)}).")
 
@@ -57,10 +61,7 @@ class Unlabeled(Dataset[Tensor]):
             ValueError: a file that cannot be read, or an image that is too small for the crop.
         """
         path = self.paths[index]
-        try:
-            image = as_tensor(path)
-        except OSError as error:  # includes PIL's errors
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        image = read_image(path, self.orientation)
         if self.size is None:
             return image
         try:
@@ -118,7 +119,11 @@ def shared_classes(names: Iterable[str], root: str | os.PathLike[str]) -> list[s
         The shared names, in the order of ``names``.
     """
     home = Path(root)
-    folders = {folder for path in _images(home) for folder in path.relative_to(home).parts[:-1]}
+    folders = {
+        folder
+        for path in image_files(home, nested=True)
+        for folder in path.relative_to(home).parts[:-1]
+    }
     found = {plain(folder) for folder in folders}
     return [name for name in names if plain(name) in found]
 
@@ -126,15 +131,6 @@ def shared_classes(names: Iterable[str], root: str | os.PathLike[str]) -> list[s
 def plain(name: str) -> str:
     """Letters and digits of a name in lower case: 'Alarm_Clock' and 'alarm clock' become equal."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-def _images(home: Path) -> Iterable[Path]:
-    """All images, without hidden files and folders."""
-    for folder, inner, files in os.walk(home, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield Path(folder, name)
 
 
 def _check_how(how: str) -> None:

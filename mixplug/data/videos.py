@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixplug.data.shipped import shipped_clip
+from mixplug.image_files import files_in
 from mixplug.video import VideoIndex, open_reader
-from mixplug.video.fingerprint import IMAGE_SUFFIXES
+from mixplug.video.fingerprint import frame_files
 from mixplug.video.spans import Span
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
@@ -47,11 +48,10 @@ def _find(video: str | os.PathLike[str]) -> list[Path]:
         raise ValueError(f"There is no file or folder {path}.")
     if path.is_file():
         return [path]
-    inside = sorted(p for p in path.rglob("*") if not p.name.startswith("."))
-    videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    videos = sorted(files_in(path, VIDEO_SUFFIXES, nested=True))
     if videos:
         return videos
-    if any(p.parent == path and p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
+    if frame_files(path):
         return [path]
     raise ValueError(
         f"{path} has neither videos ({', '.join(VIDEO_SUFFIXES)}) nor frames, which are images "

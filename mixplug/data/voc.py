@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from mixplug.image_files import opened, read_image
 from mixplug.optional import optional
 
 IMAGES = {"train": 1464, "val": 1449, "trainval": 2913}  # number of images with masks
@@ -41,14 +42,9 @@ class VOCImage:
         """The image, (3, H, W) uint8, RGB.
 
         Raises:
-            ValueError: a damaged file.
+            ValueError: a damaged file, or an EXIF orientation.
         """
-        from mixplug.data.image_views import as_tensor
-
-        try:
-            return as_tensor(self.image)
-        except OSError as error:  # includes PIL's errors
-            raise ValueError(f"{self.image} cannot be read: {error}") from error
+        return read_image(self.image, orientation="refuse")
 
     def boxes(self) -> Tensor:
         """Boxes of all objects, difficult and truncated ones included, (n, 4) float64 in pixels.
@@ -74,14 +70,13 @@ class VOCImage:
         Raises:
             ValueError: a damaged file, or a PNG without a number per pixel.
         """
-        pil, numpy = optional("PIL.Image", "timm", "VOC 2012"), optional("numpy", "timm", "VOC")
-        try:
-            with pil.open(self.mask) as file:
-                if file.mode not in ("P", "L"):
-                    raise ValueError(f"it needs a number per pixel, got mode {file.mode}")
-                numbers = torch.from_numpy(numpy.array(file))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.mask} is not a VOC mask: {error}") from error
+        numpy = optional("numpy", "timm", "VOC 2012")
+        with opened(self.mask) as file:
+            mode, numbers = file.mode, torch.from_numpy(numpy.array(file))
+        if mode not in ("P", "L"):
+            raise ValueError(
+                f"{self.mask} is not a VOC mask: it needs a number per pixel, got mode {mode}."
+            )
         void = numbers == VOID
         return (numbers > 0) & ~void, void
 

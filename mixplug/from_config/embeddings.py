@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import mixplug.mm  # noqa: F401  registers
 from mixplug.from_config.config import build_model, load_weights, ordered_loader, read_config
-from mixplug.optional import optional
+from mixplug.image_files import read_image
 
 SPLITS = ("train", "val", "test")
 Tick = Callable[[int, int], None]
@@ -65,8 +65,8 @@ class Embedded:
             raise ValueError(
                 f"{type(self.dataset).__name__} gives neither img_path nor img, only {list(info)}."
             )
-        with optional("PIL.Image", "demo", "A picture").open(info["img_path"]) as picture:
-            return torch.from_numpy(np.array(picture.convert("RGB")))
+        # upright, as mmcv loads it for the model
+        return read_image(info["img_path"], orientation="apply").permute(1, 2, 0).contiguous()
 
 
 def embeddings_of(

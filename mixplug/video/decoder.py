@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixplug.optional import optional
 from mixplug.video.cache import DecodedFrame, FrameCache
 from mixplug.video.damage import Damage
-from mixplug.video.packets import PacketQueue, Unit
+from mixplug.video.packets import Unit
 from mixplug.video.run import DecoderRun
-from mixplug.video.stream import clock_of, open_stream
+from mixplug.video.stream import open_stream
 
+_DELAY = 32  # frames by which a frame may come out too late
+_FIRST = 12  # frames of which the order is checked when a file is opened
 _REACH = 30.0  # seconds; without a table of keyframes, decoding this far is cheaper than a seek
 
 
@@ -28,6 +31,10 @@ class LostError(Exception):
     def __init__(self, damage: int | None = None) -> None:
         super().__init__(damage)
         self.damage = damage
+
+
+class OrderError(Exception):
+    """The file states times in another order than that in which frames are shown."""
 
 
 class FrameDecoder:
@@ -46,6 +53,7 @@ class FrameDecoder:
 
     Attributes:
         damage: packets that could not be decoded.
+        opened: the open file.
         container: container object of PyAV.
         stream: video stream of the container.
         clock: clock of the stream.
@@ -62,32 +70,49 @@ class FrameDecoder:
         self._keyframes = [self.clock.tick(time) for time in keyframes]
 
     def _open(self) -> None:
-        self.container, self.stream = open_stream(self._path)
-        self.clock = clock_of(self.stream)
-        self._mean = 1 / float(self.stream.average_rate or 25) / float(self.stream.time_base)
+        self.opened = opened = open_stream(self._path)
+        self.container, self.stream, self.clock = opened.container, opened.video, opened.clock
+        self._mean = 1 / float(opened.rate or 25) / float(self.stream.time_base)
         self._lossy = self.container.format.name == "mpegts"
         self._reach = round(_REACH / self.stream.time_base)
-        self._packets = PacketQueue(self.container, self.stream)
+        self._packets = opened.packets()
         self._run = DecoderRun(self.stream.codec_context, self._threads, self.damage)
         self._started = False
 
     def first(self) -> Any:
-        """The first frame of the file that can be decoded, or None."""
-        errors = optional("av", "video", "Reading videos").error
-        for packet in self.container.demux(self.stream):
+        """The first frame of the file that can be decoded, or None.
+
+        Raises:
+            OrderError: the times of the first frames are not in order.
+        """
+        found: list[Any] = []
+        # program streams have other times than their packets
+        count = _FIRST if self._reorders() and self.opened.times is None else 1
+        for packet in self._demuxed():
             try:
-                frames = packet.decode()
-            except errors.FFmpegError:
-                self._run.clean, frames = False, []
-            if frames:
-                return frames[0]
-        return None
+                found += packet.decode()
+            except Exception:  # PyAV raises errors of Python, too
+                self._run.clean, count = False, 1
+            if len(found) >= count:
+                break
+        ticks = [frame.pts for frame in found if frame.pts is not None and not frame.is_corrupt]
+        if count > 1 and any(a >= b for a, b in itertools.pairwise(ticks)):
+            raise OrderError
+        return found[0] if found else None
+
+    def _reorders(self) -> bool:
+        return bool(self.stream.codec_context.has_b_frames)
+
+    def _demuxed(self) -> Iterator[Any]:
+        with contextlib.suppress(Exception):  # packets after damage are not found
+            yield from self.container.demux(self.stream)
 
     def frame_at(self, tick: int) -> DecodedFrame:
         """The frame that is shown at ``tick``.
 
         Raises:
             LostError: the frame is damaged or depends on damage.
+            OrderError: times from the last keyframe on are not in order.
         """
         if self._last is not None and self._last.start <= tick < self._last.until:
             return self._last
@@ -181,7 +206,6 @@ class FrameDecoder:
         wanted = next(u for u in known if u.pts == start)
         # once this frame is out, all frames that the wanted one may depend on are out as well
         horizon = max(u.pts for u in known if u.order <= wanted.order)
-        times = sorted(u.pts for u in known if u.shown)
         keep = sum(u.order <= wanted.order for u in units) * run.frame_bytes <= self._cache.limit
         passed: list[tuple[Unit, Any]] = []
         while not (run.drained or (run.out and run.out[-1][0].pts >= horizon)):
@@ -193,15 +217,30 @@ class FrameDecoder:
             if keep:
                 passed += [pair for pair in run.out if pair[0].pts < start and pair not in passed]
             run.forget(start)
+        # with the packets that the loop has read
+        times = sorted({u.pts for u in (*known, *run.known(), *units) if u.shown})
         for unit, frame in passed:
             if self.damage.cause(unit) is None and not run.pending(unit):
                 self._cache.put(DecodedFrame(unit.pts, self._until(unit, times), frame))
         found = next((frame for unit, frame in run.out if unit is wanted), None)
         damage = self.damage.cause(wanted)
         if found is None or damage is not None:
+            self._check_order()
             raise LostError(start if damage is None else damage)
         run.forget(start)
         return DecodedFrame(start, self._until(wanted, times), found)
+
+    def _check_order(self) -> None:
+        """Decode some more frames: a frame that seems to be lost may only come too late."""
+        run, units = self._run, self._packets.units
+        for _ in range(_DELAY):
+            if run.drained or run.faulty or run.disordered:
+                break
+            while not units and not self._packets.ended:
+                self._packets.more()
+            run.feed(units.popleft() if units else None)
+        if run.disordered or (run.twice and not run.faulty):
+            raise OrderError
 
     def _until(self, unit: Unit, times: list[int]) -> int:
         """Tick up to which a frame is certainly shown."""

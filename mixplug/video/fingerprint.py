@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+from mixplug.image_files import image_files
+
 _SAMPLE = 1 << 16  # bytes that are read at the start, in the middle and at the end
 
 
 def frame_files(folder: Path) -> list[Path]:
     """The images in a folder of frames, in order; digits in names are compared as numbers."""
-    files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((f for f in files if not f.name.startswith(".")), key=_by_number)
+    return sorted(image_files(folder), key=_by_number)
 
 
 def _by_number(file: Path) -> tuple[list[tuple[int, str]], str]:

@@ -1,15 +1,17 @@
-"""Frames that are images in a folder."""
+"""Frames that are images in a folder.
+
+They are upright, as frames of video files are: EXIF orientations are applied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mixplug.optional import optional
+from mixplug.image_files import opened, read_image, upright_size
 from mixplug.video.fingerprint import frame_files
 from mixplug.video.reader import Crop, DecodeError, VideoReader
 
@@ -31,16 +33,12 @@ class FolderReader(VideoReader):
         if not files:
             raise ValueError(f"{self.path} has no images.")
         self.duration = len(files) / self.fps
-        with self._image(files[0]) as image:
-            self.size = (image.height, image.width)
-        return files
-
-    def _image(self, file: Path) -> Any:
-        pillow = optional("PIL.Image", "video", "Reading images")
         try:
-            return pillow.open(file)
-        except OSError as error:
-            raise DecodeError(f"{file} cannot be read as an image: {error}.") from error
+            with opened(files[0]) as image:
+                self.size = upright_size(image)
+        except ValueError as error:
+            raise DecodeError(str(error)) from error
+        return files
 
     def _read(self, source: list[Path], times: Sequence[float], crop: Crop) -> Tensor:
         top, left, height, width = crop
@@ -56,14 +54,14 @@ class FolderReader(VideoReader):
         return clip
 
     def _pixels(self, file: Path) -> Tensor:
-        with self._image(file) as image:
-            if (image.height, image.width) != self.size:
-                raise DecodeError(
-                    f"{file} has {image.height} x {image.width} pixels, but the first frame has "
-                    f"{self.size[0]} x {self.size[1]}."
-                )
-            try:
-                pixels = bytearray(image.convert("RGB").tobytes())
-            except OSError as error:
-                raise DecodeError(f"{file} is damaged: {error}.") from error
-        return torch.frombuffer(pixels, dtype=torch.uint8).view(*self.size, 3).permute(2, 0, 1)
+        try:
+            pixels = read_image(file, orientation="apply")
+        except ValueError as error:
+            raise DecodeError(str(error)) from error
+        height, width = pixels.shape[1:]
+        if (height, width) != self.size:
+            raise DecodeError(
+                f"{file} has {height} x {width} pixels, but the first frame has "
+                f"{self.size[0]} x {self.size[1]}."
+            )
+        return pixels

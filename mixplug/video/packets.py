@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mixplug.optional import optional
-
 _LATE = 64  # number of packets that may be out of order in a stream without decoding times
 _FIRST_STEP = 0.5  # seconds by which a search for a keyframe moves back; doubles each time
 
@@ -52,7 +50,6 @@ class PacketQueue:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
-        self._errors = optional("av", "video", "Reading videos").error
         self._order = 0
         self._second = round(1 / stream.time_base)
         self._start(container.demux(stream))
@@ -84,7 +81,7 @@ class PacketQueue:
     def _jump(self, tick: int) -> None:
         try:
             self._container.seek(tick, stream=self._stream, backward=True)
-        except (self._errors.FFmpegError, OSError):  # some formats fail before the first packet
+        except Exception:  # some formats fail before the first packet
             self._container.seek(0, stream=self._stream, backward=True, any_frame=True)
         self._start(self._container.demux(self._stream))
 
@@ -92,7 +89,7 @@ class PacketQueue:
         """Read one packet."""
         try:
             packet = next(self._packets)
-        except (StopIteration, self._errors.FFmpegError):  # packets after damage are not found
+        except Exception:  # the end; packets after damage are not found
             self.ended = True
             return
         pts = packet.dts if packet.pts is None else packet.pts

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixplug.image_files import opened, to_rgb, upright, upright_size
 from mixplug.optional import optional
 from mixplug.video.fingerprint import frame_files
 from mixplug.video.open import open_reader
-from mixplug.video.packets import PacketQueue
 from mixplug.video.spans import Span
-from mixplug.video.stream import clock_of, duration_of, open_stream
+from mixplug.video.stream import disorder, open_stream
 from mixplug.video.table import PacketTable
 
+_LATE, _SHARE = 9, 0.05  # frames in a wrong order, and their share, that damage may explain
 _DRAIN = 64  # largest number of errors that the decoder's threads may report at the end
 WIDTH = 256  # pixels; PySceneDetect also reduces frames to metadata this width
 Tick = Callable[[float, float, str], None]  # seconds done, seconds in total, name of the step
@@ -72,25 +72,28 @@ class FilePictures(Pictures):
         with open_reader(path) as reader:
             height, width = reader.size
         av = optional("av", "video", "Reading videos")
-        self._errors, self._scaler = av.error, av.video.reformatter.VideoReformatter()
-        self._container, self._stream = container, stream = open_stream(path)
-        duration = duration_of(container, stream)
-        self._clock = clock = clock_of(stream)
-        codec = stream.codec_context
+        self._path, self._size, self._faulty = path, (height, width), False
+        self._scaler = av.video.reformatter.VideoReformatter()
+        self._opened = opened = open_stream(path)
+        duration, clock = opened.duration, opened.clock
+        self._clock = clock
+        self._codec = codec = opened.video.codec_context
         codec.thread_type, codec.thread_count = "AUTO", threads or 0
         codec.options = {"skip_loop_filter": "noref"}  # invisible in small pictures
         table = PacketTable.of(
-            container, stream, lambda pts: tick(clock.time(pts), duration, "reading packets")
+            opened.packets(),
+            lambda pts: tick(clock.time(pts), duration, "reading packets"),
+            bool(codec.has_b_frames),
         )
         if not table.shown:
             raise ValueError(f"{path} has no frame that can be decoded.")
         self._table = table
         end = self._end()
         self.missing = [(end, duration)] if duration - end > self._frame() else []
-        self._duration = max(duration, end)
+        self._duration = duration  # a reader accepts times before it
         self.metadata = {
             "duration": self._duration,
-            "fps": float(stream.average_rate or len(table.shown) / end),
+            "fps": float(opened.rate or len(table.shown) / end),
             "width": width,
             "height": height,
             "frames": len(table.shown),
@@ -99,7 +102,7 @@ class FilePictures(Pictures):
         }
 
     def _frame(self) -> float:
-        rate = self._stream.average_rate
+        rate = self._opened.rate
         return 1 / float(rate) if rate else 0.04
 
     def _end(self) -> float:
@@ -110,9 +113,14 @@ class FilePictures(Pictures):
         """See :class:`Pictures`."""
         table, clock = self._table, self._clock
         key = table.keyframes[0] if time is None else table.keyframe_before(clock.tick(time), count)
-        place = bisect.bisect_left(table.shown, key)
+        place, newest, late = bisect.bisect_left(table.shown, key), None, 0
         for frame in self._decoded(key):
             pts = frame.dts if frame.pts is None else frame.pts
+            self._faulty = self._faulty or frame.is_corrupt
+            late += newest is not None and pts <= newest and not self._faulty
+            if late > max(_LATE, _SHARE * place):
+                raise ValueError(disorder(self._path))
+            newest = pts
             while place < len(table.shown) and table.shown[place] < pts:
                 yield Picture(clock.time(table.shown[place]), None)
                 place += 1
@@ -125,21 +133,38 @@ class FilePictures(Pictures):
 
     def _decoded(self, key: int) -> Iterator[Any]:
         """Frames from a keyframe on, or from before it if decoding cannot start there."""
-        queue, codec = PacketQueue(self._container, self._stream), self._stream.codec_context
+        queue = self._opened.packets()
         queue.seek(key)
         while True:
             while not queue.units and not queue.ended:
                 queue.more()
             if not queue.units:
                 break
-            with contextlib.suppress(self._errors.FFmpegError):  # the missing frame reveals it
-                yield from codec.decode(queue.units.popleft().packet)
+            yield from self._frames(queue.units.popleft().packet) or ()
         for _ in range(_DRAIN):
-            with contextlib.suppress(self._errors.FFmpegError):
-                yield from codec.decode(None)
+            rest = self._frames(None)
+            if rest is not None:
+                yield from rest
                 return
 
+    def _frames(self, packet: Any) -> list[Any] | None:
+        """The frames that come out of the decoder; None for an error, which lacks a frame."""
+        try:
+            frames: list[Any] = self._codec.decode(packet)
+        except Exception:  # PyAV raises errors of Python, too
+            self._faulty = True
+            return None
+        return frames
+
     def _small(self, frame: Any) -> Any:
+        if (frame.height, frame.width) not in (self._size, self._size[::-1]):  # may be turned
+            return None
+        try:
+            return self._reduced(frame)
+        except Exception:  # of any library: the frame cannot be read
+            return None
+
+    def _reduced(self, frame: Any) -> Any:
         wide = min(WIDTH, frame.width)
         high = max(1, round(frame.height * wide / frame.width))
         small = self._scaler.reformat(
@@ -154,7 +179,7 @@ class FilePictures(Pictures):
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._opened.container.close()
 
 
 class FolderPictures(Pictures):
@@ -187,20 +212,18 @@ class FolderPictures(Pictures):
             yield Picture(place / self._fps, self._small(self._files[place]))
 
     def _small(self, file: Path) -> Any:
-        image = optional("PIL.Image", "video", "Reading images")
+        resampling = optional("PIL.Image", "video", "Reading images").Resampling
         numpy = optional("numpy", "video", "Reading images")
         try:
-            with image.open(file) as picture:
-                if (picture.width, picture.height) != (
-                    self.metadata["width"],
-                    self.metadata["height"],
-                ):
+            with opened(file) as picture:
+                if upright_size(picture) != (self.metadata["height"], self.metadata["width"]):
                     return None
                 picture.draft("RGB", (WIDTH, WIDTH))  # decodes JPEGs at reduced size
-                wide = min(WIDTH, picture.width)
-                high = max(1, round(picture.height * wide / picture.width))
-                small = picture.convert("RGB").resize((wide, high), image.Resampling.BOX)
-        except OSError:
+                rgb = upright(to_rgb(picture), picture)
+                wide = min(WIDTH, rgb.width)
+                high = max(1, round(rgb.height * wide / rgb.width))
+                small = rgb.resize((wide, high), resampling.BOX)
+        except ValueError:
             return None
         return numpy.ascontiguousarray(numpy.asarray(small)[..., ::-1])
 

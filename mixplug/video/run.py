@@ -30,8 +30,11 @@ class DecoderRun:
             them.
         entry: tick of the keyframe at which the run started; None before.
         drained: whether the codec was drained after the last packet.
-        clean: whether nothing was damaged. A decoder that met damage keeps some of it over a flush
-            or a keyframe, so a new decoder is needed.
+        clean: whether nothing was damaged or disordered. A decoder that met damage keeps some of it
+            over a flush or a keyframe, so a new decoder is needed.
+        faulty: whether the decoder has reported an error; then the order of frames says nothing.
+        disordered: whether a frame came out after one that is shown later, without any error.
+        twice: whether two packets have the same time.
         frame_bytes: size of a frame in bytes.
     """
 
@@ -42,6 +45,7 @@ class DecoderRun:
         self._errors = optional("av", "video", "Reading videos").error
         self._expendable = Expendable(codec)
         self.clean = True
+        self.faulty = self.disordered = self.twice = False
         self.frame_bytes = codec.width * codec.height * 3 // 2
         self.restart()
 
@@ -54,6 +58,7 @@ class DecoderRun:
         self.out: deque[tuple[Unit, Any]] = deque()
         self.entry: int | None = None
         self.drained = False
+        self._newest: int | None = None  # tick of the newest frame
         self._damage.restart()
 
     def known(self) -> list[Unit]:
@@ -87,7 +92,7 @@ class DecoderRun:
                 frames = self.codec.decode(None if unit is None else unit.packet)
             except self._errors.EOFError:
                 return
-            except self._errors.FFmpegError:
+            except Exception:  # PyAV raises errors of Python, too
                 self._failed(unit)
                 continue
             for frame in frames:
@@ -101,17 +106,20 @@ class DecoderRun:
         if unit.key:
             self._damage.add_keyframe(unit)
         if unit.packet.is_corrupt:  # the packets after it may be missing too
+            self.faulty = True
             self._mark_damaged(unit)
         if unit.pts < self.entry:  # depends on frames before the keyframe
             return True
         if skip and self._expendable(unit.packet):
             self.skipped[unit.pts] = unit
             return True
+        self.twice = self.twice or unit.pts in self.fed
         self.fed[unit.pts] = unit
         return False
 
     def _failed(self, unit: Unit | None) -> None:
         """Mark a failed packet; with threads errors come late, so mark the oldest packet."""
+        self.faulty = True
         if unit is None or self._threads > 1:
             unit = min(self.fed.values(), key=lambda fed: fed.order, default=unit)
         if unit is not None:
@@ -123,7 +131,13 @@ class DecoderRun:
 
     def _accept(self, frame: Any) -> None:
         """Store a frame; frames come out in display order, so passed-over packets are lost."""
-        unit = self.fed.pop(frame.dts if frame.pts is None else frame.pts, None)
+        tick = frame.dts if frame.pts is None else frame.pts
+        self.faulty = self.faulty or frame.is_corrupt
+        if tick is not None:
+            if not self.faulty and self._newest is not None and tick <= self._newest:
+                self.disordered, self.clean = True, False
+            self._newest = tick if self._newest is None else max(tick, self._newest)
+        unit = self.fed.pop(tick, None)
         if unit is None:
             return
         for lost in [lost for lost in self.fed.values() if lost.pts < unit.pts]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixplug.video.packets import PacketQueue
 
@@ -22,17 +22,25 @@ class PacketTable:
         shown: the same ticks, sorted.
         keys: indices of keyframes in ``ticks``.
         keyframes: ticks of keyframes, sorted.
-        corrupt: ticks of packets that the file marks as corrupt.
+        corrupt: ticks of packets that the file marks as corrupt, or whose times are wrong.
     """
 
     ticks: array[int] = field(default_factory=lambda: array("q"))
     keys: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, container: Any, stream: Any, tick: Callable[[int], None]) -> PacketTable:
-        """Read a whole file; ``tick`` is called with the current tick."""
+    def of(
+        cls, queue: PacketQueue, tick: Callable[[int], None], reorders: bool = False
+    ) -> PacketTable:
+        """Read a whole file.
+
+        Args:
+            queue: all packets of the stream.
+            tick: function that is called with the current tick.
+            reorders: whether the codec has B-frames; then two packets with the same time show that
+                their times are wrong.
+        """
         table = cls()
-        queue = PacketQueue(container, stream)
         while not queue.ended:
             queue.more()
             while queue.units:
@@ -47,6 +55,8 @@ class PacketTable:
                 if len(table.ticks) % _TICK == 0:
                     tick(unit.pts)
         table.shown = sorted(table.ticks)
+        if reorders:
+            table.corrupt.update(a for a, b in itertools.pairwise(table.shown) if a == b)
         table.keyframes = sorted(table.ticks[place] for place in table.keys)
         table._place = {pts: place for place, pts in enumerate(table.ticks)}
         return table

@@ -86,3 +86,23 @@ def test_other_errors(home: Path, tmp_path: Path) -> None:
     (home / "images" / "001.Red_Square" / "3.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 4 images are missing. The first is .*/3.png"):
         birds(home, check=False)
+
+
+def test_a_box_does_not_follow_an_orientation(tmp_path: Path) -> None:
+    """Mmcv turns the image, but the box refers to the pixels on disk."""
+    pytest.importorskip("mmpretrain")
+    from evaluation.birds import cub
+    from PIL import Image
+
+    from mixplug.hosts.mm.datasets.cub import CUBBoxes
+
+    home = cub(tmp_path)
+    data = CUBBoxes(str(home), "test", check=False)
+    path = data.get_data_info(0)["img_path"]
+    assert data[0]["img_path"] == path
+    exif = Image.Exif()
+    exif[274] = 6
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    with pytest.raises(ValueError, match="its EXIF orientation asks to turn or mirror it"):
+        data[0]

@@ -81,8 +81,8 @@ def test_crops_are_flipped_and_vary_in_size(root: Path) -> None:
         (lambda root: shutil.rmtree(root / "val"), r"there is no \S+val. It needs train/CLASS/"),
         (lambda root: shutil.rmtree(root / "val" / "n01"), r"train has 2 classes and val 1; 1 are "
          r"in only one of them, such as n01"),
-        (lambda root: (root / "train" / "n01" / "0.png").unlink(), r"no valid file for the classes "
-         r"n01"),
+        (lambda root: (root / "train" / "n01" / "0.png").unlink(), r"has no images \S.* in "
+         r"1 of its 2 class folders, such as n01"),
         (lambda root: [shutil.rmtree(root / "train" / c) for c in ("n01", "n02")],
          r"find any class folder"),
     ],
@@ -97,5 +97,5 @@ def test_a_file_that_is_not_an_image(tmp_path: Path) -> None:
     path = tmp_path / "0.png"
     path.write_text("no image")
     crops = Crops(Labeled([str(path)], torch.tensor([0]), ["n01"]), 8)
-    with pytest.raises(ValueError, match=r"0.png cannot be read: cannot identify"):
+    with pytest.raises(ValueError, match=r"0.png cannot be read as an image: cannot identify"):
         crops[0]

@@ -94,5 +94,5 @@ def test_invalid_arguments_and_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got \(4, 4\) and 2"):
         fit(torch.zeros(4, 4), 2, "crop")
     (tmp_path / "0.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"0\.png cannot be read: cannot identify"):
+    with pytest.raises(ValueError, match=r"0\.png cannot be read as an image: cannot identify"):
         Unlabeled(tmp_path)[0]

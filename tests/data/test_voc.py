@@ -110,7 +110,7 @@ def test_damaged_images_and_masks(home: Path) -> None:
         image.objects()
     for file in (image.mask, image.image):
         shutil.copy(home / "Annotations" / "2007_000033.xml", file)
-    with pytest.raises(ValueError, match=r"2007_000033.png is not a VOC mask"):
+    with pytest.raises(ValueError, match=r"2007_000033.png cannot be read as an image"):
         image.objects()
     with pytest.raises(ValueError, match=r"2007_000033.jpg cannot be read"):
         image.pixels()

@@ -11,7 +11,6 @@ from typing import Any
 
 import timm
 import torch
-from PIL import Image
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -25,6 +24,7 @@ from mixplug.evaluation.card.subject import Data, Stream, Subject
 from mixplug.evaluation.results import fingerprint, to_device
 from mixplug.hosts.timm.stages import timm_stages
 from mixplug.hosts.timm.task import LEARNED
+from mixplug.image_files import open_rgb
 from mixplug.models.vit import timm_model
 from mixplug.models.vit.from_checkpoint import trained_size
 from mixplug.weights import Preprocessing, part, preprocessing_of, read
@@ -177,13 +177,8 @@ class Pixels(Dataset[tuple[Tensor, int]]):
             ValueError: the file cannot be read.
         """
         place = self.indices[index]
-        path = Path(self.images.paths[place])
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")  # a PIL image, as in timm
-            return self.transform(image), int(self.images.labels[place])
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        image = open_rgb(self.images.paths[place])  # a PIL image, as in timm
+        return self.transform(image), int(self.images.labels[place])
 
 
 def data_of(subject: Subject, root: Path, settings: Settings) -> Data:

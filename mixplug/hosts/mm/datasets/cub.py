@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 
 from mixplug.data.cub import birds
+from mixplug.image_files import check_orientation
 from mixplug.registry import DATASETS
 
 
@@ -53,7 +54,12 @@ class CUBBoxes(BaseDataset):
         ]
 
     def prepare_data(self, idx: int) -> Any:
-        """An example after the pipeline; its data sample has the box in its metainfo."""
+        """An example after the pipeline; its data sample has the box in its metainfo.
+
+        Raises:
+            ValueError: the image has an EXIF orientation, which its box does not follow.
+        """
+        check_orientation(self.get_data_info(idx)["img_path"])  # mmcv would turn the image
         item = super().prepare_data(idx)
         sample = item.get("data_samples") if isinstance(item, dict) else None
         if isinstance(sample, BaseDataElement):

@@ -89,7 +89,9 @@ class OODFolder(Outside):
         pipeline: list = (),
         **options: object,
     ) -> None:
-        super().__init__(Unlabeled(data_root, size, how), channel_order, pipeline, **options)
+        # upright, as mmcv loads the test images
+        images = Unlabeled(data_root, size, how, orientation="apply")
+        super().__init__(images, channel_order, pipeline, **options)
 
 
 @DATASETS.register_module()
