@@ -34,6 +34,8 @@ FAMILIES = (
     "legacy_xception", "xception41p", "xcit_nano_12_p8_224",
 )  # fmt: skip
 
+_LARGEST, _SMALLER = 299, 224  # larger images than the former take very long, if none are needed
+
 
 def subject(name: str) -> tuple[Callable[[], Stages], tuple[int, ...]]:
     """A timm model with random weights: a function to its stages, and the size of its images.
@@ -44,5 +46,21 @@ def subject(name: str) -> tuple[Callable[[], Stages], tuple[int, ...]]:
     Raises:
         RuntimeError: timm has no such model.
     """
-    model: nn.Module = timm.create_model(name, num_classes=10).eval()
-    return lambda: timm_stages(model), tuple(model.pretrained_cfg["input_size"])
+    model = _model(name).eval()
+    size = tuple(model.pretrained_cfg["input_size"])
+    if max(size) > _LARGEST and not model.pretrained_cfg.get("fixed_input_size"):
+        size = (size[0], _SMALLER, _SMALLER)
+    return lambda: timm_stages(model), size
+
+
+def _model(name: str) -> nn.Module:
+    """With a grid for the size of the images, where the model has one."""
+    config = timm.get_pretrained_cfg(name)
+    large = config is not None and max(config.input_size) > _LARGEST
+    if large and not config.fixed_input_size:
+        try:
+            found: nn.Module = timm.create_model(name, num_classes=10, img_size=_SMALLER)
+            return found
+        except TypeError:  # takes images of any size as it is
+            pass
+    return timm.create_model(name, num_classes=10)
