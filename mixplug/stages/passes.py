@@ -141,6 +141,11 @@ class Passes:
             self._layouts[key] = layout_of(self.model, name, shape, size, self.layout)
         return self._layouts[key]
 
+    def layout_found(self, name: str | None) -> Layout | None:
+        """How a module's output held its map when it was looked at, None if it was not."""
+        found = (layout for key, layout in self._layouts.items() if key[0] == name)
+        return next(found, None)
+
     def misreads(self, name: str, shape: tuple[int, ...], size: tuple[int, int] | None) -> bool:
         """Whether the layout that was given contradicts the shape of an output."""
         if self._infer or size is None or len(shape) != 4:

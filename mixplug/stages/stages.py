@@ -183,6 +183,7 @@ class Stages:
         for name in (self.features, self.last):
             if name is not None:
                 self.require(name)
+        self.layout = self._passes.layout_found(self.last) or self.layout
 
     def _place_used(self, x: Tensor, a: bool, last: bool, named: object) -> None:
         """In a host, place what a pass edits and no mixer has placed.

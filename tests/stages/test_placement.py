@@ -303,6 +303,13 @@ class LateToken(TokenNet):
         return self.fc(torch.tanh(self.hidden(self.blocks[1](tokens)[:, 0])))
 
 
+def test_the_layout_is_that_of_the_last_map() -> None:
+    """What a host says is a suggestion, as the places are."""
+    stages = Stages(Last(5), "block", "fc", layout=Layout(), search=True)
+    stages.with_map(images(), at="block")
+    assert stages.layout == Layout(channels_last=True)
+
+
 def test_tokens_before_and_after_a_class_token() -> None:
     model, x = LateToken(prefix=1), images()
     seen = []
