@@ -22,12 +22,13 @@ from mixplug.stages.as_trained import AsTrained
 from mixplug.stages.forward import Forward
 from mixplug.stages.isolation import undisturbed
 from mixplug.stages.passes import Passes
-from mixplug.stages.trace import Record, Recorder, leaf, reaches
+from mixplug.stages.trace import Record, Recorder, leaf, nodes_of, reaches
 
 BATCH = 3
 # Alignment compares all pairs of positions.
 MOST_POSITIONS = 1024
 _NEXT = 6  # modules to look at for a better one
+_ATTENTION = ("Bmm", "ScaledDotProduct")  # beginnings of names of autograd's nodes
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 WHOLE, USEFUL, DENSE, UNREAD = "whole", "useful", "dense", "unread"
@@ -132,6 +133,12 @@ class Inspection:
     def is_ordered(self, name: str) -> bool:
         """Whether the order of a map's positions matters to what follows."""
         return _differ(self._run({name: self._passes.on_map(name, _shuffled)}), self._plain())
+
+    def is_compared(self, name: str) -> bool:
+        """Whether attention follows, in which positions are compared with each other."""
+        record = self.records.get(name)
+        cut = [record.edge] if record is not None and record.edge is not None else []
+        return any(node.name().startswith(_ATTENTION) for node in nodes_of(self._e, cut))
 
     def is_dense(self, name: str) -> bool:
         """Whether everything behind acts at each position alone."""
@@ -364,10 +371,9 @@ def choose(
 ) -> str | None:
     """The first module at which the checks hold, or None.
 
-    Where alignment has to be useful, a layer that looks at neighboring positions should follow. One
-    that acts at each position alone makes alignment matter by its nonlinearity only, which is
-    little. So one of the next modules is preferred if it has such a layer behind it. In a
-    transformer with a class token none has.
+    Where alignment has to be useful, convolutions or attention should follow. A layer that acts at
+    each position alone makes alignment matter by its nonlinearity only, which is little. So if no
+    other follows, one of the next modules is preferred behind which the order of positions matters.
 
     Args:
         inspection: of the model.
@@ -377,7 +383,9 @@ def choose(
     """
     found = inspection.candidates(first, inner)
     best = next((name for name in found if inspection.failed(name, checks) is None), None)
-    if best is None or USEFUL not in checks or inspection.is_ordered(best):
+    if best is None or USEFUL not in checks:
+        return best
+    if inspection.is_ordered(best) or inspection.is_compared(best):
         return best
     for name in itertools.islice(inspection.candidates(None, inner), _NEXT):
         if inspection.is_ordered(name) and inspection.failed(name, checks) is None:

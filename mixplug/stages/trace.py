@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +74,11 @@ def edge_of(t: Tensor) -> Edge | None:
     return None if t.grad_fn is None else (t.grad_fn, t.output_nr)
 
 
-def reaches(end: Tensor, source: Tensor, without: Collection[Edge] = ()) -> bool:
-    """Whether a path in the graph of autograd leads from ``end`` back to the leaf ``source``.
+def nodes_of(end: Tensor, without: Collection[Edge] = ()) -> Iterator[Any]:
+    """Nodes of the graph of autograd on all paths back from ``end``, itself first.
 
     Args:
         end: a result.
-        source: a leaf that requires a gradient.
         without: edges that no path may use.
     """
     start = edge_of(end)
@@ -89,10 +88,19 @@ def reaches(end: Tensor, source: Tensor, without: Collection[Edge] = ()) -> bool
         if edge in without or edge[0] in seen:
             continue
         seen.add(edge[0])
-        if getattr(edge[0], "variable", None) is source:
-            return True
+        yield edge[0]
         todo.extend(after for after in edge[0].next_functions if after[0] is not None)
-    return False
+
+
+def reaches(end: Tensor, source: Tensor, without: Collection[Edge] = ()) -> bool:
+    """Whether a path in the graph of autograd leads from ``end`` back to the leaf ``source``.
+
+    Args:
+        end: a result.
+        source: a leaf that requires a gradient.
+        without: edges that no path may use.
+    """
+    return any(getattr(node, "variable", None) is source for node in nodes_of(end, without))
 
 
 def leaf(x: Tensor) -> Tensor:

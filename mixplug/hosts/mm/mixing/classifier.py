@@ -148,13 +148,6 @@ def mm_stages(model: ImageClassifier) -> Stages:
     average pooling would have no effect.
     """
     classifier, last, backbone = classifier_names(model.head), "backbone", model.backbone
-    grid = getattr(backbone, "patch_resolution", None)
-    projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
-    layout = Layout(
-        prefix=getattr(backbone, "num_extra_tokens", 0),
-        grid=grid and tuple(grid),
-        patch=getattr(projection, "stride", None),
-    )
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
         last = f"backbone.stages.{len(backbone.stages) - 1}"
     elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
@@ -163,7 +156,25 @@ def mm_stages(model: ImageClassifier) -> Stages:
     block = before_last_block(backbone)
     features = f"backbone.{block}" if block else last
     call, pixels = partial(_logits, model), partial(_pixels, model)
+    layout = _layout(backbone)
     return Stages(model, features, classifier, last, layout, call, pixels=pixels, search=True)
+
+
+def _layout(backbone: nn.Module) -> Layout:
+    """What a backbone says of its tokens; a wrapper of timm's models lets them say it."""
+    if not hasattr(backbone, "num_extra_tokens"):
+        for module in backbone.modules():
+            if hasattr(module, "num_prefix_tokens"):
+                from mixplug.hosts.timm.stages import map_layout
+
+                return map_layout(module)
+    grid = getattr(backbone, "patch_resolution", None)
+    projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
+    return Layout(
+        prefix=getattr(backbone, "num_extra_tokens", 0),
+        grid=grid and tuple(grid),
+        patch=getattr(projection, "stride", None),
+    )
 
 
 def _pixels(model: ImageClassifier) -> Pixels:
