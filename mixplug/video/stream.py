@@ -87,6 +87,14 @@ class Stream:
         return ProgramQueue(self.container, self.video, self.times)
 
 
+def _opened(av: Any, path: str) -> Any:
+    """Open a file whose title or maker may not be UTF-8, which PyAV 19 and later allow anyway."""
+    try:
+        return av.open(path, metadata_errors="replace")
+    except TypeError:  # PyAV 19 has no such key
+        return av.open(path)
+
+
 def open_stream(path: Path) -> Stream:
     """Open the first video stream of a file.
 
@@ -96,7 +104,7 @@ def open_stream(path: Path) -> Stream:
     """
     av = optional("av", "video", "Reading videos")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = _opened(av, str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} cannot be opened as a video: {error}.") from error
     video = next((s for s in container.streams.video if s.codec_context is not None), None)

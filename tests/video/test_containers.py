@@ -407,3 +407,14 @@ def test_torchcodec_refuses_program_streams(films: Any) -> None:
 def test_h264_without_times_has_the_packets_that_the_tests_assume(tmp_path: Path) -> None:
     """Otherwise the refusals above would test nothing."""
     assert {p.pts for p in packets(film(tmp_path / "raw.h264", 10))} == {None}
+
+
+def test_a_title_that_is_not_utf_8(tmp_path: Path) -> None:
+    """Cameras write names of makers in any code; the pictures have nothing to do with it."""
+    raw = film(tmp_path / "film.mp4", 6).read_bytes()
+    times, frames = all_frames(tmp_path / "film.mp4")
+    maker = b"Lavf"  # FFmpeg names itself in the file
+    assert raw.count(maker) == 1
+    (tmp_path / "film.mp4").write_bytes(raw.replace(maker, b"\xff\xfe\xe9\xe9"))
+    with open_reader(tmp_path / "film.mp4") as reader:
+        assert torch.equal(reader.read([time + 1e-3 for time in times]), frames)

@@ -34,6 +34,12 @@ FAMILIES = (
     "legacy_xception", "xception41p", "xcit_nano_12_p8_224",
 )  # fmt: skip
 
+# What makes a model smaller that is the smallest of its family and very large.
+_SHALLOW = {
+    "deepseek_vit_412m": {"depth": 4},
+    "gemma4_vit_167m": {"depth": 4},
+    "qwen3_vit_88m": {"depth": 4},
+}
 _LARGEST, _SMALLER = 299, 224  # larger images than the former take very long, if none are needed
 
 
@@ -55,12 +61,12 @@ def subject(name: str) -> tuple[Callable[[], Stages], tuple[int, ...]]:
 
 def _model(name: str) -> nn.Module:
     """With a grid for the size of the images, where the model has one."""
-    config = timm.get_pretrained_cfg(name)
+    config, keys = timm.get_pretrained_cfg(name), _SHALLOW.get(name, {})
     large = config is not None and max(config.input_size) > _LARGEST
     if large and not config.fixed_input_size:
         try:
-            found: nn.Module = timm.create_model(name, num_classes=10, img_size=_SMALLER)
+            found: nn.Module = timm.create_model(name, num_classes=10, img_size=_SMALLER, **keys)
             return found
         except TypeError:  # takes images of any size as it is
             pass
-    return timm.create_model(name, num_classes=10)
+    return timm.create_model(name, num_classes=10, **keys)
