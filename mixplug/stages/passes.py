@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixplug.layouts import Layout, level_of
 from mixplug.stages.forward import Edit, Forward
-from mixplug.stages.reading import layout_of
+from mixplug.stages.reading import layout_of, prefix_that_fits
 from mixplug.stages.taps import Step, Taps
 
 
@@ -170,10 +170,21 @@ class Passes:
             )
             raise ValueError(
                 f"The output of {name!r}, of shape {shape}{images}, holds no feature map: it needs "
-                f"(B, C, H, W), (B, H, W, C) or tokens (B, N, C) of the whole image. Name a module "
-                f"before pooling."
+                f"(B, C, H, W), (B, H, W, C) or tokens (B, N, C) of the whole image. "
+                f"{self._hint(shape)}"
             )
         return layout
+
+    def _hint(self, shape: tuple[int, ...]) -> str:
+        """What to do about an output that cannot be read."""
+        if len(shape) == 3 and self._size is not None:
+            prefix = prefix_that_fits(shape[1], self._size)
+            if prefix is not None:
+                return (
+                    f"If the first {prefix} of its {shape[1]} tokens are no patches (class token, "
+                    f"registers), pass layout=mixplug.Layout(prefix={prefix})."
+                )
+        return "Name a module before pooling."
 
     @contextmanager
     def _of_size(self, x: Tensor) -> Iterator[None]:

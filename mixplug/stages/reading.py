@@ -9,6 +9,7 @@ from torch import nn
 
 from mixplug.layouts import Layout
 
+_MOST_PREFIX = 9  # a class token and eight registers
 _WIDTHS = ("out_channels", "out_features", "num_features", "num_channels")
 
 
@@ -45,6 +46,12 @@ def layout_of(
         if _is_token_grid(shape[1] - prefix, size, host):
             return replace(host, prefix=prefix)
     return None
+
+
+def prefix_that_fits(count: int, size: tuple[int, int]) -> int | None:
+    """The smallest number of tokens without which the others fill a grid of the image's shape."""
+    fits = (n for n in range(1, _MOST_PREFIX + 1) if _is_token_grid(count - n, size, Layout()))
+    return next(fits, None)
 
 
 def _positions(shape: tuple[int, ...], channels_last: bool) -> tuple[int, int]:

@@ -284,6 +284,20 @@ def test_windows_are_no_map() -> None:
         stages.with_map(images())
 
 
+def test_tokens_before_the_patches_that_nobody_named() -> None:
+    """As in torchvision's ViT, which says nothing of its class token."""
+    model, x = TokenNet(prefix=3), images()
+    message = (
+        r"the first 3 of its 51 tokens are no patches .*pass layout=mixplug.Layout\(prefix=3\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        Stages(model, "blocks.0", "fc").with_map(x)
+    assert Stages(model, "blocks.0", "fc", layout=Layout(prefix=3)).with_map(x)[1].shape[2:] == (
+        6,
+        8,
+    )
+
+
 def test_a_layout_that_contradicts_the_shapes_is_refused() -> None:
     stages = Stages(Last(5), "block", "fc", layout=Layout())
     with pytest.raises(
