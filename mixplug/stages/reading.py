@@ -42,6 +42,8 @@ def layout_of(
     widths = set(_widths(model.get_submodule(name)))
     if widths and shape[2] not in widths and shape[1] in widths:
         return None  # (B, C, N)
+    if not widths and _is_token_grid(shape[2], size, Layout()):
+        return None  # either
     for prefix in (host.prefix, 0):
         if _is_token_grid(shape[1] - prefix, size, host):
             return replace(host, prefix=prefix)

@@ -284,6 +284,22 @@ def test_windows_are_no_map() -> None:
         stages.with_map(images())
 
 
+def test_windows_as_columns_are_no_tokens() -> None:
+    """(B, C, N), of which C happens to be a square, as ``nn.Unfold`` gives."""
+
+    class Columns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Unfold(4, stride=4)  # (B, 48, 12) of 12 x 16 images
+            self.fc = nn.Linear(48, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(torch.tanh(self.stem(x)).mean(-1))
+
+    with pytest.raises(ValueError, match=r"'stem', of shape \(4, 48, 12\) .*holds no feature map"):
+        Stages(Columns(), "stem", "fc").with_map(images())
+
+
 def test_tokens_before_the_patches_that_nobody_named() -> None:
     """As in torchvision's ViT, which says nothing of its class token."""
     model, x = TokenNet(prefix=3), images()

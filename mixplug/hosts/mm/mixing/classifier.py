@@ -171,7 +171,7 @@ def _layout(backbone: nn.Module) -> Layout:
     grid = getattr(backbone, "patch_resolution", None)
     projection = getattr(getattr(backbone, "patch_embed", None), "projection", None)
     return Layout(
-        prefix=getattr(backbone, "num_extra_tokens", 0),
+        prefix=getattr(backbone, "num_extra_tokens", int(hasattr(backbone, "cls_token"))),
         grid=grid and tuple(grid),
         patch=getattr(projection, "stride", None),
     )

@@ -117,3 +117,28 @@ def test_maps_within_a_wrapper_are_read_as_they_are(kind: str) -> None:
             return mix(a, moved, plan.lam)
 
         assert_close(found, stages(x, layers={stages.features: by_hand}).logits)
+
+
+def test_a_part_of_an_image_beside_the_patches_is_seen() -> None:
+    """In TNT tokens of pixels go on beside those of patches, so patches alone are not the image."""
+    backbone = {
+        "type": "mmpretrain.TNT",
+        "arch": {
+            "embed_dims_outer": 16, "embed_dims_inner": 4, "num_layers": 3, "num_heads_outer": 2,
+            "num_heads_inner": 2,
+        },
+        "img_size": 32, "patch_size": 8, "first_stride": 4,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            "type": "mmpretrain.ImageClassifier",
+            "backbone": backbone,
+            "head": {**LINEAR, "in_channels": 16, "num_classes": 5, "_scope_": "mmpretrain"},
+        }
+    ).eval()
+    stages, x = mm_stages(model), torch.randn(4, 3, 32, 32)
+    mixed(stages, x)
+    assert stages.features == "backbone.pixel_embed.proj"
+    swapped = stages(x, features=lambda a: a.roll(1, 0)).logits
+    assert_close(swapped, stages(x).logits.roll(1, 0))
