@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -51,6 +52,8 @@ def cross_entropy(
     return Criterion(terms, smoothing, scale, is_cross_entropy=True, ignore_index=ignore_index)
 
 
+# Packages whose losses a host's adapter converts, which a loop of one's own need not have imported.
+_HOMES = {"timm": "mixplug.hosts.timm.task"}
 _known: dict[type, Callable[[Any], Criterion]] = {}
 
 
@@ -79,6 +82,9 @@ def as_criterion(loss: object = None) -> Criterion:
         return loss
     if loss is None or loss is F.cross_entropy:
         return cross_entropy()
+    home = _HOMES.get(type(loss).__module__.partition(".")[0])
+    if home is not None:
+        import_module(home)
     for cls in type(loss).__mro__:
         # a subclass with a forward of its own is another loss
         if cls in _known and getattr(type(loss), "forward", None) is getattr(cls, "forward", None):
@@ -87,7 +93,32 @@ def as_criterion(loss: object = None) -> Criterion:
         raise ValueError(f"A criterion must be callable as loss(logits, target), got {loss!r}.")
     if getattr(loss, "reduction", "mean") != "none":
         require_mean(loss)
-    return Criterion(loss)
+    return Criterion(_OfRows(loss))
+
+
+@dataclass(frozen=True)
+class _OfRows:
+    """A loss of which it is not known whether it takes rows of weights over classes."""
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        try:
+            return self.loss(logits, target)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+            why = f"{type(error).__name__}: {str(error).strip() or 'it does not take such targets'}"
+            raise ValueError(_cannot_be_mixed(self.loss, why)) from error
+
+
+def _cannot_be_mixed(loss: object, why: str) -> str:
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return (
+        f"{name} cannot be mixed. A mixed target is a row of weights over classes, and the loss "
+        f"must give one value for each row of logits and target, but {why}. For a loss that takes "
+        f"class indices use mixplug.criterion.per_class."
+    )
 
 
 @register(nn.CrossEntropyLoss)
@@ -163,16 +194,14 @@ def require_rows(criterion: Criterion, classes: int, device: torch.device, name:
     logits = torch.linspace(-1, 1, 2 * classes, device=device).view(2, classes)
     target = torch.full_like(logits, 1 / classes)
     try:
+        loss = criterion.terms
         with torch.no_grad():
-            terms = criterion.terms(logits, target)
+            terms = (loss.loss if isinstance(loss, _OfRows) else loss)(logits, target)
         why = "" if terms.shape in ((2,), ()) else f"it returns a shape {tuple(terms.shape)}"
     except Exception as error:  # of whatever the loss does with what it does not expect
         why = f"{type(error).__name__}: {str(error).strip() or 'it does not take such targets'}"
     if why:
-        raise ValueError(
-            f"{name} cannot be mixed. A mixed target is a row of weights over classes, and the "
-            f"loss must give one value for each row of logits and target, but {why}."
-        )
+        raise ValueError(_cannot_be_mixed(name, why))
 
 
 def per_class(loss: Callable[[Tensor, Tensor], Tensor]) -> Criterion:

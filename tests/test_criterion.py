@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -148,3 +152,33 @@ def test_the_functional_cross_entropy_is_known() -> None:
 def test_an_unknown_loss_must_not_sum() -> None:
     with pytest.raises(ValueError, match="needs reduction='mean', got 'sum'"):
         as_criterion(nn.MultiLabelSoftMarginLoss(reduction="sum"))
+
+
+def test_a_loss_that_indexes_classes_says_so() -> None:
+    def focal(logits: Tensor, target: Tensor) -> Tensor:
+        return -logits.log_softmax(-1).gather(-1, target[:, None])
+
+    mixed = Mixed(torch.randn(4, 3), torch.eye(3)[[0, 1, 2, 0]])
+    message = (
+        r"focal cannot be mixed\. A mixed target is a row of .* use mixplug.criterion.per_class"
+    )
+    with pytest.raises(ValueError, match=message) as raised:
+        mixed.loss(focal)
+    assert isinstance(raised.value.__cause__, (RuntimeError, IndexError))
+
+
+def test_losses_of_timm_are_known_without_its_adapter() -> None:
+    """In a loop of one's own nothing else imports it."""
+    code = """
+        import torch
+        from timm.loss import LabelSmoothingCrossEntropy
+        from mixplug import Mixed
+
+        logits, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+        loss = LabelSmoothingCrossEntropy(0.3)
+        print(float(Mixed(logits, torch.eye(3)[y]).loss(loss) - loss(logits, y)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert abs(float(done.stdout)) < 1e-6, done.stderr
