@@ -120,7 +120,9 @@ def find(name: str, kind: str | None = None) -> Entry:
     if entry is not None and kind in (None, entry.kind):
         return entry
     known = [e.name for e in entries(kind)]
-    raise KeyError(f"There is no {kind or 'entry'} {name!r}.{suggest(bare, known)}")
+    raise KeyError(
+        f"There is no {_WORDS.get(kind, kind or 'entry')} {name!r}.{suggest(bare, known)}"
+    )
 
 
 def build(
@@ -157,8 +159,14 @@ def build(
     built = target(**arguments)
     base = KINDS.get(kind or "")
     if base is not None and not isinstance(built, base):
-        raise ValueError(f"{target!r} is no {kind}: it gives a {type(built).__name__}.")
+        raise ValueError(
+            f"{target!r} is not a {_in_words(kind)}: it gives a {type(built).__name__}."
+        )
     return built
+
+
+def _in_words(kind: str | None) -> str:
+    return "self-distillation method" if kind == "selfsup" else kind or "entry"
 
 
 def resolve(target: str | Target, kind: str | None = None) -> Target:

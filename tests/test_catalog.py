@@ -154,15 +154,18 @@ def test_losses_are_the_contract() -> None:
 
 
 def test_methods_of_self_supervision() -> None:
-    assert {entry.name for entry in mixplug.entries("selfsup")} == {"DINO", "DoRA"}
-    with pytest.raises(KeyError, match=r"There is no selfsup 'Dora'\. Did you mean 'DoRA'"):
+    assert {"DINO", "DoRA"} <= {entry.name for entry in mixplug.entries("selfsup")}
+    with pytest.raises(
+        KeyError, match=r"There is no self-distillation method 'Dora'\. Did you mean 'DoRA'"
+    ):
         mixplug.build("Dora", kind="selfsup")
-    with pytest.raises(ValueError, match="is no selfsup: it gives a ReLU"):
+    with pytest.raises(ValueError, match="is not a self-distillation method: it gives a ReLU"):
         mixplug.build("torch.nn.ReLU", kind="selfsup")
 
 
 def test_names_and_aliases_are_the_contract() -> None:
-    assert {e.name: e.alias for e in mixplug.entries("mixer")} == ALIASES
+    """Configs have them, so none goes and none changes; others may come."""
+    assert ALIASES.items() <= {e.name: e.alias for e in mixplug.entries("mixer")}.items()
 
 
 def test_rows_are_in_order_and_of_one_kind() -> None:
@@ -243,7 +246,7 @@ def test_a_module_that_lacks_a_part_of_its_own_says_so(
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, guess: str) -> None:
-    message = rf"There is no mixer '{name}'\. Did you mean '{guess}'\? Known: AlignMixup, CutMix, "
+    message = rf"There is no mixer '{name}'\. Did you mean '{guess}'\? Known: AlignMixup, "
     with pytest.raises(KeyError, match=message):
         mixplug.build(name, kind="mixer")
 
@@ -319,7 +322,8 @@ def test_who_follows_gets_every_row_of_a_kind(table: dict[str, catalog.Entry]) -
     everything: list[str] = []
     catalog.follow(lambda entry: methods.append(entry.name), kind="selfsup")
     catalog.follow(lambda entry: everything.append(entry.name))
-    assert methods == ["DINO", "DoRA"]
+    assert methods == [entry.name for entry in catalog.entries("selfsup")]
+    assert {"DINO", "DoRA"} <= {*methods}
     assert everything == [entry.name for entry in catalog.entries()]
 
     for name, kind in (("Later", "selfsup"), ("Other", "open")):
@@ -384,5 +388,5 @@ def test_an_attribute_that_the_package_does_not_have() -> None:
 
 
 def test_what_is_built_must_be_of_its_kind() -> None:
-    with pytest.raises(ValueError, match="is no mixer: it gives a ReLU"):
+    with pytest.raises(ValueError, match="is not a mixer: it gives a ReLU"):
         mixplug.build("torch.nn.ReLU", kind="mixer")

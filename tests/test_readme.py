@@ -62,13 +62,15 @@ def test_the_stages_of_a_timm_model() -> None:
 
 def test_methods_table_names_the_catalog() -> None:
     table = re.findall(r"^\| `(\w+)` \(`(\w+)`\)", (ROOT / "README.md").read_text(), flags=re.M)
-    assert sorted(table) == sorted((e.name, e.alias) for e in mixplug.entries("mixer") if _ours(e))
+    wanted = sorted((e.name, e.alias) for e in mixplug.entries("mixer") if _ours(e))
+    assert sorted(table) == wanted, f"README.md, Methods: rows { ({*table} ^ {*wanted}) } differ"
 
 
 def test_methods_table_names_the_losses() -> None:
     rows = [row for row in (ROOT / "README.md").read_text().splitlines() if row.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert {e.name for e in mixplug.entries("loss")} <= named
+    missing = {e.name for e in mixplug.entries("loss")} - named
+    assert not missing, f"README.md, Methods: there is no row of {missing}"
 
 
 def test_doctor_finds_nothing_broken() -> None:

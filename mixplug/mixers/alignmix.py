@@ -65,7 +65,7 @@ class AlignMixup(PairMixer):
         decoder: None, 'ae' or 'vae'.
         image_shape: (channels, height, width) of the input, needed for a decoder.
         decoder_width: channels of the decoder's inner maps.
-        reconstruction_weight: factor of the decoder's losses. The thesis has no such factor (1).
+        reconstruction_weight: factor of the decoder's losses. 1 is the thesis' loss.
             A sum over pixels is about a thousand times a cross-entropy, so at the thesis' learning
             rate of 0.1 clip gradients or choose a smaller weight.
 

@@ -22,6 +22,9 @@ class CutMix(PairMixer):
     to the image. The target of x weighs the area outside the clipped rectangle. There is one
     rectangle per batch.
 
+    Attributes:
+        per_example: must be False, since there is one rectangle per batch.
+
     - [0]: CutMix, 2019, https://arxiv.org/abs/1905.04899
     """
 

@@ -24,17 +24,16 @@ OPTIONS = {
     "ManifoldMixup": [{"layers": ["x", "A", "e", "hidden"]}, {"dense": True}],
     "MultiMix": [{"n": 6}, {"n": 6, "layer": "hidden", "alpha": [1, 2]}],
 }
-CASES = [(name, options) for name, several in OPTIONS.items() for options in several]
+NAMES = [entry.name for entry in mixplug.entries("mixer")]
+# OneOf, which is made of others, has tests of its own. A new mixer is tested with its defaults.
+CASES = [
+    (name, options) for name in NAMES for options in OPTIONS.get(name, [{}]) if name != "OneOf"
+]
 every_mixer = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 
 
 def build(name: str, options: dict[str, object]) -> Mixer:
     return mixplug.build(name, kind="mixer", **options)
-
-
-def test_no_mixer_is_left_out() -> None:
-    """A new one must be entered above. OneOf, which is made of others, has tests of its own."""
-    assert {*OPTIONS, "OneOf"} == {entry.name for entry in mixplug.entries("mixer")}
 
 
 @every_mixer
