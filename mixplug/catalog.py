@@ -120,9 +120,7 @@ def find(name: str, kind: str | None = None) -> Entry:
     if entry is not None and kind in (None, entry.kind):
         return entry
     known = [e.name for e in entries(kind)]
-    raise KeyError(
-        f"There is no {_WORDS.get(kind, kind or 'entry')} {name!r}.{suggest(bare, known)}"
-    )
+    raise KeyError(f"There is no {_in_words(kind)} {name!r}.{suggest(bare, known)}")
 
 
 def build(

@@ -309,7 +309,7 @@ CLASHES = {
     "--config clash.yaml": r"--mixup cannot be used",
     "--mixup-impl mixplug.alignmx": r"no mixer 'mixplug\.alignmx'\. Did you mean 'AlignMixup'",
     "--mixup-impl no_such.Mixer": r"Nothing is importable as 'no_such\.Mixer'",
-    "--mixup-impl torch.nn.ReLU": r"is no mixer: it gives a ReLU",
+    "--mixup-impl torch.nn.ReLU": r"is not a mixer: it gives a ReLU",
     "--mixup-args alpa=1": r"AlignMixup has no key 'alpa'\. Did you mean 'alpha'",
     "--mixup-args alpha=-1": r"AlignMixup needs alpha > 0, got -1",
     "--mixup-args=alpha": r"--mixup-args needs KEY=VALUE, got 'alpha'",
