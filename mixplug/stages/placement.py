@@ -39,7 +39,8 @@ _FAILED = {
     "its target is mixed wholly",
     UNREAD: "the output cannot be read as a map of the whole image",
     USEFUL: "its positions are only averaged afterwards, so aligning them changes nothing",
-    DENSE: "layers behind it look at neighboring positions, so a position alone gives other logits",
+    DENSE: "layers behind it look at neighboring positions, so a position alone gives other "
+    "logits, or most of the network is behind it",
 }
 
 
@@ -92,7 +93,8 @@ class Inspection:
     def failed(self, name: str, checks: Sequence[str]) -> str | None:
         """The first of the checks that fails at a module's output, or None."""
         ways: Mapping[str, Callable[[str], bool]] = {
-            WHOLE: self.is_whole, USEFUL: self.is_useful, DENSE: self.is_dense,
+            WHOLE: self.is_whole, USEFUL: self.is_useful,
+            DENSE: lambda name: self.is_late(name) and self.is_dense(name),
         }  # fmt: skip
         return next((check for check in checks if not ways[check](name)), None)
 
@@ -139,6 +141,16 @@ class Inspection:
         record = self.records.get(name)
         cut = [record.edge] if record is not None and record.edge is not None else []
         return any(node.name().startswith(_ATTENTION) for node in nodes_of(self._e, cut))
+
+    def is_late(self, name: str) -> bool:
+        """Whether at most half of the layers follow.
+
+        If every position is an example of its own, all that follows is run once for each. Early
+        maps have many positions, and a network that makes nothing of a single one.
+        """
+        layers = [self.records[layer].order for layer in self._layers() if layer in self.records]
+        record = self.records.get(name)
+        return record is None or 2 * sum(order > record.order for order in layers) <= len(layers)
 
     def is_dense(self, name: str) -> bool:
         """Whether everything behind acts at each position alone."""

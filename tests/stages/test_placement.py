@@ -87,6 +87,29 @@ def test_an_edit_without_a_mixer_is_placed_too() -> None:
     assert (stages.features, stages.last) == ("join", "last")
 
 
+class Early(nn.Module):
+    """As PiT: only the first map can be read, and attention follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2, 8) for _ in range(2)))
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).permute(2, 0, 1)  # (N, B, C), which nothing reads
+        return self.fc(self.blocks(tokens).mean(0))
+
+
+def test_positions_do_not_go_through_a_whole_network_each() -> None:
+    """A constant map gives the same at each position there, but that is another network's loss."""
+    stages, y = Stages(Early(), "stem", "fc", search=True), torch.arange(4) % CLASSES
+    with pytest.raises(ValueError, match=r"every position of the last map .* most of the network"):
+        DenseMultiMix(prob=1.0, n=5)(stages, images(), y, sampling.generators(0, 0))
+    AlignMixup(modes=("A",))(stages, images(), y, sampling.generators(0, 0))
+    assert stages.features == "stem"
+
+
 class Pointwise(nn.Module):
     """As MobileNetV3: a 1x1 convolution follows the last block."""
 
