@@ -57,6 +57,8 @@ def subject(name: str) -> tuple[Callable[[], Stages], tuple[int, ...]]:
     own = Path(name)
     model = Config.fromfile(own if own.suffix == ".py" else base / f"{name}.py").model
     model.pop("train_cfg", None)
+    if isinstance(model.backbone.get("init_cfg"), dict):  # weights that are not there
+        model.backbone.pop("init_cfg")
     with DefaultScope.overwrite_default_scope("mmpretrain"), _without_log():
         built: nn.Module = MODELS.build({**model, "data_preprocessor": {}}).eval()
         built.init_weights()
