@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from command_reference import table, title, write
 from docstrings import escaped
 
-_HOSTS = {"timm": "timm", "mmpretrain": "mmpretrain"}
+# Host to the module that lists one model of each of its families.
+_HOSTS = {"timm": "mixplug.hosts.timm.families", "mmpretrain": "mixplug.hosts.mm.families"}
 _INTRODUCTION = """\
 One model of every family, with random weights, is tried with every mixer. A mixer **holds** where
 the features of another image give the logits of that image, where shuffling the positions of one
@@ -29,14 +31,15 @@ def page(folder: Path) -> str:
         folder: where the results are, a JSON file for each host.
     """
     lines = [*title("Models", "="), _INTRODUCTION]
-    for host, heading in _HOSTS.items():
+    for host, home in _HOSTS.items():
         path = folder / f"{host}.json"
         if path.exists():
-            lines += [*title(heading, "-"), *_section(json.loads(path.read_text()))]
+            families = importlib.import_module(home).FAMILIES
+            lines += [*title(host, "-"), *_section(json.loads(path.read_text()), families)]
     return "\n".join(lines) + "\n"
 
 
-def _section(found: dict[str, Any]) -> list[str]:
+def _section(found: dict[str, Any], families: tuple[str, ...]) -> list[str]:
     models = found["models"]
     clean = sum(all(row["state"] == "ok" for row in rows) for rows in models.values())
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -45,8 +48,14 @@ def _section(found: dict[str, Any]) -> list[str]:
         f"{clean} of {len(models)} take every mixer (``{found['command']}``, {found['date']}, "
         f"{versions}).",
         "",
+        *_unchecked([name for name in families if name not in models]),
         *table(("Model", "A", "last", "Refused"), rows),
     ]
+
+
+def _unchecked(names: list[str]) -> list[str]:
+    listed = ", ".join(f"``{name}``" for name in names)
+    return [f"With these versions the check has not been run for {listed}.", ""] if names else []
 
 
 def _row(name: str, rows: list[dict[str, str]]) -> tuple[str, ...]:
