@@ -93,7 +93,7 @@ def train_with(model: nn.Module, mixer: Mixer) -> str:
         ValueError: the model or its head is of another kind, or its batches are mixed already.
     """
     require_trainable(model)
-    names = classifier_names(model.head)
+    names = classifier_names(model)
     stages = mm_stages(model)
     mixer.attach(stages)
     retype(model, MixedLoss)
@@ -147,7 +147,7 @@ def mm_stages(model: ImageClassifier) -> Stages:
     this block carries mixed patches to the class token. In other networks alignment directly before
     average pooling would have no effect.
     """
-    classifier, last, backbone = classifier_names(model.head), "backbone", model.backbone
+    classifier, last, backbone = classifier_names(model), "backbone", model.backbone
     if getattr(backbone, "gap_before_final_norm", False):  # ConvNeXt and others pool themselves
         last = f"backbone.stages.{len(backbone.stages) - 1}"
     elif getattr(backbone, "out_type", None) in ("cls_token", "avg_featmap"):
@@ -194,20 +194,31 @@ def _logits(model: ImageClassifier, inputs: Tensor) -> Tensor:
     return model.head(model.extract_feat(inputs))
 
 
-def classifier_names(head: nn.Module) -> list[str]:
-    """Names of a head's layers with one output per class; several if it returns their mean.
+def classifier_names(model: nn.Module) -> list[str]:
+    """Names of the layers with one output per class; several if the head returns their mean.
+
+    Some backbones classify themselves, as VGG. One with further outputs, as Inception v3, does not
+    say which of them is the classifier; then there is none, and only inputs can be mixed.
+    """
+    if getattr(model.head, "num_classes", None) is not None:
+        return [f"head.{name}" for name in _with_classes(model.head)]
+    own = [f"backbone.{name}" for name in _with_classes(model.backbone)]
+    return own if len(own) == 1 else []
+
+
+def _with_classes(part: nn.Module) -> list[str]:
+    """Names of the layers in a head or a backbone with ``num_classes`` outputs.
 
     Of layers in a row (an ``nn.Sequential``) only the last counts: a hidden one may be as wide.
-    None if the backbone classifies, as in Inception v3; then only inputs can be mixed.
     """
-    classes = getattr(head, "num_classes", None)
+    classes = getattr(part, "num_classes", None)
     found: dict[str, str] = {}  # by the row that a layer is in, if it is in one
-    for name, module in head.named_modules():
+    for name, module in part.named_modules():
         widths = (getattr(module, "out_features", None), getattr(module, "out_channels", None))
         if classes is not None and classes in widths and not any(module.children()):
             row = name.rpartition(".")[0]
-            in_row = isinstance(head.get_submodule(row), nn.Sequential)
-            found[row if in_row else name] = f"head.{name}"
+            in_row = isinstance(part.get_submodule(row), nn.Sequential)
+            found[row if in_row else name] = name
     return list(found.values())
 
 
@@ -217,7 +228,7 @@ def last_layer_name(head: nn.Module) -> str:
     Raises:
         ValueError: there is none.
     """
-    names = classifier_names(head)
+    names = [f"head.{name}" for name in _with_classes(head)]
     if not names:
         raise ValueError(
             f"{type(head).__name__} has no layer with num_classes="

@@ -142,3 +142,24 @@ def test_a_part_of_an_image_beside_the_patches_is_seen() -> None:
     assert stages.features == "backbone.pixel_embed.proj"
     swapped = stages(x, features=lambda a: a.roll(1, 0)).logits
     assert_close(swapped, stages(x).logits.roll(1, 0))
+
+
+def test_a_backbone_that_classifies() -> None:
+    """VGG has its classifier in the backbone, and a head without a layer."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            "type": "mmpretrain.ImageClassifier",
+            "backbone": {"type": "mmpretrain.VGG", "depth": 11, "num_classes": 5},
+            "head": {"type": "mmpretrain.ClsHead"},
+        }
+    ).eval()
+    stages, x = mm_stages(model), torch.randn(4, 3, 224, 224)
+    assert stages.classifier is model.backbone.classifier[-1]
+    with torch.no_grad():
+        forward = stages(x)
+        wanted = model.backbone.classifier[-1](forward.embedding)
+        assert_close(forward.logits, wanted)
+        assert_close(forward.logits, model(x))
+        swapped = stages(x, embedding=lambda e: e.roll(1, 0)).logits
+    assert_close(swapped, forward.logits.roll(1, 0))
