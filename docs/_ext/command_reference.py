@@ -70,9 +70,10 @@ def title(text: str, sign: str) -> list[str]:
     return [text, sign * max(len(text), 3), ""]
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as a list-table."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :class: keys", ""]
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]], widths: str = "") -> list[str]:
+    """Rows as a list-table; the browser chooses the widths if none are given."""
+    options = [f"   :widths: {widths}"] if widths else []
+    lines = [".. list-table::", "   :header-rows: 1", "   :class: keys", *options, ""]
     for row in [head, *rows]:
         for i, cell in enumerate(row):
             text = re.sub(r"^(\(?\w+[.)]( |$)|[-+•] )", r"\\\1", cell)  # no list begins here

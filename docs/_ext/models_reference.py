@@ -49,7 +49,7 @@ def _section(found: dict[str, Any], families: tuple[str, ...]) -> list[str]:
         f"{versions}).",
         "",
         *_unchecked([name for name in families if name not in models]),
-        *table(("Model", "A", "last", "Refused"), rows),
+        *table(("Model", "A", "last", "Refused"), rows, "26 22 18 34"),
     ]
 
 
