@@ -100,14 +100,19 @@ class Layout:
         tokens = a.flatten(2).mT
         return _replace(output, tokens if prefix is None else torch.cat([prefix, tokens], 1))
 
-    def positions(self, output: object, grid: tuple[int, int] | None = None) -> object:
+    def positions(self, output: object, a: Tensor | None = None) -> object:
         """Make every position an example of its own, a batch of B*N in the order (B, N).
 
         All layers that follow then see each position alone. Pooling over one position is the
         identity, so the head acts as a 1x1 convolution (section 5.3.3). A token is also copied to
         the places of the prefix, so class-token, average and attention pooling all return it.
+
+        Args:
+            output: of the module.
+            a: the map (B, C, H, W) in its place; None is that of ``output``.
         """
-        columns = self.map(output, grid).flatten(2).mT.flatten(0, 1)  # (B*N, C)
+        a = self.map(output) if a is None else a
+        columns = a.flatten(2).mT.flatten(0, 1)  # (B*N, C)
         if level_of(output).dim() == 3:
             return _replace(output, columns[:, None].expand(-1, self.prefix + 1, -1))
         one = columns[:, None, None, :] if self.channels_last else columns[:, :, None, None]

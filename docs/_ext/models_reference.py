@@ -10,6 +10,8 @@ from typing import Any
 from command_reference import table, title, write
 from docstrings import escaped
 
+from mixplug.hosts.checking import Row, faults, takes_all
+
 # Host to the module that lists one model of each of its families.
 _HOSTS = {"timm": "mixplug.hosts.timm.families", "mmpretrain": "mixplug.hosts.mm.families"}
 _INTRODUCTION = """\
@@ -41,7 +43,7 @@ def page(folder: Path) -> str:
 
 def _section(found: dict[str, Any], families: tuple[str, ...]) -> list[str]:
     models = found["models"]
-    clean = sum(all(row["state"] == "ok" for row in rows) for rows in models.values())
+    clean = sum(map(takes_all, models.values()))
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     rows = [_row(name, models[name]) for name in sorted(models)]
     return [
@@ -58,14 +60,12 @@ def _unchecked(names: list[str]) -> list[str]:
     return [f"With these versions the check has not been run for {listed}.", ""] if names else []
 
 
-def _row(name: str, rows: list[dict[str, str]]) -> tuple[str, ...]:
+def _row(name: str, rows: list[Row]) -> tuple[str, ...]:
     where = {row["mixer"]: row["reason"] for row in rows if row["state"] == "ok"}
     places = [where.get(mixer, "") for mixer in ("AlignMixup", "DenseMultiMix")]
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row["state"] != "ok":
-            reasons.setdefault(row["reason"], []).append(row["mixer"])
-    refused = "; ".join(f"{', '.join(who)}: {escaped(why)}" for why, who in reasons.items())
+    refused = "; ".join(
+        f"{', '.join(who)}: {escaped(why)}" for (_, why), who in faults(rows).items()
+    )
     shown = name.removeprefix("../../")
     return (f"``{shown}``", *(f"``{place}``" if place else "" for place in places), refused)
 

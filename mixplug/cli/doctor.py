@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from mixplug.cli.screen import console, progress
+
+if TYPE_CHECKING:
+    from mixplug.hosts.checking import Row
 
 app = typer.Typer(invoke_without_command=True)
 _COLORS = {"ok": "green", "missing": "yellow", "refused": "yellow", "broken": "red"}
@@ -88,16 +92,15 @@ def models(
     _report({name: record.models[name] for name in wanted})
 
 
-def _report(found: dict[str, list[dict[str, str]]]) -> None:
+def _report(found: Mapping[str, list[Row]]) -> None:
+    from mixplug.hosts.checking import faults, takes_all
+
     table = Table("model", "ok", "refused or broken", box=None, padding=(0, 2, 0, 0))
     for column in table.columns:
         column.overflow = "fold"
     for name, rows in found.items():
         fine = [row["mixer"] for row in rows if row["state"] == "ok"]
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for row in rows:
-            if row["state"] != "ok":
-                reasons.setdefault((row["state"], row["reason"]), []).append(row["mixer"])
+        reasons = faults(rows)
         rest = Text("\n").join(
             Text.assemble(", ".join(who), " ", (state, _COLORS[state]), f": {why}")
             for (state, why), who in reasons.items()
@@ -105,7 +108,7 @@ def _report(found: dict[str, list[dict[str, str]]]) -> None:
         table.add_row(Text(name), "all" if not reasons else ", ".join(fine), rest)
     console().print(table)
     states = [row["state"] for rows in found.values() for row in rows]
-    clean = sum(all(row["state"] == "ok" for row in rows) for rows in found.values())
+    clean = sum(map(takes_all, found.values()))
     console().print(
         f"{clean} of {len(found)} models take every mixer. Of {len(states)} pairs of a model and a "
         f"mixer {states.count('refused')} are refused and {states.count('broken')} broken."

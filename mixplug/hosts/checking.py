@@ -39,9 +39,26 @@ class Verdict:
     state: str
     reason: str
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> Row:
         """For JSON."""
         return asdict(self)
+
+
+Row = dict[str, str]  # a verdict as JSON has it
+
+
+def takes_all(rows: Sequence[Row]) -> bool:
+    """Whether every mixer works in a model."""
+    return all(row["state"] == OK for row in rows)
+
+
+def faults(rows: Sequence[Row]) -> dict[tuple[str, str], list[str]]:
+    """State and reason of what does not work in a model, to the mixers that share them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["state"] != OK:
+            found.setdefault((row["state"], row["reason"]), []).append(row["mixer"])
+    return found
 
 
 class Record:
@@ -67,7 +84,7 @@ class Record:
         }
         found = json.loads(path.read_text()) if path is not None and path.exists() else {}
         same = found.get("versions") == self._facts["versions"]
-        self.models: dict[str, list[dict[str, str]]] = found["models"] if same else {}
+        self.models: dict[str, list[Row]] = found["models"] if same else {}
 
     def add(self, name: str, found: Iterable[Verdict]) -> None:
         """Add a model, and write the file."""

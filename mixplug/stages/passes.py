@@ -111,9 +111,7 @@ class Passes:
 
         def split(output: object) -> object:
             layout = self._layout(name, output)
-            a = edit(layout.map(output, self._size))
-            edited = layout.restore(output, a, layout.prefix_tokens(output))
-            return layout.positions(edited, (a.shape[2], a.shape[3]))
+            return layout.positions(output, edit(layout.map(output, self._size)))
 
         return split
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mixplug.functional.track import cls_attention, patch_masks
 from mixplug.models.self_distillation import Tracker, object_tracks
 from mixplug.models.self_distillation.views import normalized
-from mixplug.models.vit import images_of, vit_of
+from mixplug.models.vit import content_of, images_of, vit_of
 from mixplug.models.vit.encoder import as_encoder
 from mixplug.video import open_reader
 from mixplug.video.index import VideoIndex
@@ -80,8 +80,9 @@ def draw_tracks(
             :func:`mixplug.models.vit.vit_of` and :func:`mixplug.video.open_reader`.
     """
     tick("loading")
-    vit, report = vit_of(checkpoint, part, head_count, grid, model)
-    prepared = images_of(vit, checkpoint, part, model, **images)
+    found = content_of(checkpoint)
+    vit, report = vit_of(checkpoint, part, head_count, grid, model, found)
+    prepared = images_of(vit, checkpoint, part, model, found=found, **images)
     tick("decoding")
     times = [start + interval * number for number in range(frames)]
     with open_reader(video, fps=fps) as reader:

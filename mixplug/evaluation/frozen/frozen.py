@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixplug.evaluation.results import best_device, fingerprint, to_device
 from mixplug.models.self_distillation.views import IMAGENET
-from mixplug.models.vit import images_of, vit_of
+from mixplug.models.vit import content_of, images_of, vit_of
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import Encoder, as_encoder
 from mixplug.renamed import renamed_attributes
@@ -81,9 +81,9 @@ class Frozen:
         Raises:
             ValueError: the device does not exist; or see :func:`mixplug.models.vit.vit_of`.
         """
-        named = () if model is None else (model,)
-        vit, report = vit_of(checkpoint, part, heads, grid, *named)
-        own = images_of(vit, checkpoint, part, model, needed, **images)
+        found = content_of(checkpoint)
+        vit, report = vit_of(checkpoint, part, heads, grid, model, found)
+        own = images_of(vit, checkpoint, part, model, needed, found, **images)
         vit = to_device(vit.requires_grad_(False), device or best_device())
         source = report.line() if report else str(checkpoint)
         return cls(as_encoder(vit), source, images=own)

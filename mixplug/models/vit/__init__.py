@@ -3,7 +3,7 @@
 from mixplug.models.vit.class_tokens import class_tokens
 from mixplug.models.vit.encoder import as_encoder, build_timm_vit
 from mixplug.models.vit.encoder_base import Encoder, Tokens
-from mixplug.models.vit.from_checkpoint import images_of, timm_model, vit_of
+from mixplug.models.vit.from_checkpoint import content_of, images_of, timm_model, vit_of
 from mixplug.models.vit.pyramid import ViTPyramid
 from mixplug.models.vit.timm_vit import TimmViT
 
@@ -15,6 +15,7 @@ __all__ = [
     "as_encoder",
     "build_timm_vit",
     "class_tokens",
+    "content_of",
     "images_of",
     "timm_model",
     "vit_of",

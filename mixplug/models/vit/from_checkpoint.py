@@ -32,6 +32,7 @@ def vit_of(
     heads: int | None = None,
     grid: Grid | None = None,
     model: str | None = None,
+    found: Mapping[str, Any] | None = None,
     **keys: Any,
 ) -> tuple[nn.Module, Report | None]:
     """The vision transformer of a checkpoint, in evaluation mode, for images of any size.
@@ -50,6 +51,7 @@ def vit_of(
             channels.
         grid: (rows, columns) of the patches in training; None is a square.
         model: name of timm's model whose weights these are.
+        found: content of the checkpoint, if it was read before, see :func:`content_of`.
         **keys: further keys of timm's model, such as ``drop_path_rate``.
 
     Returns:
@@ -66,7 +68,7 @@ def vit_of(
         name = str(source).removeprefix(TIMM)
         as_encoder(timm_model(name, **keys))  # checked before weights are downloaded
         return timm_model(name, pretrained=True, **keys).eval(), None
-    found = read(source)
+    found = read(source) if found is None else found
     chosen = part_of(found, part, Path(source).name)
     state = _state_of(chosen, source)
     label = f"{chosen} of {Path(source).name}"
@@ -90,12 +92,25 @@ def vit_of(
     return _loaded(network, state, grid, label, source)
 
 
+def content_of(source: str | Path) -> Mapping[str, Any] | None:
+    """What a checkpoint contains, to be read once for :func:`vit_of` and :func:`images_of`.
+
+    Returns:
+        None for 'timm:NAME', which is no file.
+
+    Raises:
+        ValueError: see :func:`mixplug.weights.read`.
+    """
+    return None if str(source).startswith(TIMM) else read(source)
+
+
 def images_of(
     vit: nn.Module,
     source: str | Path,
     part: str | None = None,
     model: str | None = None,
     needed: Sequence[str] = NORMALIZATION,
+    found: Mapping[str, Any] | None = None,
     **images: Any,
 ) -> Preprocessing:
     """How images are prepared for a network of :func:`vit_of`.
@@ -107,6 +122,7 @@ def images_of(
         model: see :func:`vit_of`.
         needed: fields of :class:`mixplug.weights.Preprocessing`; a warning says which of these are
             guessed.
+        found: see :func:`vit_of`.
         **images: values that replace those of the checkpoint, see
             :meth:`mixplug.weights.Preprocessing.changed`.
 
@@ -115,7 +131,7 @@ def images_of(
     """
     config = getattr(vit, "pretrained_cfg", None) if str(source).startswith(TIMM) else None
     size = getattr(getattr(vit, "patch_embed", None), "img_size", None)
-    own = preprocessing_of(source, part, model, config=config, trained_size=size)
+    own = preprocessing_of(source, part, model, found, config, size)
     own = own.changed(**images)
     own.warn(needed)
     return own

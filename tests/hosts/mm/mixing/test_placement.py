@@ -28,17 +28,20 @@ LINEAR = {"type": "LinearClsHead"}
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 
 
-def classifier(backbone: dict[str, Any], width: int, head: dict[str, Any] = LINEAR) -> nn.Module:
+def build(
+    backbone: dict[str, Any], width: int, head: dict[str, Any] = LINEAR, pooled: bool = True
+) -> nn.Module:
+    """An ImageClassifier in evaluation mode, with 5 classes and, if ``pooled``, average pooling."""
     torch.manual_seed(0)
-    model = MODELS.build(
-        {
-            "type": "mmpretrain.ImageClassifier",
-            "backbone": backbone,
-            "neck": {"type": "mmpretrain.GlobalAveragePooling"},
-            "head": {"in_channels": width, **head, "num_classes": 5, "_scope_": "mmpretrain"},
-        }
-    )
-    for module in model.modules():  # as if it had been trained: values of about 1
+    neck = {"neck": {"type": "mmpretrain.GlobalAveragePooling"}} if pooled else {}
+    head = {"in_channels": width, **head, "num_classes": 5, "_scope_": "mmpretrain"}
+    config = {"type": "mmpretrain.ImageClassifier", "backbone": backbone, **neck, "head": head}
+    return MODELS.build(config).eval()
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """With statistics of a batch, so that values are about 1, as after some training."""
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     model.train()(torch.randn(8, 3, 64, 64))
@@ -59,7 +62,7 @@ def mixed(stages: Stages, x: Tensor, **keys: Any) -> Tensor:
 
 def test_mobilenet_v3_is_not_aligned_in_vain() -> None:
     """A 1x1 convolution and pooling end its backbone, and the logits were those of no alignment."""
-    model = classifier({"type": "mmpretrain.MobileNetV3", "arch": "small"}, 576, STACKED)
+    model = trained(build({"type": "mmpretrain.MobileNetV3", "arch": "small"}, 576, STACKED))
     stages, x = mm_stages(model), torch.randn(4, 3, 64, 64)
     one, other = (mixed(stages, x, align=way) for way in (True, False))
     spread = (other - other.mean(0)).abs().max()
@@ -88,15 +91,7 @@ WRAPPED = {
 def test_maps_within_a_wrapper_are_read_as_they_are(kind: str) -> None:
     """Tokens before the patches are no patches, and the last dimension may be the channels."""
     backbone, width, shape, prefix = WRAPPED[kind]
-    torch.manual_seed(0)
-    model = MODELS.build(
-        {
-            "type": "mmpretrain.ImageClassifier",
-            "backbone": backbone,
-            "neck": {"type": "mmpretrain.GlobalAveragePooling"},
-            "head": {**LINEAR, "in_channels": width, "num_classes": 5, "_scope_": "mmpretrain"},
-        }
-    ).eval()
+    model = build(backbone, width)
     stages, x = mm_stages(model), torch.randn(4, 3, *[64 if prefix == 0 else 32] * 2)
     mixer = mixplug.build("AlignMixup", modes=("A",))
     plan = mixer.sample(x, sampling.generators(0, 0))
@@ -129,14 +124,7 @@ def test_a_part_of_an_image_beside_the_patches_is_seen() -> None:
         },
         "img_size": 32, "patch_size": 8, "first_stride": 4,
     }  # fmt: skip
-    torch.manual_seed(0)
-    model = MODELS.build(
-        {
-            "type": "mmpretrain.ImageClassifier",
-            "backbone": backbone,
-            "head": {**LINEAR, "in_channels": 16, "num_classes": 5, "_scope_": "mmpretrain"},
-        }
-    ).eval()
+    model = build(backbone, 16, pooled=False)
     stages, x = mm_stages(model), torch.randn(4, 3, 32, 32)
     mixed(stages, x)
     assert stages.features == "backbone.pixel_embed.proj"
