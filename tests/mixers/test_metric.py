@@ -185,6 +185,6 @@ def test_it_must_be_attached() -> None:
 def test_a_mixer_stays_one() -> None:
     assert build_mixer("multimix", n=3) == mixplug.build("MultiMix", n=3)
     assert build_mixer({"type": "mixplug.MultiMix", "n": 3}).n == 3
-    with pytest.raises(ValueError, match="no mixer"):
+    with pytest.raises(ValueError, match="is not a mixer: it gives a ReLU"):
         build_mixer("torch.nn.ReLU")
     assert issubclass(mixplug.Metrix, MetricLoss)
