@@ -11,10 +11,13 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from timm.models.vision_transformer import VisionTransformer
 
 import mixplug.mm  # noqa: F401  registers
+from mixplug.evaluation.frozen.frozen import Frozen
 from mixplug.evaluation.frozen.linear import Probe
 from mixplug.registry import METRICS
+from mixplug.weights import Preprocessing
 
 ROOT = Path(__file__).parents[2] / "mm_configs"
 STEM = "8xb128-linear-coslr-100e_in1k"
@@ -51,7 +54,15 @@ def test_a_config_quotes_its_row_and_uses_weights_of_a_shipped_config(name: str)
     assert run.replace("_vit-small_", "-").startswith(name)
 
 
-def test_a_step_equals_that_of_the_command() -> None:
+def images_of_the_command(folder: Path) -> Preprocessing:
+    """How mixplug eval prepares images for a small ViT in a checkpoint of DINO's or DoRA's form."""
+    vit = VisionTransformer(224, 16, num_classes=0, embed_dim=12, depth=1, num_heads=2)
+    network = {f"backbone.{name}": value for name, value in vit.state_dict().items()}
+    torch.save({"student": network, "teacher": network}, folder / "vit.pth")
+    return Frozen.of(folder / "vit.pth", "teacher", heads=2, device="cpu").images
+
+
+def test_a_step_equals_that_of_the_command(tmp_path: Path) -> None:
     """The settings are those of mixplug eval linear with 1024 images; only the classifier moves."""
     config, probe = Config.fromfile(ROOT / "linear" / f"vit-small-p16_{STEM}.py"), Probe()
     init_default_scope(config.default_scope)
@@ -64,7 +75,10 @@ def test_a_step_equals_that_of_the_command() -> None:
     )  # fmt: skip
     assert config.model.backbone.blocks == probe.blocks
     crops = {step.type: step for step in config.train_dataloader.dataset.pipeline}
-    assert crops["RandomResizedCrop"].scale == probe.size
+    images = images_of_the_command(tmp_path)
+    assert probe.size is None  # that of the checkpoint
+    assert (crops["RandomResizedCrop"].scale,) * 2 == images.size
+    assert (224 / 256, "bicubic", (224, 224)) == (images.crop, images.interpolation, images.size)
     for loader in (config.val_dataloader, config.test_dataloader):
         resize, crop = loader.dataset.pipeline[1:3]
         assert (resize.scale, resize.interpolation, crop.crop_size) == (256, "bicubic", 224)
